@@ -1,0 +1,108 @@
+"""Recordings on disk: find them, decode them, and bring them to one channel and one rate."""
+
+import io
+import os
+import struct
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+
+from datasets.errors import UserError
+from datasets.files import find_files
+
+ENDINGS = (".wav", ".flac", ".ogg", ".aiff", ".aif", ".mp3")
+BLOCK = 1 << 20  # frames decoded at a time, so that an hour of stereo is never held at once
+# Container -> byte order of its chunk sizes, and the chunk that holds the samples.
+CHUNKED = {b"RIFF": ("<", b"data"), b"RIFX": (">", b"data"), b"FORM": (">", b"SSND")}
+STREAMED = 0x7FFF0000  # programs that write to a pipe give 0 or a size from here on for "unknown"
+UNKNOWN = b"\xff" * 4  # one such size that libsndfile understands
+
+
+def find_recordings(data):
+    """The recordings below the folder `data`, or `data` itself if it is a file: sorted Paths.
+
+    Raises UserError if there is no such folder, or no recording in it.
+    """
+    data = Path(data)
+    if data.is_file():
+        return [data]
+    if not data.is_dir():
+        raise UserError(f"--data {data}: no such folder; give the folder with the recordings")
+    found = find_files(data, ENDINGS)
+    if not found:
+        wanted = " ".join(ending[1:] for ending in ENDINGS)
+        raise UserError(f"--data {data}: no recordings below it; looked for {wanted}")
+    return found
+
+
+def read_recording(path, rate):
+    """The samples of the recording at `path`: float32, (length,), mean of the channels, `rate` Hz.
+
+    Full scale is [-1, 1]; a float file may go beyond. Resampling is band-limited.
+    Raises UserError for a file that is no sound, ends early, is empty, or holds NaN or infinity.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; check the path, or the link")
+    try:
+        with soundfile.SoundFile(complete(path)) as sound:
+            mono = (block.mean(axis=1)
+                    for block in sound.blocks(BLOCK, dtype="float32", always_2d=True))
+            samples = np.concatenate([np.empty(0, np.float32), *resampled(mono, sound, rate)])
+    except (soundfile.SoundFileError, OSError, EOFError) as error:
+        raise UserError(f"{path}: not a recording that can be decoded ({one_line(error)}); "
+                        "convert it to wav or flac, or remove it") from None
+    if not len(samples):
+        raise UserError(f"{path}: holds no samples; remove it")
+    if not np.isfinite(samples).all():
+        raise UserError(f"{path}: holds NaN or infinite samples; write it anew, or remove it")
+    return samples
+
+
+def resampled(blocks, sound, rate):
+    """The blocks of mono `sound` at `rate` Hz."""
+    if sound.samplerate == rate:
+        yield from blocks
+        return
+    stream = soxr.ResampleStream(sound.samplerate, rate, 1, dtype="float32", quality="HQ")
+    for block in blocks:
+        yield stream.resample_chunk(block)
+    yield stream.resample_chunk(np.empty(0, np.float32), last=True)
+
+
+def complete(path):
+    """What soundfile is to open for `path`: the path, or for a streamed wav its mended content.
+
+    Raises UserError if a wav or aiff ends before the samples that it announces do: libsndfile reads
+    it without a word, and the recording would be cut off in mid-speech. Programs that write to a
+    pipe can't know the sizes; the one that libsndfile takes literally is 0.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        start = file.read(12)
+        order, wanted = CHUNKED.get(start[:4], (None, None))
+        while order and len(header := file.read(8)) == 8:
+            name, length = struct.unpack(f"{order}4sI", header)
+            data = file.tell()
+            if name != wanted:
+                file.seek(length + length % 2, os.SEEK_CUR)  # chunks begin at even places
+                continue
+            missing = data + length - size
+            if missing > 0 and length < STREAMED:
+                raise UserError(f"{path}: truncated, {missing} of {length} bytes of sound are "
+                                "missing; copy it again, or remove it")
+            container, = struct.unpack(f"{order}I", start[4:8])
+            if length == 0 and container + 8 <= data < size:
+                file.seek(0)
+                content = bytearray(file.read())
+                content[4:8] = content[data - 4:data] = UNKNOWN
+                return io.BytesIO(content)
+            break
+    return path
+
+
+def one_line(error):
+    """What went wrong, without the path that libsndfile's messages repeat."""
+    return str(error).split(": ", 1)[-1].strip().rstrip(".").replace("\n", " ")

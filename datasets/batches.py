@@ -1,0 +1,69 @@
+"""Batches in a fixed, seeded order that can be taken up again anywhere.
+
+The order of an epoch is a function of (seed, epoch) alone, so a run is resumed in the middle of an
+epoch by its position, with no generator state to carry along.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+IGNORED = -100  # a target that is none: torch's own `ignore_index`
+
+
+class Batch(NamedTuple):
+    """What both networks are trained on.
+
+    codes: (B, C, H, W) or (B, T), int64: what the network sees.
+    targets: (B, C, H, W) or (B, outputs), int64: what it has to predict; IGNORED is no target.
+    label: (B,), int64, or None for a network without global conditioning.
+    """
+
+    codes: torch.Tensor
+    targets: torch.Tensor
+    label: torch.Tensor | None
+
+    def to(self, device):
+        """The same batch on `device`."""
+        return Batch(*(None if part is None else part.to(device, non_blocking=True)
+                       for part in self))
+
+
+class EpochOrder(Sampler):
+    """Lists of indices, one for each batch, from item `position` of one epoch's order on.
+
+    With `shuffle` off the items come as they lie; for validation.
+    """
+
+    def __init__(self, items, batchsize, *, seed=0, epoch=0, position=0, shuffle=True):
+        self.batchsize, self.position = batchsize, position
+        if shuffle:
+            self.order = np.random.default_rng((seed, epoch)).permutation(items)
+        else:
+            self.order = np.arange(items)
+
+    def __iter__(self):
+        for start in range(self.position, len(self.order), self.batchsize):
+            yield self.order[start:start + self.batchsize]
+
+    def __len__(self):
+        return -(-(len(self.order) - self.position) // self.batchsize)
+
+
+def training_batches(dataset: Dataset, batchsize, *, seed, epoch, position=0):
+    """The batches of one epoch, the last one smaller, from item `position` on.
+
+    `dataset[indices]` makes a whole `Batch`; `dataset.epoch` tells it which epoch's random draws
+    (such as those of a binarisation) are wanted.
+    """
+    dataset.epoch = epoch
+    order = EpochOrder(len(dataset), batchsize, seed=seed, epoch=epoch, position=position)
+    return DataLoader(dataset, sampler=order, batch_size=None)
+
+
+def evaluation_batches(dataset: Dataset, batchsize):
+    """All items once, as they lie."""
+    return DataLoader(dataset, sampler=EpochOrder(len(dataset), batchsize, shuffle=False),
+                      batch_size=None)

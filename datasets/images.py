@@ -1,0 +1,117 @@
+"""Images for the PixelCNN: published sets or a folder of pictures, as codes in batches."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import Dataset
+
+from datasets.batches import Batch
+from datasets.errors import UserError
+from datasets.pictures import fit, load_folder
+from datasets.published import SETS, load_published
+from datasets.quantization import check_levels, quantize_pixels
+
+FOLDER_SIZE = 32  # height and width of a folder's pictures, where not given
+SPLIT = 0  # the seed that holds back the validation images: never another, whatever --seed says
+BINARIZE = ("threshold", "sampled")
+
+
+class Pixels(NamedTuple):
+    """pixels: uint8 (N, C, H, W); labels: int64 (N,), or None without classes."""
+
+    pixels: np.ndarray
+    labels: np.ndarray | None
+
+    def take(self, indices):
+        """The images `indices`."""
+        return Pixels(self.pixels[indices], None if self.labels is None else self.labels[indices])
+
+
+@dataclass(frozen=True)
+class Images:
+    """The parts of an image set; `test` is None for a folder, `label_names` [] without classes."""
+
+    train: Pixels
+    validation: Pixels
+    test: Pixels | None
+    label_names: list
+
+
+def load_images(dataset, data=".", height=None, width=None, validation=0.05):
+    """The images of `dataset`: mnist, fashion-mnist, cifar, or the path of a folder of pictures.
+
+    data: the folder with the published files, or to download them to. height, width: pixels; by
+    default those of the published set, 32 for a folder. validation: the fraction of the training
+    images held back, always the same ones; at least one of two or more unless it is 0.
+    Raises UserError for an unknown name, damaged files, or a download that fails.
+    """
+    if dataset in SETS:
+        train, test, label_names = load_published(dataset, data)
+        train, test = (Pixels(resize(pixels, height, width), labels)
+                       for pixels, labels in (train, test))
+    elif Path(dataset).is_dir():
+        *train, label_names = load_folder(dataset, height or FOLDER_SIZE, width or FOLDER_SIZE)
+        train, test = Pixels(*train), None
+    else:
+        raise UserError(f'--dataset {dataset}: neither a folder nor one of {", ".join(SETS)}')
+    total = len(train.pixels)
+    held_back = min(max(1, round(total * validation)), total - 1) if validation else 0
+    order = np.random.RandomState(SPLIT).permutation(total)  # its stream never changes
+    return Images(train.take(np.sort(order[held_back:])), train.take(np.sort(order[:held_back])),
+                  test, label_names)
+
+
+def resize(pixels, height, width):
+    """`pixels`, uint8 (N, C, H, W), at another size; None keeps H or W."""
+    size = height or pixels.shape[2], width or pixels.shape[3]
+    if size == pixels.shape[2:]:
+        return pixels
+    grey = pixels.shape[1] == 1
+    return np.stack([fit(Image.fromarray(image[0] if grey else image.transpose(1, 2, 0)), *size)
+                     for image in pixels])
+
+
+class ImageCodes(Dataset):
+    """Images as codes in [0, levels), which are also the targets.
+
+    binarize, for two levels: 'threshold' is the quantisation itself, 1 from pixel 128 up;
+    'sampled' draws 1 with probability pixel/255, which the published nats of MNIST are on: afresh
+    each `epoch`, as a function of (seed, epoch, index) alone, or with `fixed` once for all epochs.
+    Raises UserError for levels outside 2..256, or 'sampled' with more than two.
+    """
+
+    def __init__(self, pixels, labels, levels, binarize="threshold", seed=0, fixed=False):
+        check_levels(levels, 256)
+        if binarize == "sampled" and levels != 2:
+            raise UserError(f"--binarize sampled: only for --levels 2, not {levels}; "
+                            "leave one of them out")
+        self.pixels, self.labels, self.levels = pixels, labels, levels
+        self.sampled, self.seed, self.fixed = binarize == "sampled", seed, fixed
+        self.epoch = 0  # set by the loader
+
+    def __len__(self):
+        return len(self.pixels)
+
+    def __getitem__(self, indices):
+        """The Batch of the images `indices`: codes (B, C, H, W)."""
+        indices = np.asarray(indices)
+        pixels = self.pixels[indices]
+        if self.sampled:
+            codes = np.stack([self.draw(index, image)
+                              for index, image in zip(indices, pixels, strict=True)])
+        else:
+            codes = quantize_pixels(pixels, self.levels)
+        codes = torch.from_numpy(codes.astype(np.int64))
+        label = None if self.labels is None else torch.from_numpy(self.labels[indices])
+        return Batch(codes, codes, label)
+
+    def draw(self, index, image):
+        """Bernoulli(pixel/255) for image number `index`: True where an integer 0..254 is below."""
+        # A stream of its own for every image: the key and the upper words of Philox's counter.
+        key = [self.seed, 0 if self.fixed else self.epoch + 1]
+        generator = np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, int(index)]))
+        return generator.integers(0, 255, image.shape, dtype=np.uint8) < image

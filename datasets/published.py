@@ -1,0 +1,191 @@
+"""MNIST, Fashion-MNIST and CIFAR-10, read from the files that their authors published.
+
+Our own readers, because torchvision's accept only the complete sets by their md5 sums, and unpickle
+CIFAR's files without restriction. torchvision is asked only to download what is not there.
+"""
+
+import gzip
+import http.client
+import math
+import os
+import pickle
+import shutil
+import tempfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from datasets.errors import UserError
+
+IDX_FILES = {"train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
+             "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")}
+CIFAR_FILES = {"train": tuple(f"data_batch_{number}" for number in range(1, 6)),
+               "test": ("test_batch",)}
+CIFAR_META = "batches.meta"
+DIGITS = [str(digit) for digit in range(10)]
+CLOTHES = ["t-shirt", "trouser", "pullover", "dress", "coat",
+           "sandal", "shirt", "sneaker", "bag", "ankle boot"]
+DEBIAN = "/usr/share/datasets/fashion-mnist"  # where its package dataset-fashion-mnist puts them
+
+# Name -> torchvision's class, the folder that it makes, other folders to look in, label names.
+SETS = {"mnist": ("MNIST", "MNIST/raw", ("raw", "."), DIGITS),
+        "fashion-mnist": ("FashionMNIST", "FashionMNIST/raw", ("raw", ".", DEBIAN), CLOTHES),
+        "cifar": ("CIFAR10", "cifar-10-batches-py", (".",), None)}
+
+
+def load_published(name, data):
+    """(train, test, label names) of the set `name`, looked for in the folder `data`.
+
+    train and test: (pixels uint8 (N, C, H, W), labels int64 (N,)). However many items the files
+    hold, they are taken as they are; files that aren't there are downloaded.
+    Raises UserError for damaged files, and where a download fails.
+    """
+    torchvision_class, folder, others, label_names = SETS[name]
+    data = Path(data)
+    names = cifar_names() if name == "cifar" else [n for pair in IDX_FILES.values() for n in pair]
+    files = next(filter(None, (present(data / place, names) for place in (folder, *others))), None)
+    if files is None:
+        download(name, torchvision_class, data, folder, names)
+        files = present(data / folder, names)
+    if name == "cifar":
+        return read_cifar(files)
+    train, test = (read_idx_pair(files[images], files[labels], len(label_names))
+                   for images, labels in IDX_FILES.values())
+    return train, test, label_names
+
+
+def cifar_names():
+    """The files of CIFAR-10."""
+    return [*CIFAR_FILES["train"], *CIFAR_FILES["test"], CIFAR_META]
+
+
+def present(folder, names):
+    """{name: path} if all `names` lie in `folder`, compressed or not; None if none of them does.
+
+    Raises UserError if only some do: a download would overwrite the user's files.
+    """
+    files = {name: path for name in names for path in (folder / f"{name}.gz", folder / name)
+             if path.is_file()}
+    if files and len(files) < len(names):
+        missing = ", ".join(name for name in names if name not in files)
+        raise UserError(f"{folder}: {missing} not found beside {next(iter(files))}; add what is "
+                        "missing, or give another --data")
+    return files or None
+
+
+def download(name, torchvision_class, data, folder, names):
+    """Have torchvision fetch a set into `data`/`folder`: all of its files, or nothing."""
+    import torchvision  # slow to import, and needed for nothing else
+    scratch = None
+    try:
+        data.mkdir(parents=True, exist_ok=True)
+        # Not straight into `data`, where the next run would take half a download for the data.
+        scratch = Path(tempfile.mkdtemp(prefix=".download-", dir=data))
+        getattr(torchvision.datasets, torchvision_class)(root=str(scratch), download=True)
+        (data / folder).mkdir(parents=True, exist_ok=True)
+        for path in present(scratch / folder, names).values():
+            os.replace(path, data / folder / path.name)
+    except (OSError, RuntimeError, http.client.HTTPException) as error:
+        hint = "; the digits that come with this program: --data assets" * (name == "mnist")
+        reason = str(error).splitlines()[0].rstrip(":") if str(error) else type(error).__name__
+        raise UserError(f'--dataset {name}: not in {data}, and the download failed ({reason}); '
+                        f'put {", ".join(names)} into {data / folder}{hint}') from None
+    finally:
+        if scratch is not None:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def read_idx_pair(images_path, labels_path, classes):
+    """(pixels (N, 1, H, W), labels (N,)) of two idx files that belong together."""
+    images, labels = read_idx(images_path, 3), read_idx(labels_path, 1)
+    if len(images) != len(labels):
+        raise damaged(labels_path, f"{len(labels)} labels for {len(images)} images")
+    if labels.max() >= classes:
+        raise damaged(labels_path, f"there is a label {labels.max()}")
+    return images[:, None], labels.astype(np.int64)
+
+
+def read_idx(path, dimensions):
+    """The bytes of an idx file, gzipped or not, as an array of that many `dimensions`.
+
+    http://yann.lecun.com/exdb/mnist: two zeros, type (8: unsigned byte), dimensions, sizes as
+    big-endian 32-bit integers, content.
+    """
+    try:
+        content = path.read_bytes()
+        if path.suffix == ".gz":
+            content = gzip.decompress(content)
+    except (OSError, EOFError, zlib.error) as error:
+        raise damaged(path, error) from None
+    header = 4 + 4 * dimensions
+    if content[:4] != bytes([0, 0, 8, dimensions]) or len(content) < header:
+        raise damaged(path, f"no idx header of {dimensions} dimensions")
+    shape = [int(size) for size in np.frombuffer(content[4:header], ">u4")]
+    if math.prod(shape) != len(content) - header or not math.prod(shape):
+        raise damaged(path, f"its header says {shape}, it holds {len(content) - header} bytes")
+    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
+
+
+class ArraysOnly(pickle.Unpickler):
+    """Admits numpy arrays of plain types and nothing else: a pickle can run any code otherwise."""
+
+    # By what numpy itself names them, since the modules were renamed in numpy 2.
+    admitted = {(module, function.__name__): function
+                for module, function in (
+                    *((f"numpy.{core}.multiarray", np.empty(1).__reduce__()[0])
+                      for core in ("core", "_core")),
+                    *((f"numpy.{core}.numeric", np.empty(1).__reduce_ex__(5)[0])
+                      for core in ("core", "_core")),
+                    ("numpy", np.ndarray), ("numpy", np.dtype))}
+    # How Python 3 writes bytes for Python 2.
+    admitted["_codecs", "encode"] = lambda text, _: text.encode("latin1")
+
+    def find_class(self, module, name):
+        """What a pickle may call."""
+        try:
+            return self.admitted[module, name]
+        except KeyError:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}") from None
+
+
+def read_pickle(path):
+    """The dictionary in a CIFAR file; its keys as str, whichever Python wrote it."""
+    try:
+        with path.open("rb") as file:
+            content = ArraysOnly(file, encoding="bytes").load()
+        return {key.decode() if isinstance(key, bytes) else key: value
+                for key, value in content.items()}
+    except Exception as error:  # bytes that are no pickle can raise anything
+        raise damaged(path, error) from None
+
+
+def read_cifar(files):
+    """(train, test, label names) of the CIFAR-10 files {name: path}."""
+    label_names = read_pickle(files[CIFAR_META]).get("label_names")
+    if not isinstance(label_names, list) or not label_names:
+        raise damaged(files[CIFAR_META], "no label_names")
+    label_names = [name.decode() if isinstance(name, bytes) else str(name) for name in label_names]
+    parts = []
+    for names in CIFAR_FILES.values():
+        batches = [read_cifar_batch(files[name], len(label_names)) for name in names]
+        parts.append(tuple(map(np.concatenate, zip(*batches, strict=True))))
+    return *parts, label_names
+
+
+def read_cifar_batch(path, classes):
+    """(pixels (N, 3, 32, 32), labels (N,)) of one batch: rows of 1,024 red, green, blue bytes."""
+    content = read_pickle(path)
+    data, labels = content.get("data"), content.get("labels")
+    if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.shape[1:] != (3072,):
+        raise damaged(path, "no data of 3,072 bytes an image")
+    if (not isinstance(labels, list) or len(labels) != len(data) or not labels
+            or not all(isinstance(label, int) and 0 <= label < classes for label in labels)):
+        raise damaged(path, f"no labels for its {len(data)} images")
+    return data.reshape(-1, 3, 32, 32), np.array(labels, np.int64)
+
+
+def damaged(path, reason):
+    """The UserError for a file that isn't what its name says."""
+    reason = " ".join(str(reason).split()) or type(reason).__name__
+    return UserError(f"{path}: damaged ({reason}); copy or download it again")

@@ -1,0 +1,57 @@
+"""Windows of a corpus, cut when read: every sample is a target once, with its full context."""
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from datasets.batches import IGNORED, Batch
+from datasets.quantization import silence
+
+
+class Windows(Dataset):
+    """The windows of a corpus part: `target_length` targets each, and the codes before them.
+
+    Window k of a recording begins at its sample s = k · target_length. Its targets are the codes
+    from s on, with IGNORED after the recording's end; its inputs are the `receptive_field` codes
+    before s and all targets but the last, T = receptive_field + target_length - 1, with silence
+    where there is no recording. So the network's output k, which has seen the inputs k to
+    k + receptive_field - 1, is to predict target k.
+    """
+
+    def __init__(self, part, target_length, receptive_field, levels):
+        self.part, self.levels = part, levels
+        self.target_length, self.receptive_field = target_length, receptive_field
+        self.lengths = np.array([recording.length for recording in part.recordings], np.int64)
+        self.ends = np.cumsum(-(-self.lengths // target_length))  # windows up to each recording's
+        self.labelled = any(recording.label is not None for recording in part.recordings)
+        self.epoch = 0  # set by the loader; nothing is drawn at random here
+
+    def __len__(self):
+        return int(self.ends[-1]) if len(self.ends) else 0
+
+    @property
+    def targets(self):
+        """How many real targets there are: the samples of all recordings."""
+        return int(self.lengths.sum())
+
+    def __getitem__(self, indices):
+        """The Batch of the windows `indices`: codes (B, T), targets (B, target_length)."""
+        indices = np.asarray(indices)
+        owners = np.searchsorted(self.ends, indices, side="right")
+        shape = len(indices), self.receptive_field + self.target_length - 1
+        codes = np.full(shape, silence(self.levels), np.int64)
+        targets = np.full((len(indices), self.target_length), IGNORED, np.int64)
+        for row, (index, owner) in enumerate(zip(indices, owners, strict=True)):
+            recording = self.part.codes(owner)
+            first = self.ends[owner] - -(-len(recording) // self.target_length)
+            start = (index - first) * self.target_length
+            ahead = recording[start:start + self.target_length]
+            targets[row, :len(ahead)] = ahead
+            origin = start - self.receptive_field  # the sample that the row's first input is
+            seen = recording[max(origin, 0):origin + shape[1]]
+            skipped = max(-origin, 0)
+            codes[row, skipped:skipped + len(seen)] = seen
+        label = None
+        if self.labelled:
+            label = torch.tensor([self.part.recordings[owner].label for owner in owners])
+        return Batch(torch.from_numpy(codes), torch.from_numpy(targets), label)
