@@ -1,0 +1,187 @@
+"""Gated PixelCNN: p(image) as a product over its sub-pixels, each given all before it [1].
+
+    p(x | h) = ∏_i p(x_i | x_1, …, x_{i-1}, h)                                      eq. 1 and 3
+
+row by row, pixel by pixel, and within a pixel R, then G, then B. Two stacks of convolutions see
+the past of a pixel without the blind spot of masked convolutions (section 2.2, figure 2):
+
+- the *vertical stack* sees all rows above. Its feature at row i knows the rows before i, none of
+  row i itself, in a cone that widens with each block;
+- the *horizontal stack* sees the pixels to the left in the same row, and at each block is given
+  the vertical stack through a 1×1 convolution.
+
+What is done otherwise than in the paper and in the original study:
+
+- A masked kernel is mostly zeros. Here each stack runs the smaller kernel of the weights that are
+  left, on a shifted input: pixels that are masked are never computed with. (The order of R, G, B
+  within a pixel is a mask on the one column of the kernel that it concerns.)
+- The shift that hides row i from the vertical stack (mask A) is made once, in the first block. The
+  original study made it in every block, and so lost sight of the row above but for 3 pixels.
+- The feature maps of the horizontal stack are in groups, one for each channel of the image, of
+  sizes as equal as the width allows. Group G of a pixel reads groups R and G of that pixel, never
+  B; in the first block, where the groups are the sub-pixels themselves, R alone. In the original
+  study G never saw R.
+- The first block has no residual connection, since its input is the image. The vertical stack has
+  none anywhere, as in the paper. The last block's vertical stack only feeds its horizontal one.
+- The vertical stack's weights begin so large that the picture reaches its last block: a gate
+  tanh(a) σ(b) passes on half of a small a, and without residual connections what is lost in one
+  block is lost to all after it.
+
+[1] van den Oord et al., Conditional Image Generation with PixelCNN Decoders, arXiv 1606.05328.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from models.gated import GatedActivation
+
+FIRST_KERNEL, KERNEL = 7, 3
+VERTICAL_GAIN = 2  # of the initial weights: undoes the gate's slope of 1/2 at 0
+
+
+@dataclass(frozen=True)
+class PixelCNNConfig:
+    """What a PixelCNN is made of.
+
+    levels: values that a sub-pixel can take. channels: sub-pixels in a pixel, 1 or 3.
+    hidden_dim: p, width of both stacks. out_hidden_dim: width of the hidden layer before the
+    logits. blocks_num: blocks in all, the first 7×7 one included. labels: classes to condition
+    on, 0 for none. Raises ValueError for what can't be built.
+    """
+
+    levels: int = 2
+    channels: int = 1
+    hidden_dim: int = 128
+    out_hidden_dim: int = 16
+    blocks_num: int = 15
+    labels: int = 0
+
+    def __post_init__(self):
+        for name, least in (("levels", 2), ("channels", 1), ("blocks_num", 1), ("labels", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"--{name} {getattr(self, name)}: the least is {least}")
+        for name in ("hidden_dim", "out_hidden_dim"):
+            if getattr(self, name) < self.channels:
+                raise ValueError(f"--{name} {getattr(self, name)}: a picture of {self.channels} "
+                                 f"channels needs at least {self.channels}, a feature map for each")
+
+
+def groups(width, channels):
+    """The channel (0 R, 1 G, 2 B) that each of `width` feature maps belongs to: (width,)."""
+    return torch.arange(width) * channels // width
+
+
+class GroupedConv2d(nn.Conv2d):
+    """A 1×1 convolution in which group c of the output reads only the groups up to c of the input.
+
+    With `strict` (mask A of the paper) it reads only the groups before c. `fan_in` of the initial
+    weights counts all inputs, as torch does for nn.Conv2d.
+    """
+
+    def __init__(self, in_groups, out_groups, strict=False, bias=True):
+        super().__init__(len(in_groups), len(out_groups), 1, bias=bias)
+        before = torch.gt if strict else torch.ge
+        mask = before(out_groups[:, None], in_groups[None, :])
+        masked = not mask.all()
+        self.register_buffer("mask", mask[:, :, None, None].float() if masked else None,
+                             persistent=False)
+
+    @property
+    def kernel(self):
+        """The weights (out, in, 1, 1) with zeros where an output must not look."""
+        return self.weight if self.mask is None else self.weight * self.mask
+
+    def forward(self, x):
+        """x: (B, in, H, W) -> (B, out, H, W)."""
+        return F.conv2d(x, self.kernel, self.bias)
+
+
+class Block(nn.Module):
+    """One layer of both stacks: figure 2 of the paper.
+
+    Args:
+        config: of the whole network.
+        first: takes the image, with mask A and no residual connection, instead of features.
+        last: has no vertical output, for there is no block to take it.
+    """
+
+    def __init__(self, config, first=False, last=False):
+        super().__init__()
+        p, self.first, self.last = config.hidden_dim, first, last
+        size = FIRST_KERNEL if first else KERNEL
+        self.reach = size // 2
+        features = groups(p, config.channels)
+        inputs = groups(config.channels, config.channels) if first else features
+        both_halves = torch.cat((features, features))
+        # Mask A: the rows above, without the pixel's own row; mask B: that row too, since a
+        # vertical feature knows nothing of its own row.
+        self.rows = self.reach if first else self.reach + 1
+        self.vertical = nn.Conv2d(len(inputs), 2 * p, (self.rows, size))
+        if not first:
+            nn.init.normal_(self.vertical.weight, std=VERTICAL_GAIN / (p * self.rows * size) ** 0.5)
+        self.vertical_to_horizontal = nn.Conv2d(2 * p, 2 * p, 1)
+        self.left = nn.Conv2d(len(inputs), 2 * p, (1, self.reach), bias=False)
+        sees_itself = not first or config.channels > 1
+        self.here = (GroupedConv2d(inputs, both_halves, strict=first, bias=False)
+                     if sees_itself else None)
+        self.vertical_gate = None if last else GatedActivation(p, config.labels, dim=1)
+        self.horizontal_gate = GatedActivation(p, config.labels, dim=1)
+        self.out = GroupedConv2d(features, features)
+
+    def forward(self, v, h, label=None):
+        """v, h: (B, p, H, W) each (the image for both in the first block) -> the next v and h.
+
+        The last block's v is None.
+        """
+        above = self.vertical_features(F.pad(v, (0, 0, self.reach, -1 if self.first else 0)))
+        x = self.horizontal_features(h) + self.vertical_to_horizontal(above)
+        y = self.out(self.horizontal_gate(x, label))
+        v = None if self.last else self.vertical_gate(above, label)
+        return v, y if self.first else h + y
+
+    def vertical_features(self, v):
+        """W * v of the vertical stack: (B, p, rows + n - 1, W) -> (B, 2p, n, W)."""
+        return self.vertical(F.pad(v, (self.reach, self.reach)))
+
+    def horizontal_features(self, h):
+        """W * h of the horizontal stack, from the left and from the pixel itself: (B, 2p, H, W)."""
+        if self.here is None:
+            return self.left(F.pad(h, (self.reach, -1)))
+        kernel = torch.cat((self.left.weight, self.here.kernel), dim=3)
+        return F.conv2d(F.pad(h, (self.reach, 0)), kernel)
+
+
+class PixelCNN(nn.Module):
+    """Logits of every sub-pixel given all before it, and a label if the network has labels."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.config = config
+        n = config.blocks_num
+        self.blocks = nn.ModuleList(
+            Block(config, first=i == 0, last=i == n - 1) for i in range(n))
+        features = groups(config.hidden_dim, config.channels)
+        hidden = groups(config.out_hidden_dim, config.channels)
+        logits = groups(config.channels * config.levels, config.channels)
+        self.hidden = GroupedConv2d(features, hidden)
+        self.logits = GroupedConv2d(hidden, logits)
+
+    def forward(self, codes, label=None):
+        """codes: (B, C, H, W), integers in [0, levels); label: (B,) or None.
+
+        Returns logits: (B, levels, C, H, W).
+        """
+        v = h = self.scale(codes)
+        for block in self.blocks:
+            v, h = block(v, h, label)
+        logits = self.logits(F.relu(self.hidden(F.relu(h))))
+        batch, channels, height, width = codes.shape
+        return logits.view(batch, channels, self.config.levels, height, width).transpose(1, 2)
+
+    def scale(self, codes):
+        """Codes in [0, levels) as numbers in [-1, 1], in the precision of the weights."""
+        dtype = self.logits.weight.dtype
+        return codes.to(dtype) * (2 / (self.config.levels - 1)) - 1

@@ -1,0 +1,163 @@
+"""WaveNet: p(sound) as a product over its samples, each given those before it [1].
+
+    p(x | h) = ∏_t p(x_t | x_1, …, x_{t-1}, h)                                      eq. 1 and 3
+
+A causal convolution of width 2, then `stacks_num` stacks of `layers_num` gated residual layers
+whose dilation doubles, 1, 2, 4, …, 2^(layers_num - 1), then two 1×1 convolutions on the sum of
+all layers' skip connections, as figure 4 of the paper draws it.
+
+What is done otherwise than in the paper and in the original study:
+
+- The first convolution is on one-hot codes: each of its two taps picks a row of its matrix. So it
+  is the sum of two embeddings, and nothing one-hot is ever stored.
+- No padding is computed. A layer of dilation d makes d outputs fewer than it has inputs, and of
+  T codes come the T - R + 1 outputs whose whole receptive field R is inside. Skip connections are
+  computed for those outputs alone. Where all sequences begin with silence (a code repeated), each
+  layer's input is constant there: one column stands for all of it, and the result is the same.
+- Sequences are (T, B, p) inside, the time first: a shift in time is then a contiguous view, and a
+  layer's dilated convolution two matrix products without a copy.
+- The last layer has a skip connection only, for no layer takes its residual output.
+- A layer's skip connection and its residual one have a 1×1 convolution each, where the figure
+  draws one for both. The skip connections are `out_hidden_dim` wide, as is the output's hidden
+  layer.
+
+[1] van den Oord et al., WaveNet: A Generative Model for Raw Audio, arXiv 1609.03499.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from models.gated import GatedActivation
+
+
+@dataclass(frozen=True)
+class WaveNetConfig:
+    """What a WaveNet is made of.
+
+    levels: values that a sample can take. hidden_dim: p, residual channels. out_hidden_dim: skip
+    channels, and width of the hidden layer before the logits. stacks_num × layers_num dilated
+    layers. labels: to condition on, 0 for none. Raises ValueError for what can't be built.
+    """
+
+    levels: int = 256
+    hidden_dim: int = 32
+    out_hidden_dim: int = 32
+    stacks_num: int = 5
+    layers_num: int = 10
+    labels: int = 0
+
+    def __post_init__(self):
+        for name, least in (("levels", 2), ("hidden_dim", 1), ("out_hidden_dim", 1),
+                            ("stacks_num", 1), ("layers_num", 1), ("labels", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"--{name} {getattr(self, name)}: the least is {least}")
+        if self.layers_num > 24:
+            raise ValueError(f"--layers_num {self.layers_num}: the last layer's dilation would be "
+                             f"2^{self.layers_num - 1} samples; the most is 24")
+
+    @property
+    def dilations(self):
+        """1, 2, 4, …, 2^(layers_num - 1), once for each stack."""
+        return [2 ** i for _ in range(self.stacks_num) for i in range(self.layers_num)]
+
+    @property
+    def receptive_field(self):
+        """R, the number of past samples that an output depends on."""
+        return sum(self.dilations) + 2
+
+
+class ResidualLayer(nn.Module):
+    """One dilated gated layer: figure 4 and equation 2 of the paper, section 2.5 with a label.
+
+    The layer knows nothing of time: it is given the inputs at t - d and at t, of one t or of many.
+    So the same code serves a whole sequence, and a single step of a sampler that kept t - d.
+    """
+
+    def __init__(self, config, last=False):
+        super().__init__()
+        p = config.hidden_dim
+        self.past = nn.Linear(p, 2 * p, bias=False)
+        self.now = nn.Linear(p, 2 * p)
+        self.gate = GatedActivation(p, config.labels, dim=-1)
+        self.skip = nn.Linear(p, config.out_hidden_dim)
+        self.residual = None if last else nn.Linear(p, p)
+
+    def forward(self, past, now, label=None, outputs=None):
+        """past, now: the layer's inputs (n, B, p) at t - d and at t; label: (B,) or None.
+
+        Returns the next layer's input (n, B, p), which of the last layer is None, and the skip
+        connection of the last `outputs` (default: all) of the n times.
+        """
+        y = self.gate(self.past(past) + self.now(now), label)
+        skip = self.skip(y if outputs is None else y[-outputs:])
+        return None if self.residual is None else now + self.residual(y), skip
+
+
+class WaveNet(nn.Module):
+    """Logits of each sample given the R before it, and a label if the network has labels."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.config = config
+        self.embed_past = nn.Embedding(config.levels, config.hidden_dim)
+        self.embed_now = nn.Embedding(config.levels, config.hidden_dim)
+        for embedding in (self.embed_past, self.embed_now):
+            nn.init.normal_(embedding.weight, std=0.5 ** 0.5)
+        self.dilations = config.dilations
+        last = len(self.dilations) - 1
+        self.layers = nn.ModuleList(
+            ResidualLayer(config, last=i == last) for i in range(len(self.dilations)))
+        self.hidden = nn.Linear(config.out_hidden_dim, config.out_hidden_dim)
+        self.logits = nn.Linear(config.out_hidden_dim, config.levels)
+
+    def forward(self, codes, label=None):
+        """codes: (B, T), integers in [0, levels), T ≥ R; label: (B,) or None.
+
+        Returns logits: (B, levels, T - R + 1). Output k is of the sample after code k + R - 1, so
+        the last one is of the sample that is still to come.
+        """
+        outputs = codes.shape[1] - self.config.receptive_field + 1
+        if outputs < 1:
+            raise ValueError(f"{codes.shape[1]} codes are fewer than the receptive field of "
+                             f"{self.config.receptive_field}")
+        codes = codes.t().long()
+        codes = codes[max(min(constant_start(codes) - 2, len(codes) - outputs - 1), 0):]
+        x, skips = self.embed(codes[:-1], codes[1:]), 0
+        wanted = outputs + sum(self.dilations)
+        for layer, dilation in zip(self.layers, self.dilations, strict=True):
+            wanted -= dilation
+            x, skip = layer(*dilated(x, dilation, wanted), label, outputs)
+            skips = skips + skip
+        return self.output(skips).permute(1, 2, 0)
+
+    def embed(self, past, now):
+        """The first causal convolution, of the codes at t - 1 and at t: (…,) -> (…, p)."""
+        return self.embed_past(past) + self.embed_now(now)
+
+    def output(self, skips):
+        """Sum of all skip connections (…, out_hidden_dim) -> logits (…, levels)."""
+        return self.logits(F.relu(self.hidden(F.relu(skips))))
+
+
+def constant_start(codes):
+    """How many of the first codes (T, B) repeat the very first, in every sequence: an int."""
+    changed = (codes != codes[:1]).any(dim=1)
+    return int(changed.to(torch.uint8).argmax()) if changed.any() else len(codes)
+
+
+def dilated(x, dilation, wanted):
+    """The inputs x (T, B, p) of a layer at t - dilation and at t, for the last `wanted` times.
+
+    Before its first column x is taken to have been constant. So where fewer than `wanted` +
+    `dilation` columns are there, the first is repeated; and more than T outputs are not made, for
+    those before would be constant too.
+    """
+    wanted = min(wanted, len(x))
+    past = x[max(len(x) - wanted - dilation, 0):max(len(x) - dilation, 0)]
+    missing = wanted - len(past)
+    if missing:
+        past = torch.cat((x[:1].expand(missing, -1, -1), past))
+    return past, x[len(x) - wanted:]
