@@ -4,6 +4,7 @@ The order of an epoch is a function of (seed, epoch) alone, so a run is resumed 
 epoch by its position, with no generator state to carry along.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -49,7 +50,7 @@ class EpochOrder(Sampler):
             yield self.order[start:start + self.batchsize]
 
     def __len__(self):
-        return -(-(len(self.order) - self.position) // self.batchsize)
+        return math.ceil((len(self.order) - self.position) / self.batchsize)
 
 
 def training_batches(dataset: Dataset, batchsize, *, seed, epoch, position=0):

@@ -1,0 +1,141 @@
+"""How well a network learns in a given time: train by the clock, then measure on test data.
+
+    python tests/benchmarks/likelihood.py pixelcnn --data DIR --minutes 10
+    python tests/benchmarks/likelihood.py wavenet --data DIR --minutes 10
+
+pixelcnn: digits binarised at 128, trained on all the training digits in DIR (MNIST's published
+files), without labels; prints nats an image on the first --test_items test digits.
+wavenet: DIR/SPEAKER/DIGIT_SPEAKER_TAKE.wav, takes 0 to 4 for the test, the others to train on;
+prints bits a sample over all test samples, each recording begun from silence.
+
+The learning rate warms up over 1 % of the time and falls to 0 along a half cosine by its end,
+unless --constant. Only the training is timed, not reading the data nor the test.
+"""
+
+import argparse
+import math
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import torch
+from tqdm import tqdm
+
+from datasets.audio import find_recordings, read_recording
+from datasets.batches import evaluation_batches
+from datasets.corpus import Corpus, CorpusWriter
+from datasets.images import ImageCodes, load_images
+from datasets.labels import label_of
+from datasets.quantization import mu_law_encode
+from datasets.windows import Windows
+from models.pixelcnn import PixelCNN, PixelCNNConfig
+from models.wavenet import WaveNet, WaveNetConfig
+from training import likelihood
+from training.arguments import positive_float, positive_int, run_script
+from training.trainer import Stop, Trainer
+
+WARM_UP = 0.01
+
+
+def arguments():
+    """The command line; defaults are the sizes that peers were measured at."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("network", choices=("pixelcnn", "wavenet"))
+    parser.add_argument("--data", default="assets", metavar="DIR")
+    parser.add_argument("--minutes", type=positive_float, default=10)
+    parser.add_argument("--batchsize", type=positive_int, help="default: 16 images, 4 windows")
+    parser.add_argument("--hidden_dim", type=positive_int, default=32)
+    parser.add_argument("--out_hidden_dim", type=positive_int, default=32)
+    parser.add_argument("--blocks_num", type=positive_int, default=5)
+    parser.add_argument("--stacks_num", type=positive_int, default=5)
+    parser.add_argument("--layers_num", type=positive_int, default=10)
+    parser.add_argument("--target_length", type=positive_int, default=1600)
+    parser.add_argument("--learning_rate", type=positive_float, default=2e-3)
+    parser.add_argument("--constant", action="store_true", help="keep the learning rate constant")
+    parser.add_argument("--labels", action="store_true", help="condition on digits or speakers")
+    parser.add_argument("--test_items", type=positive_int, default=2000, help="test digits")
+    parser.add_argument("--threads", type=positive_int, default=2)
+    parser.add_argument("--seed", type=int, default=0)
+    return parser.parse_args()
+
+
+def images(args):
+    """(training set, test set, network, unit, dimensions of an image)."""
+    data = load_images("mnist", args.data, validation=0)
+    sets = [ImageCodes(part.pixels, part.labels if args.labels else None, 2)
+            for part in (data.train, data.test.take(slice(args.test_items)))]
+    config = PixelCNNConfig(2, 1, args.hidden_dim, args.out_hidden_dim, args.blocks_num,
+                            10 * args.labels)
+    return *sets, PixelCNN(config), "images", 28 * 28
+
+
+def sound(args):
+    """(training set, test set, network, unit, None) of recordings DIGIT_SPEAKER_TAKE.wav."""
+    folder = tempfile.mkdtemp()
+    names = sorted({label_of(path, args.data, "speaker") for path in find_recordings(args.data)})
+    with CorpusWriter(folder, rate=8000, levels=256, stacks_num=args.stacks_num,
+                      layers_num=args.layers_num, target_length=args.target_length,
+                      labels="speaker", flush_every=10240) as writer:
+        for path in find_recordings(args.data):
+            take = int(path.stem.rpartition("_")[2])
+            codes, _ = mu_law_encode(read_recording(path, 8000), 256)
+            label = label_of(path, args.data, "speaker") if args.labels else None
+            writer.add("train" if take >= 5 else "validation", path.name, label, codes)
+        writer.close()
+    corpus = Corpus(folder)
+    config = WaveNetConfig(256, args.hidden_dim, args.out_hidden_dim, args.stacks_num,
+                           args.layers_num, len(names) * args.labels)
+    sets = [Windows(part, args.target_length, config.receptive_field, 256)
+            for part in (corpus.train, corpus.validation)]
+    return *sets, WaveNet(config), "samples", None
+
+
+class Clock:
+    """An extension that sets the learning rate by the time gone, and ends the run at its end."""
+
+    def __init__(self, seconds, peak, constant):
+        self.seconds, self.peak, self.constant = seconds, peak, constant
+
+    def __call__(self, trainer):
+        gone = trainer.elapsed_time / self.seconds
+        if gone >= 1:
+            trainer.stop = Stop(iterations=trainer.iteration)
+        factor = 1.0 if self.constant else (1 + math.cos(math.pi * min(gone, 1))) / 2
+        for group in trainer.optimizer.param_groups:
+            group["lr"] = self.peak * factor * min(1, max(gone, 1e-4) / WARM_UP)
+
+
+def main():
+    """Train by the clock, then test."""
+    args = arguments()
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(args.seed)
+    build = images if args.network == "pixelcnn" else sound
+    training_set, test_set, model, unit, dimensions = build(args)
+    batchsize = args.batchsize or (16 if args.network == "pixelcnn" else 4)
+    optimizer = torch.optim.Adam(model.parameters(), lr=args.learning_rate * 1e-2, fused=True)
+    count = (lambda batch: len(batch.codes)) if dimensions else likelihood.count_targets
+    trainer = Trainer(model, optimizer, training_set, batchsize=batchsize, seed=args.seed, clip=1.0,
+                      stop=Stop(), device=torch.device("cpu"), unit=unit, samples=count,
+                      dimensions=dimensions)
+    trainer.extend(Clock(args.minutes * 60, args.learning_rate, args.constant), (1, "iteration"))
+    trainer.run()
+    interval, seconds = trainer.interval, trainer.elapsed_time
+    print(f"{args.network}: {sum(p.numel() for p in model.parameters()):,} parameters, "
+          f"{seconds:.0f} s on {args.threads} threads, {trainer.iteration:,} updates of "
+          f"{batchsize}, {trainer.epoch} epochs, {interval.samples:,} {unit}, "
+          f"{interval.samples / seconds:,.0f} {unit}/s")
+    began = time.monotonic()
+    batches = tqdm(evaluation_batches(test_set, 4 * batchsize), desc="test", disable=None)
+    mean = likelihood.evaluate(model, batches, torch.device("cpu"))
+    of_image = f", {mean * dimensions:.2f} nats an image" if dimensions else ""
+    print(f"test: {mean / math.log(2):.4f} bits/dim{of_image} on {len(test_set):,} "
+          f"{'images' if dimensions else 'windows'} ({time.monotonic() - began:.0f} s)")
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,138 @@
+"""Model files: written whole or not at all, read only if they are what they should be."""
+
+import os
+import pickle
+
+import pytest
+import torch
+
+from datasets.errors import UserError
+from models.pixelcnn import PixelCNN, PixelCNNConfig
+from models.wavenet import WaveNet, WaveNetConfig
+from training import snapshot
+
+DATA = {"dataset": "mnist", "levels": 4, "channels": 1, "height": 5, "width": 6,
+        "binarize": "threshold"}
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return PixelCNN(PixelCNNConfig(4, 1, 6, 5, 2, labels=2))
+
+
+@pytest.fixture
+def model_file(model, tmp_path):
+    path = tmp_path / "pixelcnn_7"
+    snapshot.save(path, snapshot.describe("pixelcnn", model, ["cat", "dog"], DATA))
+    return path
+
+
+def test_a_model_is_read_as_it_was_written(model, model_file):
+    loaded = snapshot.load(model_file, "pixelcnn")
+    codes, label = torch.randint(0, 4, (2, 1, 5, 6)), torch.tensor([0, 1])
+    assert torch.equal(loaded.model(codes, label), model(codes, label))
+    assert (loaded.label_names, loaded.data) == (["cat", "dog"], DATA)
+    assert loaded.model.config == model.config and not loaded.model.training
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "log"
+    path.write_text("before")
+    with pytest.raises(ZeroDivisionError), snapshot.replacing(path) as temporary:
+        temporary.write_text("half")
+        raise ZeroDivisionError
+    assert path.read_text() == "before"
+    assert os.listdir(tmp_path) == ["log"]
+    with snapshot.replacing(path) as temporary:
+        temporary.write_text("after")
+        assert path.read_text() == "before"
+    assert path.read_text() == "after"
+    assert os.listdir(tmp_path) == ["log"]
+
+
+def refusal(path, kind="pixelcnn"):
+    with pytest.raises(UserError) as caught:
+        snapshot.load(path, kind)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_the_other_kind_of_model_is_refused_by_name(model_file):
+    assert f"{model_file}: is a pixelcnn model" in refusal(model_file, "wavenet")
+
+
+@pytest.mark.parametrize("size", [0, 1, 100, 0.5, 0.99])
+def test_a_truncated_model_file_is_refused_by_name(model_file, size):
+    content = model_file.read_bytes()
+    model_file.write_bytes(content[:int(size * len(content)) if size < 1 else size])
+    assert str(model_file) in refusal(model_file)
+
+
+class Evil:
+    """Would make a folder when unpickled."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __reduce__(self):
+        return os.mkdir, (self.folder,)
+
+
+def test_a_file_with_code_in_it_is_refused_and_not_run(model, tmp_path):
+    path, folder = tmp_path / "model", tmp_path / "made"
+    content = {**snapshot.describe("pixelcnn", model, [], DATA), "evil": Evil(str(folder))}
+    torch.save(content, path)
+    assert "something other than tensors and plain values" in refusal(path)
+    path.write_bytes(pickle.dumps(content))
+    assert "no model file" in refusal(path)
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("content", [
+    b"text", b"\x80\x02}", [1, 2], {"kind": "resnet"}, {"kind": "pixelcnn", "format": 99},
+    {"kind": "pixelcnn", "format": 1}])
+def test_what_is_no_model_file_is_refused_by_name(tmp_path, content):
+    path = tmp_path / "model"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        torch.save(content, path)
+    assert str(path) in refusal(path)
+
+
+def test_weights_that_do_not_fit_the_description_are_refused(model, tmp_path):
+    content = snapshot.describe("pixelcnn", model, [], DATA)
+    content["config"]["hidden_dim"] = 7
+    snapshot.save(tmp_path / "model", content)
+    assert "don't fit" in refusal(tmp_path / "model")
+
+
+def test_a_missing_file_and_an_empty_folder_are_named(tmp_path):
+    assert "no such model file" in refusal(tmp_path / "none")
+    assert "holds no pixelcnn_N" in refusal(tmp_path)
+
+
+def test_of_a_runs_folder_the_best_model_is_taken_else_the_newest_snapshot(model, tmp_path):
+    content = snapshot.describe("pixelcnn", model, [], DATA)
+    for number in (9, 10):
+        snapshot.save(tmp_path / f"snapshot_iter_{number}", content)
+    assert snapshot.best_model(tmp_path, "pixelcnn") == tmp_path / "snapshot_iter_10"
+    snapshot.save(tmp_path / "pixelcnn_3", content)
+    (tmp_path / "pixelcnn_30.png").touch()
+    assert snapshot.best_model(tmp_path, "pixelcnn") == tmp_path / "pixelcnn_3"
+
+
+def test_flags_that_contradict_the_file_name_both_values():
+    snapshot.check_flags("file", {"levels": 4}, {"levels": None})
+    snapshot.check_flags("file", {"levels": 4}, {"levels": 4})
+    with pytest.raises(UserError, match="--levels 8 contradicts file, which has levels 4"):
+        snapshot.check_flags("file", {"levels": 4}, {"levels": 8})
+
+
+def test_a_wavenet_goes_through_a_file_too(tmp_path):
+    model = WaveNet(WaveNetConfig(16, 4, 3, 1, 3))
+    snapshot.save(tmp_path / "wavenet_1",
+                  snapshot.describe("wavenet", model, [], {"levels": 16, "rate": 8000}))
+    codes = torch.randint(0, 16, (2, 12))
+    assert torch.equal(snapshot.load(tmp_path, "wavenet").model(codes), model(codes))

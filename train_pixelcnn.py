@@ -1,0 +1,93 @@
+"""Train a Gated PixelCNN (arXiv 1606.05328) on MNIST, Fashion-MNIST, CIFAR-10 or your images.
+
+    python train_pixelcnn.py --levels 256 --dataset cifar
+    python train_pixelcnn.py --dataset path/to/pictures --height 32 --width 32 --out runs/pictures
+"""
+
+import argparse
+
+from training.arguments import (
+    add_training,
+    fraction,
+    parse,
+    positive_float,
+    positive_int,
+    run_script,
+)
+
+
+def parser():
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_training(parser, batchsize=16, epoch=20, learning_rate=1e-3)
+    parser.add_argument("-d", "--hidden_dim", type=positive_int, default=128, metavar="N",
+                        help="feature maps of either stack (default: 128)")
+    parser.add_argument("--out_hidden_dim", type=positive_int, default=16, metavar="N",
+                        help="feature maps before the logits (default: 16)")
+    parser.add_argument("-n", "--blocks_num", type=positive_int, default=15, metavar="N",
+                        help="blocks in all, the first 7x7 one included (default: 15)")
+    parser.add_argument("--gradclip", type=positive_float, default=1.0, metavar="X",
+                        help="cut the gradient's L2 norm to this (default: 1.0)")
+    parser.add_argument("--levels", type=positive_int, default=2, metavar="N",
+                        help="values of a sub-pixel, 2 to 256 (default: 2)")
+    parser.add_argument("--binarize", choices=("threshold", "sampled"), default="threshold",
+                        help="how pixels become 2 levels: at 128, or drawn afresh each epoch with "
+                             "the pixel as probability (default: threshold)")
+    parser.add_argument("--dataset", default="mnist", metavar="NAME|FOLDER",
+                        help="mnist, fashion-mnist, cifar, or a folder of images, its sub-folders "
+                             "being classes (default: mnist)")
+    parser.add_argument("--data", default="data", metavar="DIR",
+                        help="where the published sets lie or are downloaded to (default: data)")
+    parser.add_argument("--height", type=positive_int, metavar="N",
+                        help="of the images (default: the published set's; 32 for a folder)")
+    parser.add_argument("--width", type=positive_int, metavar="N", help="likewise")
+    parser.add_argument("--labels", choices=("class", "none"), default="class",
+                        help="condition on the images' classes, if they have any, or on nothing "
+                             "(default: class)")
+    parser.add_argument("--validation", type=fraction, default=0.05, metavar="X",
+                        help="fraction of the training images to hold back (default: 0.05)")
+    return parser
+
+
+def main():
+    """Parse, build, run."""
+    args = parse(parser())
+
+    # After parsing, for importing torch takes seconds.
+    import torch
+
+    from datasets.errors import UserError
+    from datasets.images import ImageCodes, load_images
+    from models.pixelcnn import PixelCNN, PixelCNNConfig
+    from training import run
+
+    resumed = run.open_snapshot(args, "pixelcnn")
+    torch.manual_seed(args.seed or 0)
+    images = load_images(args.dataset, args.data, args.height, args.width, args.validation)
+    _, channels, height, width = images.train.pixels.shape
+    label_names = images.label_names if args.labels == "class" else []
+
+    def codes(part, fixed):
+        if part is None or not len(part.pixels):
+            return None
+        return ImageCodes(part.pixels, part.labels if label_names else None, args.levels,
+                          args.binarize, seed=args.seed or 0, fixed=fixed)
+
+    try:
+        config = PixelCNNConfig(args.levels, channels, args.hidden_dim, args.out_hidden_dim,
+                                args.blocks_num, len(label_names))
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    run.train(args, "pixelcnn", PixelCNN(config),
+              training_set=codes(images.train, fixed=False),
+              validation_set=codes(images.validation, fixed=True),
+              test_set=codes(images.test, fixed=True),
+              data={"dataset": args.dataset, "levels": args.levels, "channels": channels,
+                    "height": height, "width": width, "binarize": args.binarize},
+              label_names=label_names, clip=args.gradclip, resumed=resumed, unit="images",
+              samples=lambda batch: len(batch.codes), dimensions=channels * height * width)
+
+
+if __name__ == "__main__":
+    run_script(main)

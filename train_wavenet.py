@@ -1,0 +1,72 @@
+"""Train a WaveNet (arXiv 1609.03499) on the recordings that preprocess.py prepared.
+
+    python preprocess.py --data vctk/wav/p225 --stacks_num 4
+    python train_wavenet.py -g0
+"""
+
+import argparse
+
+from training.arguments import add_training, parse, positive_float, positive_int, run_script
+
+
+def parser():
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_training(parser, batchsize=4, epoch=20, learning_rate=1e-3)
+    parser.add_argument("-d", "--data", default=".", metavar="DIR",
+                        help="the folder that preprocess.py wrote to (default: .)")
+    parser.add_argument("--hidden_dim", type=positive_int, default=32, metavar="N",
+                        help="residual channels (default: 32)")
+    parser.add_argument("--out_hidden_dim", type=positive_int, default=32, metavar="N",
+                        help="skip channels (default: 32)")
+    parser.add_argument("-s", "--stacks_num", type=positive_int, metavar="N",
+                        help="stacks of layers (default: what preprocess.py was told)")
+    parser.add_argument("-l", "--layers_num", type=positive_int, metavar="N",
+                        help="layers in a stack, of dilation 1, 2, 4, … (default: likewise)")
+    parser.add_argument("--clip", type=positive_float, default=1.0, metavar="X",
+                        help="cut the gradient's L2 norm to this (default: 1.0)")
+    parser.add_argument("--levels", type=positive_int, metavar="N",
+                        help="values of a sample; must be the data's (default: those)")
+    return parser
+
+
+def main():
+    """Parse, build, run."""
+    args = parse(parser())
+
+    # After parsing, for importing torch takes seconds.
+    import torch
+
+    from datasets.corpus import Corpus
+    from datasets.errors import UserError
+    from datasets.windows import Windows
+    from models.wavenet import WaveNet, WaveNetConfig
+    from training import likelihood, run
+
+    resumed = run.open_snapshot(args, "wavenet")
+    torch.manual_seed(args.seed or 0)
+    corpus = Corpus(args.data)
+    if args.levels not in (None, corpus.levels):
+        raise UserError(f"--levels {args.levels}: the corpus in {args.data} has {corpus.levels} "
+                        f"levels; leave the flag out, or run preprocess.py --levels {args.levels}")
+    try:
+        config = WaveNetConfig(corpus.levels, args.hidden_dim, args.out_hidden_dim,
+                               args.stacks_num or corpus.stacks_num,
+                               args.layers_num or corpus.layers_num, len(corpus.label_names))
+    except ValueError as error:
+        raise UserError(str(error)) from None
+
+    def windows(part):
+        if not part.recordings:
+            return None
+        return Windows(part, corpus.target_length, config.receptive_field, corpus.levels)
+
+    run.train(args, "wavenet", WaveNet(config), training_set=windows(corpus.train),
+              validation_set=windows(corpus.validation),
+              data={"levels": corpus.levels, "rate": corpus.rate}, label_names=corpus.label_names,
+              clip=args.clip, resumed=resumed, unit="samples", samples=likelihood.count_targets)
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,142 @@
+"""The flags that scripts share, and how a script ends. Does not import torch: --help is instant."""
+
+import argparse
+import json
+import math
+import os
+import sys
+
+from datasets.errors import UserError
+
+
+def positive_int(text):
+    """A whole number from 1 up."""
+    return _number(text, int, lambda x: x >= 1, "a whole number from 1 up")
+
+
+def non_negative_int(text):
+    """A whole number from 0 up."""
+    return _number(text, int, lambda x: x >= 0, "a whole number from 0 up")
+
+
+def positive_float(text):
+    """A finite number above 0."""
+    return _number(text, float, lambda x: 0 < x < math.inf, "a number above 0")
+
+
+def non_negative_float(text):
+    """A finite number from 0 up."""
+    return _number(text, float, lambda x: 0 <= x < math.inf, "a number from 0 up")
+
+
+def device_number(text):
+    """A CUDA device's number, or -1 for the CPU."""
+    return _number(text, int, lambda x: x >= -1, "-1 or the number of a CUDA device")
+
+
+def fraction(text):
+    """A number from 0 up to, but not including, 1."""
+    return _number(text, float, lambda x: 0 <= x < 1, "a number from 0 up to 1, without 1")
+
+
+def _number(text, kind, accepts, meaning):
+    try:
+        value = kind(text)
+    except ValueError:
+        value = None
+    if value is None or not accepts(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not {meaning}")
+    return value
+
+
+def add_device_and_seed(parser, seed=0):
+    """--gpu and --seed, on every script that runs a network."""
+    parser.add_argument("-g", "--gpu", type=device_number, default=-1, metavar="N",
+                        help="CUDA device, -1 for the CPU (default: -1)")
+    parser.add_argument("--seed", type=non_negative_int, default=seed, metavar="N",
+                        help="the same seed gives the same result (default: 0)")
+
+
+def add_training(parser, *, batchsize, epoch, learning_rate):
+    """The flags of both training scripts."""
+    add_device_and_seed(parser, seed=None)
+    parser.add_argument("-b", "--batchsize", type=positive_int, default=batchsize, metavar="N",
+                        help=f"items in a batch (default: {batchsize})")
+    parser.add_argument("-e", "--epoch", type=positive_int, default=epoch, metavar="N",
+                        help=f"stop after so many passes over the data (default: {epoch})")
+    parser.add_argument("--iterations", type=positive_int, metavar="N",
+                        help="stop after so many updates, if that comes first")
+    parser.add_argument("--target_loss", type=positive_float, metavar="NATS",
+                        help="stop once main/nll in the log is at or below this")
+    parser.add_argument("-o", "--out", default=".", metavar="DIR",
+                        help="the run's folder: log, plots, snapshots, models (default: .)")
+    parser.add_argument("-r", "--resume", default="", metavar="FILE|auto",
+                        help="go on from a snapshot; auto: from the newest in --out, if any")
+    parser.add_argument("--learning_rate", type=positive_float, default=learning_rate, metavar="X",
+                        help=f"of Adam (default: {learning_rate})")
+    parser.add_argument("--weight_decay", type=non_negative_float, default=1e-4, metavar="X",
+                        help="L2 penalty on the weights (default: 1e-4)")
+    parser.add_argument("--stats", action="store_true",
+                        help="log statistics of each layer's weights and gradients every epoch")
+
+
+def parse(parser, argv=None):
+    """Parse the command line over the values of `--config FILE.json`, which flags override.
+
+    A file's keys are the flags' long names; values are checked like those typed. A key that is no
+    flag of this script, or a value of the wrong kind, is the parser's error (exit code 2).
+    """
+    parser.add_argument("--config", metavar="FILE.json",
+                        help="flags from a JSON file, such as a run's config.json")
+    argv = sys.argv[1:] if argv is None else argv
+    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    finder.add_argument("--config")
+    path = finder.parse_known_args(argv)[0].config
+    if path:
+        argv = [*_flags_of(path, parser), *argv]
+    return parser.parse_args(argv)
+
+
+def _flags_of(path, parser):
+    try:
+        with open(path, encoding="utf-8") as file:
+            settings = json.load(file)
+    except (OSError, ValueError) as error:
+        parser.error(f"--config {path}: {error}")
+    if not isinstance(settings, dict):
+        parser.error(f"--config {path}: not a JSON object of flags and values")
+    known = {action.dest: action for action in parser._actions if action.dest != "help"}
+    flags = []
+    for name, value in settings.items():
+        if name == "config" or value is None or value is False:
+            continue
+        if name not in known:
+            parser.error(f"--config {path}: {name!r} is no flag of this script")
+        option = max(known[name].option_strings, key=len)
+        if value is True:
+            flags.append(option)
+        elif isinstance(value, list):
+            flags += [option, *map(str, value)]
+        else:
+            flags.append(f"{option}={value}")
+    return flags
+
+
+def run_script(main):
+    """Run a script's `main`, ending it as a command-line user expects.
+
+    A UserError is one line on stderr and its exit code; Ctrl+C is 130; an output pipe closed early
+    is no error. What else is raised is a defect of ours and keeps its traceback.
+    """
+    try:
+        code = main()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = error.exit_code
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        code = 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    sys.exit(code or 0)

@@ -1,0 +1,24 @@
+"""Which device --gpu means."""
+
+import sys
+
+import torch
+
+from datasets.errors import UserError
+
+
+def device_of(gpu):
+    """The torch device for --gpu: -1 is the CPU, N the CUDA device N.
+
+    On a machine without CUDA the CPU is taken instead, and that is said; a device that is not
+    among those there is an error.
+    """
+    if gpu < 0:
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        print(f"--gpu {gpu}: no CUDA on this machine, running on the CPU", file=sys.stderr)
+        return torch.device("cpu")
+    if gpu >= torch.cuda.device_count():
+        raise UserError(f"--gpu {gpu}: there is no such device, this machine has 0 to "
+                        f"{torch.cuda.device_count() - 1}; choose one, or -1 for the CPU")
+    return torch.device("cuda", gpu)

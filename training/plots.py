@@ -1,0 +1,44 @@
+"""The run's curves as pictures: loss.png and speed.png, drawn anew from the log."""
+
+from pathlib import Path
+
+from training.snapshot import replacing
+
+
+class PlotReport:
+    """Draws `loss.png` (bits/dim by iteration) and `speed.png` (samples a second) in `out`.
+
+    Dashed lines mark where the run was resumed.
+    """
+
+    def __init__(self, out):
+        self.out = Path(out)
+
+    def __call__(self, trainer):
+        log = trainer.log
+        self._draw("loss.png", "bits/dim", log, {
+            "training": "main/bits/dim", "validation": "validation/main/bits/dim",
+            "test": "test/main/bits/dim"})
+        self._draw("speed.png", f"{trainer.unit} a second", log, {"speed": "samples_per_second"})
+
+    def _draw(self, name, unit, log, curves):
+        # Here, since it takes long to import; the object-oriented form needs no display.
+        from matplotlib.figure import Figure
+        figure = Figure(figsize=(8, 4.5), layout="constrained")
+        axes = figure.subplots()
+        for label, key in curves.items():
+            points = [(entry["iteration"], entry[key]) for entry in log if key in entry]
+            if points:
+                style = {"marker": ".", "markersize": 9} if label != "training" else {}
+                axes.plot(*zip(*points, strict=True), label=label, linewidth=1.2, **style)
+        for i, iteration in enumerate(entry["resumed_at"] for entry in log
+                                      if "resumed_at" in entry):
+            axes.axvline(iteration, color="grey", linestyle="--", linewidth=1,
+                         label=None if i else "resumed")
+        axes.set(xlabel="iteration", ylabel=unit)
+        if name == "speed.png":
+            axes.set_ylim(bottom=0)
+        axes.grid(alpha=0.3)
+        axes.legend()
+        with replacing(self.out / name) as temporary:
+            figure.savefig(temporary, dpi=110)

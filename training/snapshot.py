@@ -1,0 +1,175 @@
+"""The one place that writes and reads model files.
+
+A model file holds what is needed to sample: the kind of network, its configuration, the names of
+its labels, what its data was, and the weights. A snapshot of a run holds, besides, what is needed
+to go on: see `training.trainer.Trainer.state`. Both are written by torch.save, hold nothing but
+tensors and plain values, and are read with `weights_only=True`: a file with anything else in it,
+which could run code when read, is refused.
+"""
+
+import dataclasses
+import os
+import pickle
+import re
+import tempfile
+import warnings
+import zipfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from datasets.errors import UserError
+from models.pixelcnn import PixelCNN, PixelCNNConfig
+from models.wavenet import WaveNet, WaveNetConfig
+
+FORMAT_VERSION = 1
+NETWORKS = {"pixelcnn": (PixelCNN, PixelCNNConfig), "wavenet": (WaveNet, WaveNetConfig)}
+
+
+class ModelFile(NamedTuple):
+    """What a model file says.
+
+    model: the network with its weights, in evaluation mode. kind: pixelcnn or wavenet.
+    label_names: of labels 0, 1, …; empty for a network without labels. data: what it was trained
+    on; of images dataset, levels, channels, height, width, binarize; of sound levels, rate.
+    content: all that is in the file.
+    """
+
+    model: torch.nn.Module
+    kind: str
+    label_names: list
+    data: dict
+    content: dict
+
+
+@contextmanager
+def replacing(path):
+    """A temporary name beside `path` to write to, which takes the place of `path` at the end.
+
+    Whatever happens while writing, `path` is either as it was or complete.
+    """
+    path = Path(path)
+    try:
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix,
+                                             dir=path.parent)
+    except OSError as error:
+        raise UserError(f"{path.parent}: can't be written to ({error.strerror}); "
+                        f"choose another folder for the output") from None
+    os.close(handle)
+    try:
+        yield Path(temporary)
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"{path}: can't be written ({error.strerror or error})") from None
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def _umask():
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def make_folder(path, flag):
+    """The folder `path`, made if need be; `flag` is what the user gave it with."""
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise UserError(f"{flag} {path}: can't be written to ({error.strerror}); "
+                        f"choose another folder") from None
+    return path
+
+
+def describe(kind, model, label_names, data):
+    """The content of a model file, without the run that made it."""
+    return {"kind": kind, "format": FORMAT_VERSION, "config": dataclasses.asdict(model.config),
+            "label_names": list(label_names), "data": dict(data),
+            "weights": {name: weight.detach().cpu().clone()
+                        for name, weight in model.state_dict().items()}}
+
+
+def save(path, content):
+    """Write `content`, tensors and plain values, as the model file or snapshot `path`."""
+    with replacing(path) as temporary:
+        torch.save(content, temporary)
+
+
+def read(path, kind):
+    """The content of the model file or snapshot `path`, checked to be of a `kind` of network."""
+    path = Path(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such model file; train one first") from None
+    except pickle.UnpicklingError:
+        reason = ("holds something other than tensors and plain values, and is not read since it "
+                  "could run code" if zipfile.is_zipfile(path) else "is no model file")
+        raise UserError(f"{path}: {reason}; use a file that our training wrote") from None
+    except Exception:  # of bytes that are no model, torch.load raises whatever it comes to
+        raise UserError(f"{path}: is no model file, or a truncated one; use another snapshot of "
+                        f"the run") from None
+    if not isinstance(content, dict) or content.get("kind") not in NETWORKS:
+        raise UserError(f"{path}: is no model file of this project; use one that "
+                        f"train_pixelcnn.py or train_wavenet.py wrote")
+    if content["kind"] != kind:
+        raise UserError(f"{path}: is a {content['kind']} model, a {kind} model is needed; use "
+                        f"infer_{content['kind']}.py for it")
+    if content.get("format") != FORMAT_VERSION:
+        raise UserError(f"{path}: has format {content.get('format')}, this code reads format "
+                        f"{FORMAT_VERSION}; use the code that wrote it")
+    return content
+
+
+def load(path, kind):
+    """The `ModelFile` at `path`: a model file, a snapshot, or a run's folder (its best model)."""
+    path = Path(path)
+    if path.is_dir():
+        path = best_model(path, kind)
+    content = read(path, kind)
+    network, config = NETWORKS[kind]
+    try:
+        model = network(config(**content["config"]))
+        model.load_state_dict(content["weights"])
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        first_line = str(error).splitlines()[0]
+        raise UserError(f"{path}: its weights don't fit its own description ({first_line}); "
+                        f"use another snapshot of the run") from None
+    return ModelFile(model.eval(), kind, content["label_names"], content["data"], content)
+
+
+def best_model(folder, kind):
+    """The best model, else the newest snapshot, of the run in `folder`."""
+    found = numbered(folder, kind) or numbered(folder, "snapshot_iter")
+    if not found:
+        raise UserError(f"{folder}: holds no {kind}_N and no snapshot_iter_N; train a model first "
+                        f"or name a model file")
+    return found[-1]
+
+
+def numbered(folder, name):
+    """The files `name`_N in `folder`, by rising N."""
+    found = [(int(match[1]), path) for path in Path(folder).glob(f"{name}_*")
+             if (match := re.fullmatch(rf"{re.escape(name)}_(\d+)", path.name))]
+    return [path for _, path in sorted(found)]
+
+
+def check_flags(path, values, flags):
+    """Refuse flags that contradict the file they are used with.
+
+    values: what the file says, by flag name; flags: what the user typed, None where nothing.
+    """
+    for name, typed in flags.items():
+        if typed is not None and typed != values[name]:
+            raise UserError(f"--{name} {typed} contradicts {path}, which has {name} "
+                            f"{values[name]}; leave the flag out")

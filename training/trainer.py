@@ -1,0 +1,243 @@
+"""The training loop, in the manner of Chainer's Trainer: updates, and extensions at triggers.
+
+    trainer = Trainer(model, optimizer, dataset, ...)
+    trainer.extend(Evaluator(...), trigger=(1, "epoch"))
+    trainer.run()
+
+Triggers look at nothing but the iteration and the epoch, the data order is a function of the seed
+and the epoch, so a run that is resumed from `state()` is the run that it would have been.
+"""
+
+import math
+import signal
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import NamedTuple
+
+import torch
+from tqdm import tqdm
+
+from datasets.batches import training_batches
+from datasets.errors import DivergedError
+from training import likelihood
+
+
+class Stop(NamedTuple):
+    """When a run is complete: at whichever comes first; None for what is not wanted.
+
+    target_loss is compared with main/nll of the log, in nats.
+    """
+
+    epoch: int | None = None
+    iterations: int | None = None
+    target_loss: float | None = None
+
+
+@dataclass
+class Interval:
+    """Sums over the updates since the last entry of the log."""
+
+    nll: float = 0.0
+    targets: int = 0
+    samples: int = 0
+    seconds: float = 0.0
+
+
+class Trainer:
+    """Trains `model` on `dataset`, calling extensions after updates.
+
+    Args:
+        model, optimizer, device: the network on its device, and the optimizer of its parameters.
+        dataset: `dataset[indices]` makes a `datasets.batches.Batch`.
+        batchsize: items in a batch. seed: of the data's order.
+        clip: the gradient's L2 norm is cut to this.
+        stop: a `Stop`.
+        samples: a function of a batch: how many samples (images, or samples of sound) it has,
+            for the speed. unit: what they are called.
+        dimensions: C·H·W of an image, None for sound.
+
+    Extensions are called with the trainer. They find in it `iteration`, `epoch` (complete ones),
+    `is_new_epoch`, `observation` (what the last update and the extensions called before them
+    report, by the log's keys), `interval` (sums since the last entry of the log) and `log`. An
+    extension with `state()` and `restore(state)` is kept in snapshots under its class's name.
+    """
+
+    def __init__(self, model, optimizer, dataset, *, batchsize, seed, clip, stop, device,
+                 samples=len, unit="samples", dimensions=None):
+        self.model, self.optimizer, self.dataset = model, optimizer, dataset
+        self.batchsize, self.seed, self.clip = batchsize, seed, clip
+        self.stop, self.device = stop, device
+        self.samples, self.unit, self.dimensions = samples, unit, dimensions
+        self.iteration = self.epoch = self.position = 0
+        self.is_new_epoch = False
+        self.observation, self.interval, self.log = {}, Interval(), []
+        self.resumed_at = None
+        self._earlier_seconds, self._started = 0.0, time.monotonic()
+        self._extensions = []
+        self._signal = None
+
+    def extend(self, extension, trigger=(1, "epoch")):
+        """Call `extension(trainer)` every n iterations or epochs: (n, "iteration" | "epoch").
+
+        (n, "log") means every n iterations, at each epoch's end, and once at the end of the run.
+        Extensions are called in the order they were added.
+        """
+        self._extensions.append((extension, trigger))
+
+    @property
+    def elapsed_time(self):
+        """Seconds of this run, those before it was resumed included."""
+        return self._earlier_seconds + time.monotonic() - self._started
+
+    def run(self):
+        """Train until `stop`; afterwards `self.reason` says which of its conditions it was.
+
+        Ctrl+C or SIGTERM ends the run after the update in hand: the last extension of all, which
+        has to be the snapshot, is called, and SystemExit(128 + signal) raised.
+        Raises DivergedError at a loss or a gradient that is not finite, before it reaches the
+        weights.
+        """
+        self.model.train()
+        self._started = time.monotonic()
+        self.reason = self._why_stop()
+        with self._signals_caught(), self._progress_bar() as bar:
+            while not (self.reason or self._signal):
+                self._run_epoch(bar)
+            if not self._signal and not self.is_new_epoch:
+                self._call_extensions(complete=True)
+        if self._signal:
+            self._leave()
+
+    def _run_epoch(self, bar):
+        """Updates from `position` to the epoch's end, or until there is a reason to stop."""
+        began = time.monotonic()
+        for batch in training_batches(self.dataset, self.batchsize, seed=self.seed,
+                                      epoch=self.epoch, position=self.position):
+            self.update(batch.to(self.device))
+            self.interval.seconds += time.monotonic() - began
+            self.position += len(batch.codes)
+            self.is_new_epoch = self.position >= len(self.dataset)
+            if self.is_new_epoch:
+                self.epoch, self.position = self.epoch + 1, 0
+            self._call_extensions()
+            bar.update()
+            bar.set_postfix_str(self._postfix(bar), refresh=False)
+            self.reason = self._why_stop()
+            if self.reason or self._signal:
+                return
+            began = time.monotonic()
+
+    def update(self, batch):
+        """One step of the optimizer on `batch`."""
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = likelihood.nll(self.model, batch)
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
+        value, norm = torch.stack((loss.detach(), norm)).tolist()
+        if not (math.isfinite(value) and math.isfinite(norm)):
+            culprit = "gradient" if math.isfinite(value) else "loss"
+            raise DivergedError(
+                f"iteration {self.iteration + 1}: the {culprit} is not finite; the last snapshot "
+                f"is good: go on from it with --resume auto and a lower --learning_rate")
+        self.optimizer.step()
+        self.iteration += 1
+        self.observation = likelihood.in_units(value, "main", self.dimensions)
+        targets = likelihood.count_targets(batch)
+        self.interval.nll += value * targets
+        self.interval.targets += targets
+        self.interval.samples += self.samples(batch)
+
+    def state(self):
+        """All that is needed to go on, as tensors and plain values."""
+        cuda = torch.cuda.get_rng_state_all() if self.device.type == "cuda" else []
+        return {"iteration": self.iteration, "epoch": self.epoch, "position": self.position,
+                "seed": self.seed, "elapsed_time": self.elapsed_time,
+                "interval": asdict(self.interval), "log": list(self.log),
+                "optimizer": self.optimizer.state_dict(),
+                "random": {"cpu": torch.get_rng_state(), "cuda": cuda},
+                "extensions": {type(extension).__name__: extension.state()
+                               for extension, _ in self._extensions
+                               if hasattr(extension, "state")}}
+
+    def restore(self, state):
+        """Take up the run that `state` is of; the weights are the model's own affair.
+
+        Hyper-parameters of the optimizer stay those of this run, not of the earlier one.
+        """
+        for name in ("iteration", "epoch", "position", "seed"):
+            setattr(self, name, state[name])
+        self._earlier_seconds = state["elapsed_time"]
+        self.interval, self.log = Interval(**state["interval"]), list(state["log"])
+        self.resumed_at = self.iteration
+        self.is_new_epoch = self.position == 0
+        groups = [{name: value for name, value in group.items() if name != "params"}
+                  for group in self.optimizer.param_groups]
+        self.optimizer.load_state_dict(state["optimizer"])
+        for group, ours in zip(self.optimizer.param_groups, groups, strict=True):
+            group.update(ours)
+        torch.set_rng_state(state["random"]["cpu"])
+        if self.device.type == "cuda" and state["random"]["cuda"]:
+            torch.cuda.set_rng_state_all(state["random"]["cuda"])
+        for extension, _ in self._extensions:
+            name = type(extension).__name__
+            if name in state["extensions"]:
+                extension.restore(state["extensions"][name])
+
+    def _call_extensions(self, complete=False):
+        for extension, (n, unit) in self._extensions:
+            if (complete
+                    or unit in ("iteration", "log") and self.iteration % n == 0
+                    or unit == "epoch" and self.is_new_epoch and self.epoch % n == 0
+                    or unit == "log" and self.is_new_epoch):
+                extension(self)
+
+    def _why_stop(self):
+        """The condition of `stop` that holds, as text, or None."""
+        if self.stop.epoch and self.epoch >= self.stop.epoch:
+            return f"--epoch {self.stop.epoch} reached"
+        if self.stop.iterations and self.iteration >= self.stop.iterations:
+            return f"--iterations {self.stop.iterations} reached"
+        logged = self.log[-1]["main/nll"] if self.log else math.inf
+        if self.stop.target_loss and logged <= self.stop.target_loss:
+            return f"--target_loss {self.stop.target_loss} reached: main/nll is {logged:.4f}"
+        return None
+
+    def _progress_bar(self):
+        an_epoch = -(-len(self.dataset) // self.batchsize)
+        ends = [n for n in (self.stop.iterations, (self.stop.epoch or 0) * an_epoch) if n]
+        return tqdm(total=min(ends, default=None), initial=self.iteration, disable=None,
+                    unit="it", dynamic_ncols=True)
+
+    def _postfix(self, bar):
+        if bar.disable or not self.interval.seconds:
+            return ""
+        speed = self.interval.samples / self.interval.seconds
+        return f"{self.observation['main/bits/dim']:.3f} bits/dim, {speed:,.0f} {self.unit}/s"
+
+    @contextmanager
+    def _signals_caught(self):
+        """Ctrl+C and SIGTERM only make a note, the first time; the second time they act as ever."""
+        before = {}
+
+        def note(number, _frame):
+            self._signal = number
+            for each, handler in before.items():
+                signal.signal(each, handler)
+            print("\nfinishing the update in hand and writing a snapshot; once more to stop at "
+                  "once", file=sys.stderr)
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before[number] = signal.signal(number, note)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _leave(self):
+        snapshot, _ = self._extensions[-1]
+        snapshot(self)
+        print(f"stopped at iteration {self.iteration}; go on with --resume auto", file=sys.stderr)
+        sys.exit(128 + self._signal)
