@@ -1,6 +1,8 @@
-"""Find files of a kind below a folder."""
+"""Finding the files below a folder, and writing files that are whole or not there at all."""
 
 import os
+import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 
 from datasets.errors import UserError
@@ -31,3 +33,48 @@ def unreadable(error):
     """Raises the UserError for a folder that can't be listed."""
     raise UserError(f"{error.filename}: {error.strerror}; make the folder readable, or move it "
                     "elsewhere")
+
+
+@contextmanager
+def replacing(path):
+    """A temporary name beside `path` to write to, which takes the place of `path` at the end.
+
+    Whatever happens while writing, `path` is either as it was or complete.
+    """
+    path = Path(path)
+    try:
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix,
+                                             dir=path.parent)
+    except OSError as error:
+        raise UserError(f"{path.parent}: can't be written to ({error.strerror}); "
+                        f"choose another folder for the output") from None
+    os.close(handle)
+    try:
+        yield Path(temporary)
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"{path}: can't be written ({error.strerror or error})") from None
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def _umask():
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def make_folder(path, flag):
+    """The folder `path`, made if need be; `flag` is what the user gave it with."""
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise UserError(f"{flag} {path}: can't be written to ({error.strerror}); "
+                        f"choose another folder") from None
+    return path

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from datasets.batches import Batch
 from datasets.errors import UserError
-from datasets.pictures import fit, load_folder
+from datasets.image_folder import fit, load_folder
 from datasets.published import SETS, load_published
 from datasets.quantization import check_levels, quantize_pixels
 

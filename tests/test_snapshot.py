@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from datasets.errors import UserError
+from datasets.files import replacing
 from models.pixelcnn import PixelCNN, PixelCNNConfig
 from models.wavenet import WaveNet, WaveNetConfig
 from training import snapshot
@@ -39,12 +40,12 @@ def test_a_model_is_read_as_it_was_written(model, model_file):
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
     path = tmp_path / "log"
     path.write_text("before")
-    with pytest.raises(ZeroDivisionError), snapshot.replacing(path) as temporary:
+    with pytest.raises(ZeroDivisionError), replacing(path) as temporary:
         temporary.write_text("half")
         raise ZeroDivisionError
     assert path.read_text() == "before"
     assert os.listdir(tmp_path) == ["log"]
-    with snapshot.replacing(path) as temporary:
+    with replacing(path) as temporary:
         temporary.write_text("after")
         assert path.read_text() == "before"
     assert path.read_text() == "after"
@@ -106,6 +107,13 @@ def test_weights_that_do_not_fit_the_description_are_refused(model, tmp_path):
     content["config"]["hidden_dim"] = 7
     snapshot.save(tmp_path / "model", content)
     assert "don't fit" in refusal(tmp_path / "model")
+
+
+def test_weights_that_are_not_finite_are_refused(model, tmp_path):
+    with torch.no_grad():
+        model.hidden.bias[0] = float("nan")
+    snapshot.save(tmp_path / "model", snapshot.describe("pixelcnn", model, ["a", "b"], DATA))
+    assert "not finite" in refusal(tmp_path / "model")
 
 
 def test_a_missing_file_and_an_empty_folder_are_named(tmp_path):

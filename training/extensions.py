@@ -8,6 +8,7 @@ import torch
 from tqdm import tqdm
 
 from datasets.batches import evaluation_batches
+from datasets.files import replacing
 from training import likelihood, snapshot
 
 
@@ -50,7 +51,7 @@ class LogReport:
             trainer.interval = type(interval)()
         elif trainer.log:
             trainer.log[-1] |= trainer.observation
-        with snapshot.replacing(self.path) as temporary:
+        with replacing(self.path) as temporary:
             temporary.write_text(json.dumps(trainer.log, indent=1, allow_nan=False))
 
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from training.snapshot import replacing
+from datasets.files import replacing
 
 
 class PlotReport:

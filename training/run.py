@@ -8,6 +8,7 @@ import sys
 import torch
 
 from datasets.errors import UserError
+from datasets.files import make_folder, replacing
 from training import extensions, snapshot
 from training.device import device_of
 from training.plots import PlotReport
@@ -50,11 +51,11 @@ def open_folder(args, kind):
     What an earlier run left there is moved to a folder `earlier_N` inside, lest two runs mix,
     unless this one is resumed.
     """
-    out = snapshot.make_folder(args.out, "--out")
+    out = make_folder(args.out, "--out")
     if not args.resume:
         _set_aside(out, kind)
     settings = {name: value for name, value in vars(args).items() if name not in NOT_SETTINGS}
-    with snapshot.replacing(out / "config.json") as temporary:
+    with replacing(out / "config.json") as temporary:
         temporary.write_text(json.dumps(settings, indent=1, ensure_ascii=False) + "\n")
     return out
 

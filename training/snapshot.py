@@ -8,19 +8,17 @@ which could run code when read, is refused.
 """
 
 import dataclasses
-import os
 import pickle
 import re
-import tempfile
 import warnings
 import zipfile
-from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
 from datasets.errors import UserError
+from datasets.files import replacing
 from models.pixelcnn import PixelCNN, PixelCNNConfig
 from models.wavenet import WaveNet, WaveNetConfig
 
@@ -42,51 +40,6 @@ class ModelFile(NamedTuple):
     label_names: list
     data: dict
     content: dict
-
-
-@contextmanager
-def replacing(path):
-    """A temporary name beside `path` to write to, which takes the place of `path` at the end.
-
-    Whatever happens while writing, `path` is either as it was or complete.
-    """
-    path = Path(path)
-    try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix,
-                                             dir=path.parent)
-    except OSError as error:
-        raise UserError(f"{path.parent}: can't be written to ({error.strerror}); "
-                        f"choose another folder for the output") from None
-    os.close(handle)
-    try:
-        yield Path(temporary)
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise UserError(f"{path}: can't be written ({error.strerror or error})") from None
-    finally:
-        Path(temporary).unlink(missing_ok=True)
-
-
-def _umask():
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def make_folder(path, flag):
-    """The folder `path`, made if need be; `flag` is what the user gave it with."""
-    path = Path(path)
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path):
-            pass
-    except OSError as error:
-        raise UserError(f"{flag} {path}: can't be written to ({error.strerror}); "
-                        f"choose another folder") from None
-    return path
 
 
 def describe(kind, model, label_names, data):
@@ -145,6 +98,9 @@ def load(path, kind):
         first_line = str(error).splitlines()[0]
         raise UserError(f"{path}: its weights don't fit its own description ({first_line}); "
                         f"use another snapshot of the run") from None
+    if not all(weight.isfinite().all() for weight in model.state_dict().values()):
+        raise UserError(f"{path}: has weights that are not finite; use an earlier snapshot of the "
+                        f"run")
     return ModelFile(model.eval(), kind, content["label_names"], content["data"], content)
 
 

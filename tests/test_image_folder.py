@@ -1,0 +1,70 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from datasets.errors import UserError
+from datasets.images import load_images
+
+
+def save(path, size=(40, 40), mode="L", value=200):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, size, value).save(path)
+
+
+def test_a_folder_of_grey_pictures_without_classes(tmp_path):
+    for name in ("a.png", "b.JPG", "c.bmp", "d.tiff", "e.pgm", "f.webp", "g.gif", ".h.png"):
+        save(tmp_path / name.lower())
+    (tmp_path / "b.jpg").rename(tmp_path / "b.JPG")
+    Image.fromarray(np.full((40, 40), 200 * 256 + 99, np.uint16)).save(tmp_path / "deep.png")
+    images = load_images(str(tmp_path), validation=0)
+    assert images.train.pixels.shape == (8, 1, 32, 32) and images.train.pixels.dtype == np.uint8
+    assert np.abs(images.train.pixels.astype(int) - 200).max() <= 2
+    assert images.train.labels is None and images.label_names == [] and images.test is None
+    assert len(images.validation.pixels) == 0
+
+
+def test_a_folder_with_classes_and_colour(tmp_path):
+    save(tmp_path / "dogs/a.png", mode="RGB", value=(200, 100, 0))
+    save(tmp_path / "dogs/deeper/b.png", mode="L", value=50)
+    save(tmp_path / "cats/c.gif", mode="1", value=1)
+    (tmp_path / "empty").mkdir()
+    images = load_images(str(tmp_path), height=8, width=6, validation=0)
+    assert images.train.pixels.shape == (3, 3, 8, 6)
+    assert images.label_names == ["cats", "dogs"] and images.train.labels.tolist() == [0, 1, 1]
+    assert images.train.pixels[1, :, 0, 0].tolist() == [200, 100, 0]
+    assert (images.train.pixels[2] == 50).all()
+
+
+def test_pictures_keep_their_aspect_and_are_cut_around_the_centre(tmp_path):
+    stripes = np.zeros((30, 90), np.uint8)
+    stripes[:, 30:60] = 255
+    Image.fromarray(stripes).save(tmp_path / "a.png")
+    upright = Image.fromarray(np.repeat([0, 255], 16).astype(np.uint8)[:, None].repeat(32, 1))
+    exif = Image.Exif()
+    exif[0x0112] = 3  # turned by 180 degrees
+    upright.save(tmp_path / "b.png", exif=exif)
+    first, second = load_images(str(tmp_path), validation=0).train.pixels[:, 0]
+    assert (first >= 250).all()
+    assert (second[:16] == 255).all() and (second[16:] == 0).all()
+
+
+def test_unreadable_pictures_are_left_out_with_a_warning(tmp_path, capsys):
+    for number in range(4):
+        save(tmp_path / f"{number}.png")
+    content = (tmp_path / "0.png").read_bytes()
+    for number in range(5):
+        (tmp_path / f"bad{number}.png").write_bytes([b"", b"no", content[:60]][number % 3])
+    assert len(load_images(str(tmp_path), validation=0).train.pixels) == 4
+    warning = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
+    assert len(warning) == 1 and "5 of 9" in warning[0]
+    assert "bad0.png" in warning[0] and "bad4.png" not in warning[0]
+    for number in range(4):
+        (tmp_path / f"{number}.png").unlink()
+    with pytest.raises(UserError, match="--dataset .*none of its 5 pictures"):
+        load_images(str(tmp_path))
+
+
+def test_a_folder_without_pictures(tmp_path):
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(UserError, match="--dataset .*no pictures"):
+        load_images(str(tmp_path))

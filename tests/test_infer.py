@@ -1,0 +1,253 @@
+"""infer_pixelcnn.py and infer_wavenet.py as a user runs them, on tiny models."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from PIL import Image
+
+import infer_pixelcnn
+import infer_wavenet
+from datasets.quantization import mu_law_decode, mu_law_encode
+from models.pixelcnn import PixelCNN, PixelCNNConfig
+from models.wavenet import WaveNet, WaveNetConfig
+from training.arguments import run_script
+from training.snapshot import describe, save
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """A folder with tiny models: `grey` without labels, `colour` and `sound` with."""
+    folder = tmp_path_factory.mktemp("models")
+    torch.manual_seed(0)
+    grey = PixelCNN(PixelCNNConfig(levels=4, hidden_dim=4, out_hidden_dim=4, blocks_num=2))
+    save(folder / "grey", describe("pixelcnn", grey, [], dict(
+        dataset="mnist", levels=4, channels=1, height=12, width=10, binarize="threshold")))
+    colour = PixelCNN(PixelCNNConfig(levels=8, channels=3, hidden_dim=6, out_hidden_dim=6,
+                                     blocks_num=2, labels=3))
+    with torch.no_grad():
+        for block in colour.blocks:
+            block.horizontal_gate.condition.weight.mul_(20)
+    save(folder / "colour", describe("pixelcnn", colour, ["cat", "dog", "fox"], dict(
+        dataset="cifar", levels=8, channels=3, height=8, width=8, binarize="threshold")))
+    sound = WaveNet(WaveNetConfig(hidden_dim=8, out_hidden_dim=8, stacks_num=2, layers_num=3,
+                                  labels=2))
+    save(folder / "sound", describe("wavenet", sound, ["p225", "a/b c"],
+                                    dict(levels=256, rate=8000)))
+    run = folder / "run"
+    run.mkdir()
+    for number in (3, 12):
+        (run / f"pixelcnn_{number}").write_bytes((folder / "grey").read_bytes())
+    return folder
+
+
+@pytest.fixture
+def call(monkeypatch, tmp_path, capsys):
+    """Run a script's main in this process and an empty folder: (exit code, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(script, *args):
+        monkeypatch.setattr(sys, "argv", [script.__name__, *map(str, args)])
+        with pytest.raises(SystemExit) as end:
+            run_script(script.main)
+        return end.value.code, *capsys.readouterr()
+
+    return run
+
+
+def command(script, *args, cwd):
+    return subprocess.run([sys.executable, ROOT / script, *map(str, args)], cwd=cwd,
+                          capture_output=True, text=True)
+
+
+def size(path):
+    return Image.open(path).size
+
+
+def test_commands_from_another_folder(models, tmp_path):
+    done = command("infer_pixelcnn.py", "-m", models / "grey", "-c", 2, "-o", "new/a.gif",
+                   cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("new/a.gif: 4 images in ") and done.stdout.count("\n") == 1
+    assert done.stderr == ""  # no bar where nobody looks
+    assert Image.open(tmp_path / "new/a.gif").n_frames == 12
+
+    done = command("infer_wavenet.py", "-m", models / "sound", "-c", 2, "--length", 50, "--plot",
+                   cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("samples: 2 sounds, ") and done.stdout.count("\n") == 1
+    assert sorted(path.name for path in (tmp_path / "samples").iterdir()) == [
+        "sample_0.png", "sample_0.wav", "sample_1.png", "sample_1.wav"]
+
+
+@pytest.mark.parametrize("script", ["infer_pixelcnn", "infer_wavenet"])
+def test_help_and_errors_without_torch(script, models, tmp_path):
+    code = (f"import sys; sys.path.insert(0, {str(ROOT)!r}); import {script}; "
+            f"sys.argv[1:] = ['--help']\n"
+            f"try: {script}.main()\nexcept SystemExit: assert 'torch' not in sys.modules")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    wrong = models / ("sound" if script == "infer_pixelcnn" else "grey")
+    done = command(f"{script}.py", "-m", wrong, cwd=tmp_path)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+# ---------------------------------------------------------------------------------- images
+
+def test_sizes_and_labels_of_images(models, call):
+    def draw(*args):
+        code, _, err = call(infer_pixelcnn, "-o", "a.png", "-m", *args)
+        assert code == 0, err
+        return np.asarray(Image.open("a.png"))
+
+    assert draw(models / "grey", "-c", 5).shape == (5 * 62 + 2, 5 * 52 + 2)
+    assert draw(models / "run", "-c", 5, "--height", 28, "--width", 30).shape == (292, 312)
+    number, name, default = (draw(models / "colour", "-c", 4, *label)
+                             for label in (["-l", 1], ["-l", "dog"], []))
+    assert np.array_equal(number, name) and not np.array_equal(number, default)
+    rows = draw(models / "colour", "-c", 5, "-l", "all")
+    assert rows.shape == (3 * 59 + 3, 5 * 59 + 3, 3)
+    # A row holds the first of the images that its label alone would have.
+    assert np.array_equal(rows[:59], draw(models / "colour", "-c", 5, "-l", "cat")[:59])
+    assert np.array_equal(draw(models / "colour", "-c", 5, "-l", "all"), rows)
+    assert not np.array_equal(draw(models / "colour", "-c", 5, "-l", "all", "--seed", 1), rows)
+    assert not np.array_equal(
+        draw(models / "colour", "-c", 5, "-l", "all", "--temperature", 0.5), rows)
+
+
+def test_output_does_not_depend_on_batches(models, call, monkeypatch):
+    assert call(infer_pixelcnn, "-m", models / "colour", "-c", 3, "-o", "a.png")[0] == 0
+    assert call(infer_wavenet, "-m", models / "sound", "-c", 3, "-o", "a", "--length", 40)[0] == 0
+    monkeypatch.setattr(infer_pixelcnn, "BATCH_IMAGES", 2)
+    monkeypatch.setattr(infer_wavenet, "BATCH_SOUNDS", 2)
+    assert call(infer_pixelcnn, "-m", models / "colour", "-c", 3, "-o", "b.png")[0] == 0
+    assert call(infer_wavenet, "-m", models / "sound", "-c", 3, "-o", "b", "--length", 40)[0] == 0
+    assert Path("a.png").read_bytes() == Path("b.png").read_bytes()
+    for name in ("sample_0.wav", "sample_2.wav"):
+        assert Path("a", name).read_bytes() == Path("b", name).read_bytes()
+
+
+@pytest.mark.parametrize("ending", ["png", "gif", "jpg"])
+def test_completion(models, call, ending):
+    top = np.tile(np.array([0, 85, 170, 255], np.uint8), 3)[:10]
+    Image.fromarray(np.tile(top, (12, 1))).save("one.png")
+    Image.new("RGB", (30, 40), (255, 255, 255)).save("two.png")
+    code, out, err = call(infer_pixelcnn, "-m", models / "grey", "-c", 4, "-o", f"a.{ending}",
+                          "--complete", "one.png", "two.png")
+    assert code == 0 and f"a.{ending}: 8 images" in out, err
+    width, height = size(f"a.{ending}")
+    assert (width, height) == (5 * 63 + 3, 2 * 75 + 3)
+    if ending == "png":
+        grid = np.asarray(Image.open("a.png"))
+        cells = np.stack([[grid[y + 3:y + 75:6, x + 3:x + 63:6] for x in range(0, 315, 63)]
+                          for y in (0, 75)])
+        assert (cells[0, 0] == top).all() and (cells[1, 0] == 255).all()
+        assert (cells[:, 1:, :6] == cells[:, :1, :6]).all()
+        assert (cells[:, 1:, 6:] != cells[:, :1, 6:]).mean() > 0.4
+    if ending == "gif":
+        assert Image.open("a.gif").n_frames == 7
+
+
+def test_config_file(models, call):
+    Path("config.json").write_text(json.dumps(
+        {"model": str(models / "colour"), "count": 2, "output": "a.png", "label": "all"}))
+    assert call(infer_pixelcnn, "--config", "config.json", "--count", 5)[0] == 0
+    assert size("a.png") == (5 * 59 + 3, 3 * 59 + 3)
+
+
+# ---------------------------------------------------------------------------------- sound
+
+def test_labels_and_lengths_of_sound(models, call):
+    def draw(folder, *args):
+        code, out, err = call(infer_wavenet, "-m", models / "sound", "-o", folder, *args)
+        assert code == 0, err
+        return {path.name: soundfile.read(path, dtype="int16")
+                for path in sorted(Path(folder).iterdir())}
+
+    sounds = draw("all", "--label", "all", "-c", 2, "--length", 70)
+    assert list(sounds) == ["sample_a_b_c_0.wav", "sample_a_b_c_1.wav",
+                            "sample_p225_0.wav", "sample_p225_1.wav"]
+    assert all(rate == 8000 and len(samples) == 70 for samples, rate in sounds.values())
+    named = draw("named", "--label", "a/b c", "-c", 1, "--length", 70, "-s", 2, "-l", 3)
+    numbered = draw("numbered", "--label", 1, "-c", 1, "--length", 1, "--rate", 8000)
+    assert np.array_equal(named["sample_0.wav"][0], sounds["sample_a_b_c_0.wav"][0])
+    assert np.array_equal(numbered["sample_0.wav"][0], named["sample_0.wav"][0][:1])
+    other = draw("other", "--label", 1, "-c", 1, "--length", 70, "--seed", 1)
+    assert not np.array_equal(other["sample_0.wav"][0], named["sample_0.wav"][0])
+
+
+def test_primed_sound(models, call):
+    tone = 0.5 * np.sin(np.arange(400) / 3)
+    soundfile.write("tone.wav", tone, 8000, subtype="FLOAT")
+    code, out, err = call(infer_wavenet, "-m", models / "sound", "-c", 1, "--length", 30,
+                          "--prime", "tone.wav", "--plot")
+    assert code == 0 and "1 sounds" in out, err
+    samples, _ = soundfile.read("samples/sample_0.wav")
+    assert len(samples) == 430
+    codes, _ = mu_law_encode(tone, 256)
+    assert np.abs(samples[:400] - mu_law_decode(codes, 256)).max() < 1e-4
+    assert Path("samples/sample_0.png").stat().st_size > 5000
+
+
+# ---------------------------------------------------------------------------- wrong input
+
+def test_wrong_input(models, call):
+    class Mischief:
+        def __reduce__(self):
+            return Path.touch, (Path("pwned"),)
+
+    data = (models / "grey").read_bytes()
+    Path("truncated").write_bytes(data[:len(data) // 2])
+    Path("empty").touch()
+    torch.save({"kind": "pixelcnn", "weights": Mischief()}, "pickled")
+    Path("folder").mkdir()
+    Path("text.wav").write_text("no sound")
+    grey, colour, sound = (models / name for name in ("grey", "colour", "sound"))
+    cases = [
+        (infer_pixelcnn, ["-m", "missing"], "missing"),
+        (infer_pixelcnn, ["-m", "truncated"], "truncated"),
+        (infer_pixelcnn, ["-m", "empty"], "empty"),
+        (infer_pixelcnn, ["-m", "pickled"], "pickled"),
+        (infer_pixelcnn, ["-m", "folder"], "folder"),
+        (infer_pixelcnn, ["-m", sound], "infer_wavenet.py"),
+        (infer_pixelcnn, ["-m", grey, "-d", 5], "hidden_dim 5 contradicts"),
+        (infer_pixelcnn, ["-m", grey, "-n", 3], "has blocks_num 2"),
+        (infer_pixelcnn, ["-m", grey, "--levels", 256], "has levels 4"),
+        (infer_pixelcnn, ["-m", grey, "-l", 0], "--label 0"),
+        (infer_pixelcnn, ["-m", grey, "-l", "all"], "--label all"),
+        (infer_pixelcnn, ["-m", colour, "-l", 3], "--label 3"),
+        (infer_pixelcnn, ["-m", colour, "-l", "cow"], "2 fox"),
+        (infer_pixelcnn, ["-m", grey, "-o", "a.tiff"], "--output a.tiff"),
+        (infer_pixelcnn, ["-m", grey, "-o", "empty/a.png"], "--output empty"),
+        (infer_pixelcnn, ["-m", grey, "-c", 5000], "--count"),
+        (infer_pixelcnn, ["-m", grey, "--complete", "text.wav"], "--complete text.wav"),
+        (infer_wavenet, ["-m", grey], "infer_pixelcnn.py"),
+        (infer_wavenet, ["-m", "truncated"], "truncated"),
+        (infer_wavenet, ["-m", sound, "-l", 4], "layers_num 4 contradicts"),
+        (infer_wavenet, ["-m", sound, "--rate", 16000], "has rate 8000"),
+        (infer_wavenet, ["-m", sound, "--label", 2], "--label 2"),
+        (infer_wavenet, ["-m", sound, "-o", "empty"], "--output empty"),
+        (infer_wavenet, ["-m", sound, "--prime", "text.wav"], "text.wav"),
+        (infer_wavenet, ["-m", sound, "--prime", "missing.wav"], "missing.wav"),
+    ]
+    before = sorted(Path().iterdir())
+    for script, args, words in cases:
+        code, out, err = call(script, *args)
+        assert code == 2 and out == "", (args, err)
+        assert err.startswith("error: ") and err.count("\n") == 1 and words in err, (args, err)
+    assert sorted(Path().iterdir()) == before
+
+    for script, args in [(infer_pixelcnn, []), (infer_pixelcnn, ["-m", grey, "-c", 0]),
+                         (infer_pixelcnn, ["-m", grey, "--temperature", -1]),
+                         (infer_wavenet, ["-m", sound, "--length", "x"])]:
+        code, out, err = call(script, *args)
+        assert code == 2 and "usage: " in err and "Traceback" not in err
