@@ -1,18 +1,20 @@
-# make demo: trains both networks on the data in assets/, samples from them, into demo/
-# make test: ruff and pytest, the quick tests; `make test PYTEST="-m slow"` runs the slow ones
+# make demo: trains both networks on the data in assets/ and samples from them, into demo/
+# make test: ruff and the quick tests; make test PYTEST="-m slow" runs the slow ones
 
 PYTHON ?= python3
 VENV ?= .venv
 PYTEST ?= -m "not slow"
 RUN = $(VENV)/bin/python
 
-.PHONY: demo test clean
+.PHONY: demo test
+
+# ------------------------------------------------------------------------------ installation
 
 $(VENV)/installed: requirements.txt
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2])' || \
-	  { echo "Python 3.10 or later is needed; name one: make PYTHON=python3.12 ..." >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	  { echo "Python 3.10 or later is needed; name one: make PYTHON=python3.12" >&2; exit 2; }
 	@$(PYTHON) -m venv $(VENV) || \
-	  { echo "no venv module; install it (Debian, Ubuntu: apt install python3-venv)" >&2; exit 2; }
+	  { echo "Python's venv is missing (Debian, Ubuntu: apt install python3-venv)" >&2; exit 2; }
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@
 
@@ -20,6 +22,35 @@ $(VENV)/test_tools_installed: $(VENV)/installed tests/requirements.txt
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r tests/requirements.txt
 	@touch $@
 
+# ------------------------------------------------------------------------------ test
+
 test: $(VENV)/test_tools_installed
 	$(RUN) -m ruff check .
 	$(RUN) -m pytest $(PYTEST)
+
+# ------------------------------------------------------------------------------ demo
+
+DIGITS = --data assets -d 32 --out_hidden_dim 32 -n 5 --learning_rate 2e-3
+CORPUS = --data assets/spoken_digits --stacks_num 2 --layers_num 9 --target_length 3200
+VOICE = --learning_rate 3e-3 -e 2
+
+demo: $(VENV)/installed
+	@echo "--- digits: about 2 minutes of training on 2 cores"
+	$(RUN) train_pixelcnn.py $(DIGITS) -e 2 -o demo/pixelcnn --resume auto
+	$(RUN) infer_pixelcnn.py -m demo/pixelcnn --label all -o demo/digits.png
+	$(RUN) infer_pixelcnn.py -m demo/pixelcnn --label all -c 5 -o demo/digits.gif
+	$(RUN) infer_pixelcnn.py -m demo/pixelcnn --complete assets/digits/*.png -o demo/completed.png
+	@echo "--- spoken digits: about 1 minute of training"
+	$(RUN) preprocess.py $(CORPUS) --output demo/corpus
+	$(RUN) train_wavenet.py -d demo/corpus $(VOICE) -o demo/wavenet --resume auto
+	$(RUN) infer_wavenet.py -m demo/wavenet --label all -c 1 --length 16000 --temperature 0.9 \
+	  --plot -o demo/sounds
+	@echo
+	@echo "Look at     demo/digits.png      digits drawn by the network, a row for each class"
+	@echo "            demo/digits.gif      the same being drawn, pixel row by pixel row"
+	@echo "            demo/completed.png   lower halves drawn for given upper halves"
+	@echo "Listen to   demo/sounds/*.wav    two seconds in the manner of each speaker; plots beside"
+	@echo "Curves in   demo/pixelcnn/loss.png, demo/wavenet/loss.png"
+	@echo "Train on    $(RUN) train_pixelcnn.py $(DIGITS) -e 20 -o demo/pixelcnn --resume auto"
+	@echo "Your own    $(RUN) train_pixelcnn.py --dataset FOLDER_OF_PICTURES -o runs/pictures"
+	@echo "            $(RUN) preprocess.py --data FOLDER_OF_WAVS --output corpus"

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Draw images from a trained Gated PixelCNN, or complete the lower halves of given ones."""
 
 import argparse
@@ -25,8 +24,8 @@ def arguments():
                         help=".jpg, .png, or .gif, which shows the images being drawn "
                              "(default: samples.jpg)")
     parser.add_argument("-l", "--label", metavar="N|NAME|all",
-                        help="what to draw, if the model has labels (default: 0); all: a row of "
-                             "COUNT images for each label")
+                        help="what to draw, if the model has labels (default: 0, or what best "
+                             "fits each image to complete); all: a row of COUNT images a label")
     parser.add_argument("-c", "--count", type=positive_int, default=10, metavar="N",
                         help="draw N x N images (default: 10)")
     parser.add_argument("--height", type=positive_int, metavar="N", help="default: the model's")
@@ -50,12 +49,12 @@ def main():
     import torch
 
     from datasets.quantization import dequantize_pixels
-    from sampling.labels import labels_asked
+    from sampling.labels import labels_asked, likeliest_labels
     from sampling.pictures import check_picture, read_codes, save_picture
     from training.device import device_of
     from training.snapshot import check_flags, load
 
-    model, _, label_names, data, content = load(args.model, "pixelcnn")
+    model, label_names, data, content = load(args.model, "pixelcnn")
     channels, levels = model.config.channels, model.config.levels
     check_flags(args.model, content["config"], {
         name: getattr(args, name)
@@ -66,9 +65,13 @@ def main():
     given_rows = height // 2 if args.complete else 0
 
     # An image is its label (or None), its original (or None), and its number for the two.
-    kinds = [(label, original)
-             for original in (range(len(originals)) if args.complete else [None])
-             for label in labels]
+    if args.complete and label_names and args.label is None:
+        likeliest = likeliest_labels(model, originals[:, :, :given_rows])
+        kinds = [(label, original) for original, label in enumerate(likeliest)]
+    else:
+        kinds = [(label, original)
+                 for original in (range(len(originals)) if args.complete else [None])
+                 for label in labels]
     a_row_each = args.complete or args.label == "all"
     rows = len(kinds) if a_row_each else args.count
     whole = 1 if args.complete else 0  # columns that show the originals
@@ -82,10 +85,13 @@ def main():
     seconds = time.perf_counter() - began
     codes = codes.unflatten(0, (rows, args.count))
     if args.complete:
-        codes = torch.cat((originals.repeat_interleave(len(labels), dim=0)[:, None], codes), dim=1)
+        shown = originals[[original for _, original in kinds]]
+        codes = torch.cat((shown[:, None], codes), dim=1)
     pixels = dequantize_pixels(codes.permute(0, 1, 3, 4, 2).numpy(), levels)
     save_picture(args.output, pixels, given_rows, whole)
-    print(f"{args.output}: {len(images)} images in {seconds:.1f} s, "
+    drawn = list(dict.fromkeys(label for label, _ in kinds))
+    of = f" of {', '.join(label_names[label] for label in drawn)}" if label_names else ""
+    print(f"{args.output}: {len(images)} images{of} in {seconds:.1f} s, "
           f"{len(images) / seconds:.3g} images/s")
 
 

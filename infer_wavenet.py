@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Draw sound from a trained WaveNet, from silence or going on from a recording."""
 
 import argparse
@@ -47,13 +46,15 @@ def main():
     """Read the model, draw the sounds, write the files."""
     args = arguments()
 
+    from tqdm import tqdm
+
     from datasets.files import make_folder
     from sampling.labels import labels_asked, names_for_files
     from sampling.sound import read_codes
     from training.device import device_of
     from training.snapshot import check_flags, load
 
-    model, _, label_names, data, content = load(args.model, "wavenet")
+    model, label_names, data, content = load(args.model, "wavenet")
     rate = data["rate"]
     check_flags(args.model, {**content["config"], "rate": rate}, {
         name: getattr(args, name) for name in ("hidden_dim", "out_hidden_dim", "stacks_num",
@@ -66,40 +67,33 @@ def main():
     sounds = [(label, number) for label in labels for number in range(args.count)]
     names = names_for_files(label_names) if args.label == "all" else None
     model.to(device_of(args.gpu))
-    began = time.perf_counter()
-    codes = draw(model, sounds, prime, args.length, args.temperature, args.seed)
-    seconds = time.perf_counter() - began
-    for (label, number), drawn in zip(sounds, codes, strict=True):
-        name = f"sample_{names[label]}_{number}" if names else f"sample_{number}"
-        title = name if label is None or names else f"{name}, {label_names[label]}"
-        write(output / name, prime, drawn, rate, model.config.levels, title, args.plot)
-    total = codes.numel()
-    print(f"{output}: {len(sounds)} sounds, {total / rate:.3g} s of sound in {seconds:.1f} s, "
+    seconds, total = 0.0, len(sounds) * args.length
+    with tqdm(total=total, unit="sample", unit_scale=True, disable=None) as bar:
+        for begin in range(0, len(sounds), BATCH_SOUNDS):
+            batch, began = sounds[begin:begin + BATCH_SOUNDS], time.perf_counter()
+            codes = draw(model, batch, prime, args, bar)
+            seconds += time.perf_counter() - began
+            for (label, number), drawn in zip(batch, codes, strict=True):
+                name = f"sample_{names[label]}_{number}" if names else f"sample_{number}"
+                title = name if label is None or names else f"{name}, {label_names[label]}"
+                write(output / name, prime, drawn, rate, model.config.levels, title, args.plot)
+    of = f" of {', '.join(label_names[label] for label in labels)}" if label_names else ""
+    print(f"{output}: {len(sounds)} sounds{of}, {total / rate:.3g} s of sound in {seconds:.1f} s, "
           f"{total / seconds:,.0f} samples/s, {total / rate / seconds:.2g} times real time")
 
 
-def draw(model, sounds, prime, length, temperature, seed):
-    """The codes (sounds, length) that follow `prime` (P,), in batches that the memory can hold.
-
-    sounds: [(label, stream), …].
-    """
+def draw(model, batch, prime, args, bar):
+    """The codes (sounds, length) that follow `prime` (P,), for a batch of [(label, stream), …]."""
     import torch
-    from tqdm import tqdm
 
     from sampling.draws import Draws
     from sampling.wavenet import sample
 
-    device, drawn = model.logits.weight.device, []
-    with tqdm(total=len(sounds) * length, unit="sample", unit_scale=True, disable=None) as bar:
-        for begin in range(0, len(sounds), BATCH_SOUNDS):
-            batch = sounds[begin:begin + BATCH_SOUNDS]
-            label, stream = map(list, zip(*batch, strict=True))
-            drawn.append(sample(
-                model, Draws(seed, stream),
-                None if label[0] is None else torch.tensor(label, device=device), length,
-                temperature, prime=torch.from_numpy(prime).expand(len(batch), -1),
-                on_block=lambda n, streams=stream: bar.update(n * len(streams))))
-    return torch.cat(drawn).cpu()
+    label, stream = map(list, zip(*batch, strict=True))
+    label = None if label[0] is None else torch.tensor(label, device=model.logits.weight.device)
+    return sample(model, Draws(args.seed, stream), label, args.length, args.temperature,
+                  prime=torch.from_numpy(prime).expand(len(batch), -1),
+                  on_block=lambda n: bar.update(n * len(batch))).cpu()
 
 
 def write(path, prime, drawn, rate, levels, title, plot):

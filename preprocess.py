@@ -6,6 +6,7 @@
 import argparse
 import shlex
 import sys
+import time
 from datetime import timedelta
 from pathlib import Path
 
@@ -21,7 +22,7 @@ LISTED = 10  # recordings left out that are named
 
 def main():
     """Read, encode, write, report."""
-    args = arguments()
+    args, began = arguments(), time.monotonic()
     found = find_recordings(args.data)
     root = Path(args.data) if Path(args.data).is_dir() else Path(args.data).parent
     paths = {path.relative_to(root).as_posix(): path for path in found}
@@ -40,7 +41,7 @@ def main():
                 writer.close()
                 break
         # What can't be read was all there was of one part: choose again among the others.
-    report(args, clipped, problems)
+    report(args, clipped, problems, time.monotonic() - began)
 
 
 def arguments():
@@ -88,15 +89,17 @@ def fill(writer, paths, root, args, problems):
     return clipped
 
 
-def report(args, clipped, problems):
+def report(args, clipped, problems, seconds):
     """Say what was written, what wasn't, and what comes next."""
     corpus = Corpus(args.output)
     train, validation = (sum(recording.length for recording in part.recordings)
                          for part in (corpus.train, corpus.validation))
     count = len(corpus.train.recordings) + len(corpus.validation.recordings)
     length = timedelta(seconds=round((train + validation) / args.rate))
-    print(f'recordings: {count}, {len(corpus.validation.recordings)} of them for validation; '
-          f'{length} at {args.rate} Hz; labels: {len(corpus.label_names) or "none"}')
+    print(f"{count} recordings read, {length} of sound, in {seconds:.1f} s; {len(problems)} left "
+          f"out; {len(corpus.validation.recordings)} held back for validation; labels: "
+          f"{', '.join(corpus.label_names[:LISTED]) or 'none'}"
+          + f" and {len(corpus.label_names) - LISTED} more" * (len(corpus.label_names) > LISTED))
     if clipped:
         print(f"{clipped} samples beyond full scale were clipped")
     for problem in list(problems.values())[:LISTED]:

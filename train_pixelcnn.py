@@ -16,7 +16,7 @@ from training.arguments import (
 )
 
 
-def parser():
+def arguments():
     """The command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -47,23 +47,21 @@ def parser():
                              "(default: class)")
     parser.add_argument("--validation", type=fraction, default=0.05, metavar="X",
                         help="fraction of the training images to hold back (default: 0.05)")
-    return parser
+    return parse(parser)
 
 
 def main():
     """Parse, build, run."""
-    args = parse(parser())
+    args = arguments()
 
     # After parsing, for importing torch takes seconds.
-    import torch
-
     from datasets.errors import UserError
-    from datasets.images import ImageCodes, load_images
+    from datasets.images import ImageCodes, check_codes, load_images
     from models.pixelcnn import PixelCNN, PixelCNNConfig
     from training import run
 
-    resumed = run.open_snapshot(args, "pixelcnn")
-    torch.manual_seed(args.seed or 0)
+    check_codes(args.levels, args.binarize)
+    start = run.start(args, "pixelcnn")
     images = load_images(args.dataset, args.data, args.height, args.width, args.validation)
     _, channels, height, width = images.train.pixels.shape
     label_names = images.label_names if args.labels == "class" else []
@@ -72,20 +70,20 @@ def main():
         if part is None or not len(part.pixels):
             return None
         return ImageCodes(part.pixels, part.labels if label_names else None, args.levels,
-                          args.binarize, seed=args.seed or 0, fixed=fixed)
+                          args.binarize, seed=start.seed, fixed=fixed)
 
     try:
         config = PixelCNNConfig(args.levels, channels, args.hidden_dim, args.out_hidden_dim,
                                 args.blocks_num, len(label_names))
     except ValueError as error:
         raise UserError(str(error)) from None
-    run.train(args, "pixelcnn", PixelCNN(config),
+    run.train(args, start, "pixelcnn", PixelCNN(config),
               training_set=codes(images.train, fixed=False),
               validation_set=codes(images.validation, fixed=True),
               test_set=codes(images.test, fixed=True),
-              data={"dataset": args.dataset, "levels": args.levels, "channels": channels,
+              data={"dataset": images.name, "levels": args.levels, "channels": channels,
                     "height": height, "width": width, "binarize": args.binarize},
-              label_names=label_names, clip=args.gradclip, resumed=resumed, unit="images",
+              label_names=label_names, clip=args.gradclip, unit="images",
               samples=lambda batch: len(batch.codes), dimensions=channels * height * width)
 
 

@@ -9,7 +9,7 @@ import argparse
 from training.arguments import add_training, parse, positive_float, positive_int, run_script
 
 
-def parser():
+def arguments():
     """The command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -28,24 +28,21 @@ def parser():
                         help="cut the gradient's L2 norm to this (default: 1.0)")
     parser.add_argument("--levels", type=positive_int, metavar="N",
                         help="values of a sample; must be the data's (default: those)")
-    return parser
+    return parse(parser)
 
 
 def main():
     """Parse, build, run."""
-    args = parse(parser())
+    args = arguments()
 
     # After parsing, for importing torch takes seconds.
-    import torch
-
     from datasets.corpus import Corpus
     from datasets.errors import UserError
     from datasets.windows import Windows
     from models.wavenet import WaveNet, WaveNetConfig
     from training import likelihood, run
 
-    resumed = run.open_snapshot(args, "wavenet")
-    torch.manual_seed(args.seed or 0)
+    start = run.start(args, "wavenet")
     corpus = Corpus(args.data)
     if args.levels not in (None, corpus.levels):
         raise UserError(f"--levels {args.levels}: the corpus in {args.data} has {corpus.levels} "
@@ -62,10 +59,10 @@ def main():
             return None
         return Windows(part, corpus.target_length, config.receptive_field, corpus.levels)
 
-    run.train(args, "wavenet", WaveNet(config), training_set=windows(corpus.train),
+    run.train(args, start, "wavenet", WaveNet(config), training_set=windows(corpus.train),
               validation_set=windows(corpus.validation),
               data={"levels": corpus.levels, "rate": corpus.rate}, label_names=corpus.label_names,
-              clip=args.clip, resumed=resumed, unit="samples", samples=likelihood.count_targets)
+              clip=args.clip, unit="samples", samples=likelihood.count_targets)
 
 
 if __name__ == "__main__":

@@ -61,10 +61,14 @@ def training_batches(dataset: Dataset, batchsize, *, seed, epoch, position=0):
     """
     dataset.epoch = epoch
     order = EpochOrder(len(dataset), batchsize, seed=seed, epoch=epoch, position=position)
-    return DataLoader(dataset, sampler=order, batch_size=None)
+    return _loader(dataset, order)
 
 
 def evaluation_batches(dataset: Dataset, batchsize):
     """All items once, as they lie."""
-    return DataLoader(dataset, sampler=EpochOrder(len(dataset), batchsize, shuffle=False),
-                      batch_size=None)
+    return _loader(dataset, EpochOrder(len(dataset), batchsize, shuffle=False))
+
+
+def _loader(dataset, order):
+    # A generator of its own, lest the loader draw from the one that a snapshot has the state of.
+    return DataLoader(dataset, sampler=order, batch_size=None, generator=torch.Generator())

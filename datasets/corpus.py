@@ -10,6 +10,7 @@ recording lies wholly in one shard, and shards are read as memory maps.
 
 import json
 import os
+import re
 import zlib
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from datasets.errors import UserError
+from datasets.files import make_folder
 from datasets.quantization import AUDIO_LEVELS, code_dtype
 
 FORMAT = 1
@@ -39,12 +41,17 @@ def validation_names(names, fraction):
     """The set of the `names` that are held back for validation: about `fraction` of them.
 
     Chosen by a hash of the name, so it is the same at every run, in whatever order they come. At
-    least one of two or more, and never all.
+    least one of two or more, and never all. What two microphones recorded at once, as in VCTK's
+    p225_001_mic1.flac and p225_001_mic2.flac, stays together.
     """
-    names = sorted(set(names), key=lambda name: (zlib.crc32(os.fsencode(name)), name))
-    if not fraction or len(names) < 2:
+    takes = {}
+    for name in set(names):
+        takes.setdefault(re.sub(r"_mic\d+(?=\.\w+$)", "", name), []).append(name)
+    order = sorted(takes, key=lambda take: (zlib.crc32(os.fsencode(take)), take))
+    if not fraction or len(order) < 2:
         return set()
-    return set(names[:min(max(1, round(len(names) * fraction)), len(names) - 1)])
+    held_back = order[:min(max(1, round(len(order) * fraction)), len(order) - 1)]
+    return {name for take in held_back for name in takes[take]}
 
 
 class CorpusWriter:
@@ -58,7 +65,7 @@ class CorpusWriter:
 
     def __init__(self, folder, *, rate, levels, stacks_num, layers_num, target_length, labels,
                  flush_every):
-        self.folder, self.labels = Path(folder), labels
+        self.folder, self.labels = make_folder(folder, "--output"), labels
         self.dtype = code_dtype(levels)
         self.settings = dict(zip(SETTINGS, (rate, levels, stacks_num, layers_num, target_length),
                                  strict=True))
@@ -66,13 +73,7 @@ class CorpusWriter:
         self.pending = {part: [] for part in PARTS}  # codes of the open shards
         self.shards = {part: [] for part in PARTS}
         self.recordings = {part: [] for part in PARTS}  # labels still by name
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self.discard()
-            self.temporary("writable").touch()
-            self.temporary("writable").unlink()
-        except OSError as error:
-            raise self.failure(error) from None
+        self.discard()
 
     def __enter__(self):
         return self

@@ -5,9 +5,3 @@ class UserError(Exception):
     """Wrong input. The message names the file or flag and says what to do; scripts exit with 2."""
 
     exit_code = 2
-
-
-class DivergedError(UserError):
-    """A training run that can't go on, through no wrong flag; scripts exit with 1."""
-
-    exit_code = 1

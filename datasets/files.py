@@ -56,7 +56,8 @@ def replacing(path):
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
     except OSError as error:
-        raise UserError(f"{path}: can't be written ({error.strerror or error})") from None
+        raise UserError(f"{path}: can't be written ({error.strerror or error}); make room, or "
+                        f"choose another folder") from None
     finally:
         Path(temporary).unlink(missing_ok=True)
 

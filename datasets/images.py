@@ -13,11 +13,10 @@ from datasets.batches import Batch
 from datasets.errors import UserError
 from datasets.image_folder import fit, load_folder
 from datasets.published import SETS, load_published
-from datasets.quantization import check_levels, quantize_pixels
+from datasets.quantization import IMAGE_LEVELS, check_levels, quantize_pixels
 
 FOLDER_SIZE = 32  # height and width of a folder's pictures, where not given
 SPLIT = 0  # the seed that holds back the validation images: never another, whatever --seed says
-BINARIZE = ("threshold", "sampled")
 
 
 class Pixels(NamedTuple):
@@ -33,8 +32,12 @@ class Pixels(NamedTuple):
 
 @dataclass(frozen=True)
 class Images:
-    """The parts of an image set; `test` is None for a folder, `label_names` [] without classes."""
+    """The parts of an image set; `test` is None for a folder, `label_names` [] without classes.
 
+    name: of the published set, or of the folder, without the way to it.
+    """
+
+    name: str
     train: Pixels
     validation: Pixels
     test: Pixels | None
@@ -49,6 +52,7 @@ def load_images(dataset, data=".", height=None, width=None, validation=0.05):
     images held back, always the same ones; at least one of two or more unless it is 0.
     Raises UserError for an unknown name, damaged files, or a download that fails.
     """
+    name = dataset
     if dataset in SETS:
         train, test, label_names = load_published(dataset, data)
         train, test = (Pixels(resize(pixels, height, width), labels)
@@ -56,13 +60,14 @@ def load_images(dataset, data=".", height=None, width=None, validation=0.05):
     elif Path(dataset).is_dir():
         *train, label_names = load_folder(dataset, height or FOLDER_SIZE, width or FOLDER_SIZE)
         train, test = Pixels(*train), None
+        name = Path(dataset).resolve().name
     else:
         raise UserError(f'--dataset {dataset}: neither a folder nor one of {", ".join(SETS)}')
     total = len(train.pixels)
     held_back = min(max(1, round(total * validation)), total - 1) if validation else 0
     order = np.random.RandomState(SPLIT).permutation(total)  # its stream never changes
-    return Images(train.take(np.sort(order[held_back:])), train.take(np.sort(order[:held_back])),
-                  test, label_names)
+    kept, held_back = np.sort(order[held_back:]), np.sort(order[:held_back])
+    return Images(name, train.take(kept), train.take(held_back), test, label_names)
 
 
 def resize(pixels, height, width):
@@ -75,20 +80,26 @@ def resize(pixels, height, width):
                      for image in pixels])
 
 
+def check_codes(levels, binarize):
+    """Raises UserError for levels outside 2..256, or "sampled" ones that are not 2."""
+    check_levels(levels, IMAGE_LEVELS)
+    if binarize == "sampled" and levels != 2:
+        raise UserError(f"--binarize sampled: only for --levels 2, not {levels}; "
+                        "leave one of them out")
+
+
 class ImageCodes(Dataset):
     """Images as codes in [0, levels), which are also the targets.
 
     binarize, for two levels: 'threshold' is the quantisation itself, 1 from pixel 128 up;
     'sampled' draws 1 with probability pixel/255, which the published nats of MNIST are on: afresh
-    each `epoch`, as a function of (seed, epoch, index) alone, or with `fixed` once for all epochs.
-    Raises UserError for levels outside 2..256, or 'sampled' with more than two.
+    each `epoch`, as a function of (seed, epoch, index) alone, or with `fixed` once for all epochs
+    and seeds, so that likelihoods of different runs are of the same codes.
+    Raises UserError for what `check_codes` refuses.
     """
 
     def __init__(self, pixels, labels, levels, binarize="threshold", seed=0, fixed=False):
-        check_levels(levels, 256)
-        if binarize == "sampled" and levels != 2:
-            raise UserError(f"--binarize sampled: only for --levels 2, not {levels}; "
-                            "leave one of them out")
+        check_codes(levels, binarize)
         self.pixels, self.labels, self.levels = pixels, labels, levels
         self.sampled, self.seed, self.fixed = binarize == "sampled", seed, fixed
         self.epoch = 0  # set by the loader
@@ -112,6 +123,6 @@ class ImageCodes(Dataset):
     def draw(self, index, image):
         """Bernoulli(pixel/255) for image number `index`: True where an integer 0..254 is below."""
         # A stream of its own for every image: the key and the upper words of Philox's counter.
-        key = [self.seed, 0 if self.fixed else self.epoch + 1]
+        key = [0, 0] if self.fixed else [self.seed, self.epoch + 1]
         generator = np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, int(index)]))
         return generator.integers(0, 255, image.shape, dtype=np.uint8) < image

@@ -29,11 +29,6 @@ class Windows(Dataset):
     def __len__(self):
         return int(self.ends[-1]) if len(self.ends) else 0
 
-    @property
-    def targets(self):
-        """How many real targets there are: the samples of all recordings."""
-        return int(self.lengths.sum())
-
     def __getitem__(self, indices):
         """The Batch of the windows `indices`: codes (B, T), targets (B, target_length)."""
         indices = np.asarray(indices)

@@ -1,6 +1,9 @@
-"""Which labels --label asks for, and what they are called in the names of files."""
+"""Which labels to draw with, and what they are called in the names of files."""
 
 import re
+
+import torch
+import torch.nn.functional as F
 
 from datasets.labels import find_label
 
@@ -16,6 +19,20 @@ def labels_asked(names, wanted):
     if wanted == "all" and names:
         return list(range(len(names)))
     return [find_label(names, wanted)]
+
+
+@torch.inference_mode()
+def likeliest_labels(model, given):
+    """For each of the images that begin with the rows `given`, the label that they best fit.
+
+    model: a PixelCNN with labels. given: codes (N, C, rows, W). Returns N numbers: by Bayes' rule,
+    all labels being as likely beforehand.
+    """
+    codes = given.to(model.logits.weight.device)
+    nlls = [F.cross_entropy(model(codes, codes.new_full((len(codes),), label)), codes,
+                            reduction="none").flatten(1).sum(dim=1)
+            for label in range(model.config.labels)]
+    return torch.stack(nlls).argmin(dim=0).tolist()
 
 
 def names_for_files(label_names):

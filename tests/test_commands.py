@@ -30,11 +30,9 @@ def run(command, folder, code=0):
 
 def refused(command, folder):
     """The one line on stderr of a command that ends with exit code 2."""
-    done = run(command, folder, code=2)
-    lines = done.stderr.strip().splitlines()
-    assert lines[-1].startswith(("error: ", "train_", "infer_", "preprocess")), done.stderr
-    assert "Traceback" not in done.stderr
-    return lines[-1]
+    lines = run(command, folder, code=2).stderr.splitlines()
+    assert len(lines) == 1 and lines[0].startswith("error: "), lines
+    return lines[0]
 
 
 def write_sounds(folder, names, seconds=0.3):
@@ -137,9 +135,7 @@ def test_a_machine_without_cuda_says_so_once_and_runs(study, tmp_path):
 @pytest.mark.parametrize("script", ["train_pixelcnn.py", "infer_pixelcnn.py", "preprocess.py",
                                     "train_wavenet.py", "infer_wavenet.py"])
 def test_help_names_every_flag_and_does_not_wait_for_torch(script, tmp_path):
-    began = time.monotonic()
     text = run(f"{script} --help", tmp_path).stdout
-    assert time.monotonic() - began < 1.5
     assert "--config" in text and "default" in text
     code = f"import sys; sys.argv = ['{script}', '--help']; import runpy\n" \
            f"try: runpy.run_path({str(ROOT / script)!r}, run_name='__main__')\n" \
@@ -204,6 +200,40 @@ def test_a_damaged_newest_snapshot_is_passed_over_by_resume_auto(study, tmp_path
     assert "snapshot_iter_4" in done.stderr and (tmp_path / "snapshot_iter_6").exists()
 
 
+def test_resuming_goes_on_with_the_recorded_seed_and_its_binarisation(study, tmp_path):
+    flags = "train_pixelcnn.py --dataset mnist --binarize sampled -d 6 -n 1 -b 10"
+    run(f"{flags} --seed 5 -e 3 -o {tmp_path}/whole", study)
+    run(f"{flags} --seed 5 -e 1 -o {tmp_path}/cut", study)
+    run(f"{flags} -e 3 -o {tmp_path}/cut --resume auto", study)
+    whole, cut = (torch.load(tmp_path / name / "snapshot_iter_12", weights_only=True)
+                  for name in ("whole", "cut"))
+    assert all(torch.equal(whole["weights"][name], cut["weights"][name])
+               for name in whole["weights"])
+    assert json.loads((tmp_path / "cut/config.json").read_text())["seed"] == 5
+
+
+def test_runs_are_not_mixed_whatever_is_resumed(study, tmp_path):
+    flags = "train_pixelcnn.py --dataset mnist -d 6 -n 1 -b 20"
+    a, b = tmp_path / "a", tmp_path / "b"
+    run(f"{flags} -e 3 -o {a}", study)
+    run(f"{flags} -e 1 -o {b} --seed 1", study)
+    # In another folder: what was there goes aside, and the best model so far comes along.
+    run(f"{flags} -e 4 -o {b} --resume {a}/snapshot_iter_4", study)
+    assert (b / "earlier_1/snapshot_iter_2").exists() and (b / "earlier_1/log").exists()
+    assert len(list(b.glob("pixelcnn_*"))) == 1
+    assert [entry["epoch"] for entry in json.loads((b / "log").read_text())] == [1, 2, 3, 4]
+    # From an earlier snapshot of the same folder: what came after it goes aside.
+    run(f"{flags} -e 2 -o {a} --resume {a}/snapshot_iter_2", study)
+    assert sorted(path.name for path in a.glob("snapshot_iter_*")) == [
+        "snapshot_iter_2", "snapshot_iter_4"]
+    assert (a / "earlier_1/snapshot_iter_6").exists()
+    # With nothing to resume, auto begins anew, and not on top of another run.
+    for path in a.glob("snapshot_iter_*"):
+        path.unlink()
+    run(f"{flags} -e 1 -o {a} --resume auto", study)
+    assert (a / "earlier_2/log").exists() and len(json.loads((a / "log").read_text())) == 1
+
+
 BAD_INPUT = {
     "train_pixelcnn.py --dataset minst": "minst",
     "train_pixelcnn.py --dataset empty": "empty",
@@ -212,6 +242,9 @@ BAD_INPUT = {
     "train_pixelcnn.py --levels 1": "--levels 1",
     "train_pixelcnn.py --levels 4 --binarize sampled": "--binarize",
     "train_pixelcnn.py --dataset cifar -d 2": "--hidden_dim 2",
+    "train_pixelcnn.py --conf none.json": "--conf",
+    "train_pixelcnn.py --levels": "--levels",
+    "train_pixelcnn.py --resume empty": "--resume empty",
     "train_pixelcnn.py -b 0": "'0' is not a whole number",
     "train_pixelcnn.py --learning_rate nan": "'nan' is not a number",
     "train_pixelcnn.py -g -2": "-2",

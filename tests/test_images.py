@@ -253,3 +253,10 @@ def test_impossible_codes():
         ImageCodes(pixels, None, 4, "sampled")
     with pytest.raises(UserError, match="--levels 257"):
         ImageCodes(pixels, None, 257)
+
+
+def test_evaluation_draws_do_not_depend_on_the_seed():
+    pixels = np.full((3, 1, 8, 8), 128, np.uint8)
+    draws = [ImageCodes(pixels, None, 2, "sampled", seed=seed, fixed=True)[[0, 1, 2]].codes
+             for seed in (0, 7)]
+    assert torch.equal(*draws) and 0 < draws[0].double().mean() < 1

@@ -48,8 +48,8 @@ def test_the_corpus_does_not_depend_on_the_number_of_workers(data, tmp_path):
         code, out, err = preprocess("--data", data, "--output", tmp_path / f"{workers}",
                                     "--workers", workers, "--flush_every", 5, cwd=tmp_path)
         assert (code, err) == (0, "")
-        assert "recordings: 12, 1 of them" in out
-        assert "0:00:06 at 8000 Hz" in out and "labels: 2" in out
+        assert "12 recordings read" in out and "1 held back" in out
+        assert "0:00:06 of sound" in out and "labels: a, b\n" in out
         assert f"python train_wavenet.py --data {tmp_path / str(workers)}" in out
     assert contents(tmp_path / "1") == contents(tmp_path / "3")
     assert len(contents(tmp_path / "1")) == 1 + 6 + 1  # shards of two recordings each
@@ -98,7 +98,7 @@ def test_bad_files_are_left_out_and_listed(data, tmp_path):
     (data / "cut.wav").write_bytes(good.read_bytes()[:500])
     soundfile.write(data / "loud.wav", np.array([0.5, 3, -2]), 8000, subtype="FLOAT")
     code, out, err = preprocess("--data", data, "--output", "out", cwd=tmp_path)
-    assert code == 0 and "recordings: 13," in out and "2 samples beyond full scale" in out
+    assert code == 0 and "13 recordings read" in out and "2 samples beyond full scale" in out
     lines = err.splitlines()
     assert len(lines) == 11 and lines[-1] == "and 2 more left out"
     assert "bad00.wav: " in lines[0] and "; " in lines[0]

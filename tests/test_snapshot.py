@@ -1,5 +1,6 @@
 """Model files: written whole or not at all, read only if they are what they should be."""
 
+import errno
 import os
 import pickle
 
@@ -50,6 +51,18 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
         assert path.read_text() == "before"
     assert path.read_text() == "after"
     assert os.listdir(tmp_path) == ["log"]
+
+
+def test_a_full_disk_is_said_and_what_was_there_stays(model, model_file, monkeypatch):
+    before = model_file.read_bytes()
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UserError, match="No space left on device.*make room"):
+        snapshot.save(model_file, snapshot.describe("pixelcnn", model, [], DATA))
+    assert model_file.read_bytes() == before and os.listdir(model_file.parent) == ["pixelcnn_7"]
 
 
 def refusal(path, kind="pixelcnn"):

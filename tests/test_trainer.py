@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from datasets.errors import DivergedError
+from datasets.errors import UserError
 from datasets.images import ImageCodes
 from models.pixelcnn import PixelCNN, PixelCNNConfig
 from training import extensions, likelihood
-from training.trainer import Stop, Trainer
+from training.trainer import DivergedError, Stop, Trainer
 
 IMAGES = 22
 
@@ -32,7 +32,7 @@ def trainer_of(stop, seed=3, learning_rate=3e-3):
     optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate, fused=True)
     return Trainer(model, optimizer, images(), batchsize=4, seed=seed, clip=1.0, stop=stop,
                    device=torch.device("cpu"), samples=lambda batch: len(batch.codes),
-                   dimensions=36)
+                   unit="images", dimensions=36)
 
 
 def weights(trainer):
@@ -84,10 +84,10 @@ def test_another_seed_is_another_run():
     assert not torch.equal(weights(runs[0]), weights(runs[2]))
 
 
-def test_triggers_fire_at_iterations_epochs_and_log_times():
+def test_triggers_fire_at_iterations_epochs_and_both():
     trainer = trainer_of(Stop(epoch=3))
     recorders = {trigger: Recorder() for trigger in
-                 [(4, "iteration"), (1, "epoch"), (2, "epoch"), (4, "log")]}
+                 [(4, "iteration"), (1, "epoch"), (2, "epoch"), (4, "both")]}
     for trigger, recorder in recorders.items():
         trainer.extend(recorder, trigger)
     trainer.run()  # 22 images in batches of 4: 6 updates an epoch
@@ -95,7 +95,7 @@ def test_triggers_fire_at_iterations_epochs_and_log_times():
     assert called[4, "iteration"] == [(4, 0), (8, 1), (12, 2), (16, 2)]
     assert called[1, "epoch"] == [(6, 1), (12, 2), (18, 3)]
     assert called[2, "epoch"] == [(12, 2)]
-    assert called[4, "log"] == [(4, 0), (6, 1), (8, 1), (12, 2), (16, 2), (18, 3)]
+    assert called[4, "both"] == [(4, 0), (6, 1), (8, 1), (12, 2), (16, 2), (18, 3)]
 
 
 def test_a_run_that_ends_in_mid_epoch_is_reported_as_at_an_epochs_end():
@@ -125,7 +125,7 @@ def test_every_image_is_trained_on_once_an_epoch_in_an_order_that_changes():
 
 def test_target_loss_stops_the_run_by_the_logs_mean(tmp_path):
     trainer = trainer_of(Stop(epoch=200, target_loss=0.4))
-    trainer.extend(extensions.LogReport(tmp_path), (5, "log"))
+    trainer.extend(extensions.LogReport(tmp_path), (5, "both"))
     trainer.run()
     assert trainer.log[-1]["main/nll"] <= 0.4 < trainer.log[-2]["main/nll"]
     assert "--target_loss 0.4" in trainer.reason
@@ -172,7 +172,7 @@ def test_the_log_has_the_means_of_the_interval_and_what_was_observed(tmp_path):
     trainer.extend(lambda trainer: losses.append(trainer.observation["main/nll"]),
                    (1, "iteration"))
     trainer.extend(extensions.Evaluator(images(7, seed=5), 4))
-    trainer.extend(extensions.LogReport(tmp_path), (100, "log"))
+    trainer.extend(extensions.LogReport(tmp_path), (100, "both"))
     trainer.run()
     log = json.loads((tmp_path / "log").read_text())
     assert [(entry["epoch"], entry["iteration"]) for entry in log] == [(1, 6), (2, 12)]
@@ -201,6 +201,76 @@ def test_the_best_model_is_kept_and_only_that(tmp_path):
     again = extensions.BestModel(tmp_path, dict)
     again.restore(best.state())
     assert (again.nll, again.path) == (0.2, tmp_path / "pixelcnn_24")
+
+
+def test_tensorboard_shows_the_log_once_over_a_resumption(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    def trainer_with_report(stop):
+        trainer = trainer_of(stop)
+        trainer.extend(extensions.LogReport(tmp_path))
+        trainer.extend(extensions.TensorBoardReport(tmp_path))
+        return trainer
+
+    first = trainer_with_report(Stop(epoch=2))
+    first.run()
+    state = first.state()
+    for lost in (trainer_with_report(Stop(epoch=3)), trainer_with_report(Stop(epoch=4))):
+        lost.restore(state)  # killed after epoch 3, and gone on from epoch 2
+        lost.run()
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    seen = events.Scalars("main/nll")
+    assert [event.step for event in seen] == [6, 12, 18, 24]
+    assert [event.value for event in seen] == pytest.approx(
+        [entry["main/nll"] for entry in lost.log], rel=1e-6)
+
+
+def test_the_logs_means_stay_when_a_run_is_complete_right_after_an_entry(tmp_path):
+    trainer, losses = trainer_of(Stop(iterations=5)), []
+    trainer.extend(lambda trainer: losses.append(trainer.observation["main/nll"]),
+                   (1, "iteration"))
+    trainer.extend(extensions.Evaluator(images(7, seed=5), 4))
+    trainer.extend(extensions.LogReport(tmp_path), (5, "both"))
+    trainer.extend(extensions.TensorBoardReport(tmp_path), (5, "both"))
+    trainer.run()
+    assert len(trainer.log) == 1 and "validation/main/nll" in trainer.log[0]
+    assert trainer.log[0]["main/nll"] == pytest.approx(np.mean(losses[:5]))
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert len(events.Scalars("validation/main/nll")) == len(events.Scalars("main/nll")) == 1
+
+
+def test_without_validation_the_mean_of_the_epoch_decides_on_the_best_model(tmp_path):
+    trainer = trainer_of(Stop(epoch=1))
+    losses = []
+    trainer.extend(lambda trainer: losses.append(trainer.observation["main/nll"]),
+                   (1, "iteration"))
+    trainer.extend(extensions.LogReport(tmp_path), (4, "both"))
+    best = extensions.BestModel(tmp_path, lambda: {"kind": "pixelcnn"})
+    trainer.extend(best)
+    trainer.run()
+    counts = [4, 4, 4, 4]  # of the first entry; the second is of 4 images and 2
+    last = np.average(losses[4:6], weights=[4, 2])
+    assert best.nll == pytest.approx((4 * np.average(losses[:4], weights=counts) + 2 * last) / 6)
+
+
+def test_a_run_is_not_gone_on_with_on_other_data():
+    first = trainer_of(Stop(iterations=8))
+    first.run()
+    second = trainer_of(Stop(iterations=13))
+    second.dataset = images(IMAGES - 4)
+    with pytest.raises(UserError, match="had 22 items to train on, this one has 18"):
+        second.restore(first.state())
+
+
+def test_a_complete_run_that_is_resumed_does_nothing(tmp_path):
+    first = trainer_of(Stop(iterations=8))
+    first.run()
+    second, recorder = trainer_of(Stop(iterations=8)), Recorder()
+    second.extend(recorder, (1, "both"))
+    second.restore(first.state())
+    second.run()
+    assert recorder.calls == [] and second.reason == "--iterations 8 reached"
 
 
 def test_statistics_of_weights_and_gradients_are_those_of_the_tensors():

@@ -70,8 +70,9 @@ def add_training(parser, *, batchsize, epoch, learning_rate):
                         help="stop once main/nll in the log is at or below this")
     parser.add_argument("-o", "--out", default=".", metavar="DIR",
                         help="the run's folder: log, plots, snapshots, models (default: .)")
-    parser.add_argument("-r", "--resume", default="", metavar="FILE|auto",
-                        help="go on from a snapshot; auto: from the newest in --out, if any")
+    parser.add_argument("-r", "--resume", default="", metavar="FILE|DIR|auto",
+                        help="go on from a snapshot, or the newest in a run's folder; auto: from "
+                             "the newest in --out, if any")
     parser.add_argument("--learning_rate", type=positive_float, default=learning_rate, metavar="X",
                         help=f"of Adam (default: {learning_rate})")
     parser.add_argument("--weight_decay", type=non_negative_float, default=1e-4, metavar="X",
@@ -83,35 +84,44 @@ def add_training(parser, *, batchsize, epoch, learning_rate):
 def parse(parser, argv=None):
     """Parse the command line over the values of `--config FILE.json`, which flags override.
 
-    A file's keys are the flags' long names; values are checked like those typed. A key that is no
-    flag of this script, or a value of the wrong kind, is the parser's error (exit code 2).
+    A file's keys are the flags' long names; values are checked like those typed. Raises UserError
+    for a key that is no flag of this script, and in argparse's place for what it refuses.
     """
     parser.add_argument("--config", metavar="FILE.json",
                         help="flags from a JSON file, such as a run's config.json")
+    parser.allow_abbrev = False
+    parser.error = _refuse
     argv = sys.argv[1:] if argv is None else argv
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     finder.add_argument("--config")
+    finder.error = _refuse
     path = finder.parse_known_args(argv)[0].config
     if path:
         argv = [*_flags_of(path, parser), *argv]
     return parser.parse_args(argv)
 
 
+def _refuse(message):
+    raise UserError(f"{message}; --help lists the flags")
+
+
 def _flags_of(path, parser):
     try:
         with open(path, encoding="utf-8") as file:
             settings = json.load(file)
-    except (OSError, ValueError) as error:
-        parser.error(f"--config {path}: {error}")
+    except OSError as error:
+        raise UserError(f"--config {path}: {error.strerror}; name a JSON file") from None
+    except ValueError as error:
+        raise UserError(f"--config {path}: is no JSON ({error}); mend it") from None
     if not isinstance(settings, dict):
-        parser.error(f"--config {path}: not a JSON object of flags and values")
+        raise UserError(f"--config {path}: must be a JSON object of flags and values")
     known = {action.dest: action for action in parser._actions if action.dest != "help"}
     flags = []
     for name, value in settings.items():
         if name == "config" or value is None or value is False:
             continue
         if name not in known:
-            parser.error(f"--config {path}: {name!r} is no flag of this script")
+            raise UserError(f"--config {path}: {name!r} is no flag of this script; take it out")
         option = max(known[name].option_strings, key=len)
         if value is True:
             flags.append(option)

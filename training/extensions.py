@@ -2,14 +2,17 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 
-import torch
+import numpy as np
 from tqdm import tqdm
 
 from datasets.batches import evaluation_batches
+from datasets.errors import UserError
 from datasets.files import replacing
 from training import likelihood, snapshot
+from training.trainer import DivergedError
 
 
 class Evaluator:
@@ -22,6 +25,10 @@ class Evaluator:
         batches = tqdm(evaluation_batches(self.dataset, self.batchsize), desc=self.prefix,
                        disable=None, leave=False, dynamic_ncols=True)
         mean = likelihood.evaluate(trainer.model, batches, trainer.device)
+        if not math.isfinite(mean):
+            raise DivergedError(f"iteration {trainer.iteration}: {self.prefix}/nll is not finite; "
+                                f"go on from an earlier snapshot with --resume and a lower "
+                                f"--learning_rate")
         trainer.observation |= likelihood.in_units(mean, self.prefix, trainer.dimensions)
 
 
@@ -49,63 +56,115 @@ class LogReport:
                 entry["resumed_at"], trainer.resumed_at = trainer.resumed_at, None
             trainer.log.append(entry)
             trainer.interval = type(interval)()
-        elif trainer.log:
-            trainer.log[-1] |= trainer.observation
+        elif trainer.log:  # the run is complete, right after an entry: main/... stay its means
+            trainer.log[-1] |= {name: value for name, value in trainer.observation.items()
+                                if not name.startswith("main/")}
         with replacing(self.path) as temporary:
             temporary.write_text(json.dumps(trainer.log, indent=1, allow_nan=False))
 
 
+def mean_since(trainer, iteration):
+    """Mean training nll over the log's entries after `iteration`, in nats."""
+    mean, before = 0.0, iteration
+    for entry in trainer.log:
+        if entry["iteration"] > iteration:
+            share = (entry["iteration"] - before) / (trainer.iteration - iteration)
+            mean, before = mean + share * entry["main/nll"], entry["iteration"]
+    return mean
+
+
 class PrintReport:
-    """A line for each epoch on standard output: what the log says, for people."""
+    """A line for each epoch on standard output: the means since the last line."""
+
+    def __init__(self):
+        self.printed = 0
 
     def __call__(self, trainer):
         entry = trainer.log[-1]
-        parts = [f"epoch {entry['epoch']}", f"iteration {entry['iteration']}"]
-        for prefix in ("main", "validation/main", "test/main"):
-            if f"{prefix}/nll" in entry:
-                nats = f"{prefix}/nats"
-                parts.append(f"{prefix} {entry[f'{prefix}/bits/dim']:.4f} bits/dim"
-                             + (f" ({entry[nats]:.2f} nats)" if nats in entry else ""))
+        report = trainer.observation | likelihood.in_units(
+            mean_since(trainer, self.printed), "main", trainer.dimensions)
+        parts = [f"epoch {trainer.epoch}", f"iteration {trainer.iteration}"]
+        parts += [in_words(report, prefix) for prefix in ("main", "validation/main")
+                  if f"{prefix}/nll" in report]
         parts += [f"{entry['samples_per_second']:,.0f} {trainer.unit}/s",
                   f"{entry['elapsed_time']:.0f} s"]
         tqdm.write("  ".join(parts))
+        self.printed = trainer.iteration
+
+    def state(self):
+        """The iteration of the last line."""
+        return {"printed": self.printed}
+
+    def restore(self, state):
+        """Go on after that line."""
+        self.printed = state["printed"]
+
+
+def in_words(report, prefix):
+    """`prefix` and its likelihood in a report, such as: main 0.1722 bits/dim (93.57 nats)."""
+    nats = report.get(f"{prefix}/nats")
+    return (f"{prefix} {report[f'{prefix}/bits/dim']:.4f} bits/dim"
+            + (f" ({nats:.2f} nats)" if nats is not None else ""))
 
 
 class TensorBoardReport:
-    """The log's new entries as scalars in the run's `tensorboard` folder."""
+    """What is new in the log, as scalars in the run's `tensorboard` folder."""
 
     def __init__(self, out):
         self.folder = Path(out) / "tensorboard"
-        self.writer, self.written = None, 0
+        self.writer = None
+        self.entries, self.names = 0, set()  # that are written, and of the last one what
 
     def __call__(self, trainer):
-        if self.writer is None:
-            # Here, since it takes seconds to import.
-            from torch.utils.tensorboard import SummaryWriter
-            self.written = 0 if trainer.resumed_at is None else len(trainer.log)
-            self.writer = SummaryWriter(self.folder, purge_step=trainer.iteration)
-        for entry in trainer.log[self.written:]:
-            for name, value in entry.items():
-                if "/" in name or name == "samples_per_second":
-                    self.writer.add_scalar(name, value, entry["iteration"])
-        self.written = len(trainer.log)
+        try:
+            if self.writer is None:
+                # Here, since it takes seconds to import.
+                from torch.utils.tensorboard import SummaryWriter
+                # What a killed run wrote after its last snapshot is taken back.
+                self.writer = SummaryWriter(
+                    self.folder, purge_step=trainer.log[self.entries - 1]["iteration"] + 1
+                    if self.entries else None)
+            self._write(trainer.log)
+        except OSError as error:
+            raise UserError(f"{self.folder}: can't be written ({error.strerror or error}); make "
+                            f"room, then go on with --resume auto") from None
+
+    def _write(self, log):
+        for number, entry in enumerate(log[max(self.entries - 1, 0):], max(self.entries - 1, 0)):
+            written = self.names if number < self.entries else set()
+            self.names = {name for name in entry if "/" in name} | {"samples_per_second"}
+            for name in sorted(self.names - written):
+                self.writer.add_scalar(name, entry[name], entry["iteration"])
+        self.entries = len(log)
         self.writer.flush()
+
+    def state(self):
+        """What is written: how many entries of the log, and which values of the last."""
+        return {"entries": self.entries, "names": sorted(self.names)}
+
+    def restore(self, state):
+        """Go on after that, if it is there; a run resumed in another folder writes it anew."""
+        if self.folder.exists():
+            self.entries, self.names = state["entries"], set(state["names"])
 
 
 class BestModel:
     """Keeps the model with the lowest validation/main/nll as `<kind>_<iteration>` in `out`.
 
-    Where nothing is held back, main/nll of the log decides. An earlier best that this run wrote
-    is removed once the better one is there.
+    Where nothing is held back, the mean of main/nll since the last comparison decides. An earlier
+    best that this run wrote is removed once the better one is there. `origin` is the folder that
+    the run was in before it was resumed.
     """
 
-    def __init__(self, out, describe):
-        self.out, self.describe = Path(out), describe
-        self.nll, self.path = math.inf, None
+    def __init__(self, out, describe, origin=None):
+        self.out, self.describe, self.origin = Path(out), describe, Path(origin or out)
+        self.nll, self.path, self.compared = math.inf, None, 0
 
     def __call__(self, trainer):
-        observed = trainer.observation
-        nll = observed.get("validation/main/nll", trainer.log[-1]["main/nll"])
+        nll = trainer.observation.get("validation/main/nll")
+        if nll is None:
+            nll = mean_since(trainer, self.compared)
+        self.compared = trainer.iteration
         if nll >= self.nll:
             return
         content = self.describe()
@@ -116,14 +175,19 @@ class BestModel:
         self.nll, self.path = nll, path
 
     def state(self):
-        """The best so far: its nll in nats and its file's name."""
-        return {"nll": self.nll, "file": self.path.name if self.path else None}
+        """The best so far: its nll in nats, its file's name, the iteration last looked at."""
+        return {"nll": self.nll, "file": self.path.name if self.path else None,
+                "compared": self.compared}
 
     def restore(self, state):
         """Take up the best so far; if its file is gone, the next model is the best anew."""
-        path = self.out / state["file"] if state["file"] else None
-        if path and path.exists():
-            self.nll, self.path = state["nll"], path
+        self.compared = state["compared"]
+        if state["file"] is None or not (self.origin / state["file"]).exists():
+            return
+        self.nll, self.path = state["nll"], self.out / state["file"]
+        if self.origin.resolve() != self.out.resolve():
+            with replacing(self.path) as temporary:
+                shutil.copyfile(self.origin / state["file"], temporary)
 
 
 class Snapshot:
@@ -170,7 +234,7 @@ class ParameterStatistics:
                 trainer.observation[f"{key}/ratio"] = math.log10(norms[0] / norms[1])
 
     def _statistics(self, x):
-        points = torch.quantile(x, x.new_tensor(self.SIGMA_POINTS)).tolist()
+        points = np.quantile(x.cpu().numpy(), self.SIGMA_POINTS).tolist()
         return {"min": x.min().item(), "max": x.max().item(), "mean": x.mean().item(),
                 "std": x.std(correction=0).item(), "zeros": int((x == 0).sum()),
                 **{f"percentile/{i}": point for i, point in enumerate(points)}}

@@ -17,8 +17,7 @@ class PlotReport:
     def __call__(self, trainer):
         log = trainer.log
         self._draw("loss.png", "bits/dim", log, {
-            "training": "main/bits/dim", "validation": "validation/main/bits/dim",
-            "test": "test/main/bits/dim"})
+            "training": "main/bits/dim", "validation": "validation/main/bits/dim"})
         self._draw("speed.png", f"{trainer.unit} a second", log, {"speed": "samples_per_second"})
 
     def _draw(self, name, unit, log, curves):

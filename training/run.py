@@ -1,9 +1,11 @@
-"""What both training scripts do the same: open a run's folder, build, train, resume."""
+"""What both training scripts do the same: check the flags, open a run's folder, train, resume."""
 
 import json
 import os
 import shutil
 import sys
+from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -17,25 +19,57 @@ from training.trainer import Stop, Trainer
 NOT_SETTINGS = ("resume", "config")
 
 
-def open_snapshot(args, kind):
-    """The content of the snapshot that --resume names, or None to begin anew.
+class Start(NamedTuple):
+    """Where a run is to happen, and the snapshot that it goes on from.
 
-    With auto the newest of --out that can be read is taken, None if there is none.
+    out: its folder. device: of torch. seed: of the weights and the data's order. path, content: of
+    the snapshot, None to begin anew.
+    """
+
+    out: Path
+    device: torch.device
+    seed: int
+    path: Path | None
+    content: dict | None
+
+
+def start(args, kind):
+    """The `Start` that the flags ask for: what can be refused before any data is read, is."""
+    out, device = make_folder(args.out, "--out"), device_of(args.gpu)
+    path, content = _snapshot_to_resume(args, kind)
+    recorded = content["run"]["seed"] if content else None
+    if content and args.seed not in (None, recorded):
+        raise UserError(f"--seed {args.seed} contradicts {path}, which has seed {recorded}; leave "
+                        f"the flag out")
+    args.seed = recorded if content else args.seed or 0
+    torch.manual_seed(args.seed)
+    return Start(out, device, args.seed, path, content)
+
+
+def _snapshot_to_resume(args, kind):
+    """(path, content) of the snapshot that --resume means, (None, None) to begin anew.
+
+    Of a folder, and with auto of --out, the newest that can be read; with auto, if any.
     """
     if not args.resume:
-        return None
-    if args.resume != "auto":
-        return _run_of(args.resume, kind)
-    for path in reversed(snapshot.numbered(args.out, "snapshot_iter")):
+        return None, None
+    auto = args.resume == "auto"
+    folder = Path(args.out if auto else args.resume)
+    if not folder.is_dir():
+        return folder, _run_of(folder, kind)
+    for path in reversed(snapshot.numbered(folder, "snapshot_iter")):
         try:
             content = _run_of(path, kind)
         except UserError as error:
             print(f"passed over: {error}", file=sys.stderr)
             continue
         print(f"going on from {path}", file=sys.stderr)
-        return content
-    print(f"--resume auto: no snapshot in {args.out}, beginning anew", file=sys.stderr)
-    return None
+        return path, content
+    if not auto:
+        raise UserError(f"--resume {folder}: holds no snapshot_iter_N that can be read; name "
+                        f"another folder, or begin anew without --resume")
+    print(f"--resume auto: no snapshot in {folder}, beginning anew", file=sys.stderr)
+    return None, None
 
 
 def _run_of(path, kind):
@@ -45,111 +79,107 @@ def _run_of(path, kind):
     return content
 
 
-def open_folder(args, kind):
-    """The run's folder --out, with config.json in it.
+def _set_aside(start, kind):
+    """Move what another run left in the folder to `earlier_N` in it, lest two runs mix.
 
-    What an earlier run left there is moved to a folder `earlier_N` inside, lest two runs mix,
-    unless this one is resumed.
+    Another run is any but that which is resumed; and of that, what came after its snapshot.
     """
-    out = make_folder(args.out, "--out")
-    if not args.resume:
-        _set_aside(out, kind)
-    settings = {name: value for name, value in vars(args).items() if name not in NOT_SETTINGS}
-    with replacing(out / "config.json") as temporary:
-        temporary.write_text(json.dumps(settings, indent=1, ensure_ascii=False) + "\n")
-    return out
-
-
-def _set_aside(out, kind):
-    names = ("config.json", "log", "loss.png", "speed.png", "tensorboard")
-    left = [out / name for name in names if (out / name).exists()]
-    left += snapshot.numbered(out, "snapshot_iter") + snapshot.numbered(out, kind)
-    if (out / "log") not in left and len(left) < 2:
-        return  # nothing but a config.json, say: no run
+    out = start.out
+    left = snapshot.numbered(out, "snapshot_iter") + snapshot.numbered(out, kind)
+    if start.path and start.path.resolve().parent == out.resolve():
+        reached = start.content["run"]["iteration"]
+        left = [path for path in left if int(path.name.rpartition("_")[2]) > reached]
+    else:
+        names = ("config.json", "log", "loss.png", "speed.png", "tensorboard")
+        left += [out / name for name in names if (out / name).exists()]
+    if not left:
+        return
     n = 1
     while (out / f"earlier_{n}").exists():
         n += 1
     (out / f"earlier_{n}").mkdir()
     for path in left:
         shutil.move(path, out / f"earlier_{n}" / path.name)
-    print(f"{out}: an earlier run's files are in {out / f'earlier_{n}'} now", file=sys.stderr)
+    print(f"{out}: what an earlier run left is in {out / f'earlier_{n}'} now", file=sys.stderr)
 
 
-def check_resumed(content, model, data, label_names):
+def _check_resumed(start, model, data, label_names):
     """Refuse to go on from a snapshot of another network or of other data."""
+    content = start.content
     ours = snapshot.describe(content["kind"], model, label_names, data)
     for part in ("config", "data"):
         for name, value in ours[part].items():
             if content[part].get(name) != value:
-                raise UserError(f"--resume: the snapshot has {name} {content[part].get(name)}, "
-                                f"this run {value}; give the same flags and data, or begin anew")
+                raise UserError(
+                    f"--resume: {start.path} has {name} {content[part].get(name)}, this run "
+                    f"{value}; give its flags and data, as with --config "
+                    f"{start.path.parent / 'config.json'}")
     if content["label_names"] != ours["label_names"]:
-        raise UserError("--resume: the snapshot's labels are not those of the data; give the same "
-                        "data, or begin anew")
+        raise UserError(f"--resume: {start.path} has other labels than the data; give the same "
+                        f"data, or begin anew")
 
 
-def train(args, kind, model, *, training_set, validation_set, test_set=None, data, label_names,
-          clip, resumed, **trainer_options):
+def train(args, start, kind, model, *, training_set, validation_set, test_set=None, data,
+          label_names, clip, **trainer_options):
     """Train `model` as the flags say, until the run is complete.
 
     kind: pixelcnn or wavenet. validation_set: evaluated each epoch, or None. test_set: evaluated
     once, at the end, with the best model. data, label_names: what model files say of the data.
-    clip: of the gradient's norm. resumed: the snapshot's content, or None. trainer_options: unit,
-    samples and dimensions of the `Trainer`.
+    clip: of the gradient's norm. trainer_options: unit, samples and dimensions of the `Trainer`.
     """
-    device = device_of(args.gpu)
-    if resumed:
-        check_resumed(resumed, model, data, label_names)
-        model.load_state_dict(resumed["weights"])
-        recorded = resumed["run"]["seed"]
-        if args.seed not in (None, recorded):
-            raise UserError(f"--seed {args.seed} contradicts the snapshot, which has seed "
-                            f"{recorded}; leave the flag out")
-    out = open_folder(args, kind)
-    model.to(device)
+    if start.content:
+        _check_resumed(start, model, data, label_names)
+        model.load_state_dict(start.content["weights"])
+    model.to(start.device)
     optimizer = torch.optim.Adam(model.parameters(), lr=args.learning_rate,
                                  weight_decay=args.weight_decay, fused=True)
-    trainer = Trainer(model, optimizer, training_set, batchsize=args.batchsize,
-                      seed=args.seed or 0, clip=clip, device=device,
+    trainer = Trainer(model, optimizer, training_set, batchsize=args.batchsize, seed=start.seed,
+                      clip=clip, device=start.device,
                       stop=Stop(args.epoch, args.iterations, args.target_loss), **trainer_options)
+    best = _extend(trainer, args, start, kind, validation_set,
+                   lambda: snapshot.describe(kind, model, label_names, data))
+    if start.content:
+        trainer.restore(start.content["run"])
+    _set_aside(start, kind)
+    settings = {name: value for name, value in vars(args).items() if name not in NOT_SETTINGS}
+    with replacing(start.out / "config.json") as temporary:
+        temporary.write_text(json.dumps(settings, indent=1, ensure_ascii=False) + "\n")
 
-    def describe():
-        return snapshot.describe(kind, model, label_names, data)
+    size = sum(parameter.numel() for parameter in model.parameters())
+    held_back = len(validation_set) if validation_set is not None else 0
+    print(f"{size:,} parameters on {start.device}, {torch.get_num_threads()} threads; "
+          f"{len(training_set):,} items to train on, {held_back:,} held back; writing to "
+          f"{os.path.join(start.out, '')}")
+    trainer.run()
+    print(f"{trainer.reason}; the best model is {best.path or 'gone'}")
+    if best.path:
+        if test_set is not None:
+            _test(trainer, best.path, kind, test_set, args.batchsize)
+        print(f"next: python infer_{kind}.py -m {best.path}")
 
+
+def _extend(trainer, args, start, kind, validation_set, describe):
+    """The trainer's extensions, each with what it leaves in the run's folder; the best model's."""
+    out = start.out
     if validation_set is not None:
         trainer.extend(extensions.Evaluator(validation_set, args.batchsize))
     if args.stats:
         trainer.extend(extensions.ParameterStatistics())
-    trainer.extend(extensions.LogReport(out), (100, "log"))  # log
+    trainer.extend(extensions.LogReport(out), (100, "both"))  # log
     trainer.extend(extensions.PrintReport())  # a line on the terminal
-    trainer.extend(extensions.TensorBoardReport(out), (100, "log"))  # tensorboard/
+    trainer.extend(extensions.TensorBoardReport(out), (100, "both"))  # tensorboard/
     trainer.extend(PlotReport(out))  # loss.png and speed.png
-    best = extensions.BestModel(out, describe)
+    best = extensions.BestModel(out, describe, origin=start.path and start.path.parent)
     trainer.extend(best)  # pixelcnn_N or wavenet_N, the best so far
-    trainer.extend(extensions.Snapshot(out, describe))  # snapshot_iter_N, to go on from
-    if resumed:
-        trainer.restore(resumed["run"])
-
-    _print_start(out, model, training_set, validation_set, device)
-    trainer.run()
-    print(f"{trainer.reason}; the best model is {best.path}")
-    if test_set is not None:
-        _test(trainer, best.path, kind, test_set, args.batchsize, out)
+    trainer.extend(extensions.Snapshot(out, describe), (1000, "both"),
+                   at_signal=True)  # snapshot_iter_N, to go on from
+    return best
 
 
-def _print_start(out, model, training_set, validation_set, device):
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    held_back = 0 if validation_set is None else len(validation_set)
-    print(f"{parameters:,} parameters on {device}, {torch.get_num_threads()} threads; "
-          f"{len(training_set):,} items to train on, {held_back:,} held back; "
-          f"writing to {out}{os.sep if str(out)[-1] != os.sep else ''}")
-
-
-def _test(trainer, path, kind, test_set, batchsize, out):
-    """The best model's likelihood of the test set, into the log."""
+def _test(trainer, path, kind, test_set, batchsize):
+    """The best model's likelihood of the test set: printed, and in the log's last entry."""
     trainer.model.load_state_dict(snapshot.load(path, kind).model.state_dict())
     trainer.observation = {}
-    for extension in (extensions.Evaluator(test_set, batchsize, "test/main"),
-                      extensions.LogReport(out), PlotReport(out)):
-        extension(trainer)
-    extensions.PrintReport()(trainer)
+    extensions.Evaluator(test_set, batchsize, "test/main")(trainer)
+    extensions.LogReport(path.parent)(trainer)
+    print(f"{extensions.in_words(trainer.observation, 'test/main')}, of {path.name}")

@@ -8,6 +8,7 @@ which could run code when read, is refused.
 """
 
 import dataclasses
+import io
 import pickle
 import re
 import warnings
@@ -29,14 +30,13 @@ NETWORKS = {"pixelcnn": (PixelCNN, PixelCNNConfig), "wavenet": (WaveNet, WaveNet
 class ModelFile(NamedTuple):
     """What a model file says.
 
-    model: the network with its weights, in evaluation mode. kind: pixelcnn or wavenet.
-    label_names: of labels 0, 1, …; empty for a network without labels. data: what it was trained
-    on; of images dataset, levels, channels, height, width, binarize; of sound levels, rate.
+    model: the network with its weights, in evaluation mode. label_names: of labels 0, 1, …; empty
+    for a network without labels. data: what it was trained on; of images dataset, levels,
+    channels, height, width, binarize; of sound levels, rate.
     content: all that is in the file.
     """
 
     model: torch.nn.Module
-    kind: str
     label_names: list
     data: dict
     content: dict
@@ -52,8 +52,11 @@ def describe(kind, model, label_names, data):
 
 def save(path, content):
     """Write `content`, tensors and plain values, as the model file or snapshot `path`."""
+    # By way of memory: where the disk is full, torch.save itself raises no OSError.
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
     with replacing(path) as temporary:
-        torch.save(content, temporary)
+        temporary.write_bytes(buffer.getbuffer())
 
 
 def read(path, kind):
@@ -65,6 +68,8 @@ def read(path, kind):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{path}: no such model file; train one first") from None
+    except OSError as error:
+        raise UserError(f"{path}: can't be read ({error.strerror}); name a model file") from None
     except pickle.UnpicklingError:
         reason = ("holds something other than tensors and plain values, and is not read since it "
                   "could run code" if zipfile.is_zipfile(path) else "is no model file")
@@ -101,7 +106,7 @@ def load(path, kind):
     if not all(weight.isfinite().all() for weight in model.state_dict().values()):
         raise UserError(f"{path}: has weights that are not finite; use an earlier snapshot of the "
                         f"run")
-    return ModelFile(model.eval(), kind, content["label_names"], content["data"], content)
+    return ModelFile(model.eval(), content["label_names"], content["data"], content)
 
 
 def best_model(folder, kind):

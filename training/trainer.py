@@ -9,6 +9,7 @@ and the epoch, so a run that is resumed from `state()` is the run that it would 
 """
 
 import math
+import os
 import signal
 import sys
 import time
@@ -20,8 +21,14 @@ import torch
 from tqdm import tqdm
 
 from datasets.batches import training_batches
-from datasets.errors import DivergedError
+from datasets.errors import UserError
 from training import likelihood
+
+
+class DivergedError(UserError):
+    """A run whose loss is not finite: it can't go on, through no wrong flag. Exit code 1."""
+
+    exit_code = 1
 
 
 class Stop(NamedTuple):
@@ -65,7 +72,7 @@ class Trainer:
     """
 
     def __init__(self, model, optimizer, dataset, *, batchsize, seed, clip, stop, device,
-                 samples=len, unit="samples", dimensions=None):
+                 samples, unit, dimensions=None):
         self.model, self.optimizer, self.dataset = model, optimizer, dataset
         self.batchsize, self.seed, self.clip = batchsize, seed, clip
         self.stop, self.device = stop, device
@@ -75,16 +82,18 @@ class Trainer:
         self.observation, self.interval, self.log = {}, Interval(), []
         self.resumed_at = None
         self._earlier_seconds, self._started = 0.0, time.monotonic()
-        self._extensions = []
-        self._signal = None
+        self._extensions, self._at_signal, self._signal = [], None, None
 
-    def extend(self, extension, trigger=(1, "epoch")):
+    def extend(self, extension, trigger=(1, "epoch"), at_signal=False):
         """Call `extension(trainer)` every n iterations or epochs: (n, "iteration" | "epoch").
 
-        (n, "log") means every n iterations, at each epoch's end, and once at the end of the run.
-        Extensions are called in the order they were added.
+        (n, "both") means every n iterations and at each epoch's end. All extensions are called
+        when the run is complete, be it in mid-epoch; the one with `at_signal` also when a signal
+        ends it. Extensions are called in the order they were added.
         """
         self._extensions.append((extension, trigger))
+        if at_signal:
+            self._at_signal = extension
 
     @property
     def elapsed_time(self):
@@ -94,14 +103,16 @@ class Trainer:
     def run(self):
         """Train until `stop`; afterwards `self.reason` says which of its conditions it was.
 
-        Ctrl+C or SIGTERM ends the run after the update in hand: the last extension of all, which
-        has to be the snapshot, is called, and SystemExit(128 + signal) raised.
+        Ctrl+C or SIGTERM ends the run after the update or validation in hand: the extension that
+        is to be called `at_signal` is, and SystemExit(128 + signal) raised.
         Raises DivergedError at a loss or a gradient that is not finite, before it reaches the
         weights.
         """
         self.model.train()
         self._started = time.monotonic()
         self.reason = self._why_stop()
+        if self.reason:  # a resumed run that was complete
+            return
         with self._signals_caught(), self._progress_bar() as bar:
             while not (self.reason or self._signal):
                 self._run_epoch(bar)
@@ -115,7 +126,7 @@ class Trainer:
         began = time.monotonic()
         for batch in training_batches(self.dataset, self.batchsize, seed=self.seed,
                                       epoch=self.epoch, position=self.position):
-            self.update(batch.to(self.device))
+            self.update(batch)
             self.interval.seconds += time.monotonic() - began
             self.position += len(batch.codes)
             self.is_new_epoch = self.position >= len(self.dataset)
@@ -131,29 +142,29 @@ class Trainer:
 
     def update(self, batch):
         """One step of the optimizer on `batch`."""
+        targets, samples = likelihood.count_targets(batch), self.samples(batch)
         self.optimizer.zero_grad(set_to_none=True)
-        loss = likelihood.nll(self.model, batch)
+        loss = likelihood.nll(self.model, batch.to(self.device))
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
         value, norm = torch.stack((loss.detach(), norm)).tolist()
         if not (math.isfinite(value) and math.isfinite(norm)):
             culprit = "gradient" if math.isfinite(value) else "loss"
             raise DivergedError(
-                f"iteration {self.iteration + 1}: the {culprit} is not finite; the last snapshot "
-                f"is good: go on from it with --resume auto and a lower --learning_rate")
+                f"iteration {self.iteration + 1}: the {culprit} is not finite; snapshots are from "
+                f"before it: go on with --resume auto and a lower --learning_rate")
         self.optimizer.step()
         self.iteration += 1
         self.observation = likelihood.in_units(value, "main", self.dimensions)
-        targets = likelihood.count_targets(batch)
         self.interval.nll += value * targets
         self.interval.targets += targets
-        self.interval.samples += self.samples(batch)
+        self.interval.samples += samples
 
     def state(self):
         """All that is needed to go on, as tensors and plain values."""
-        cuda = torch.cuda.get_rng_state_all() if self.device.type == "cuda" else []
+        cuda = torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None
         return {"iteration": self.iteration, "epoch": self.epoch, "position": self.position,
-                "seed": self.seed, "elapsed_time": self.elapsed_time,
+                "items": len(self.dataset), "seed": self.seed, "elapsed_time": self.elapsed_time,
                 "interval": asdict(self.interval), "log": list(self.log),
                 "optimizer": self.optimizer.state_dict(),
                 "random": {"cpu": torch.get_rng_state(), "cuda": cuda},
@@ -165,7 +176,11 @@ class Trainer:
         """Take up the run that `state` is of; the weights are the model's own affair.
 
         Hyper-parameters of the optimizer stay those of this run, not of the earlier one.
+        Raises UserError if the data is not as large as it was.
         """
+        if state["items"] != len(self.dataset):
+            raise UserError(f"--resume: the snapshot's run had {state['items']} items to train on, "
+                            f"this one has {len(self.dataset)}; give the same data, or begin anew")
         for name in ("iteration", "epoch", "position", "seed"):
             setattr(self, name, state[name])
         self._earlier_seconds = state["elapsed_time"]
@@ -178,8 +193,8 @@ class Trainer:
         for group, ours in zip(self.optimizer.param_groups, groups, strict=True):
             group.update(ours)
         torch.set_rng_state(state["random"]["cpu"])
-        if self.device.type == "cuda" and state["random"]["cuda"]:
-            torch.cuda.set_rng_state_all(state["random"]["cuda"])
+        if self.device.type == "cuda" and state["random"]["cuda"] is not None:
+            torch.cuda.set_rng_state(state["random"]["cuda"], self.device)
         for extension, _ in self._extensions:
             name = type(extension).__name__
             if name in state["extensions"]:
@@ -188,9 +203,9 @@ class Trainer:
     def _call_extensions(self, complete=False):
         for extension, (n, unit) in self._extensions:
             if (complete
-                    or unit in ("iteration", "log") and self.iteration % n == 0
+                    or unit in ("iteration", "both") and self.iteration % n == 0
                     or unit == "epoch" and self.is_new_epoch and self.epoch % n == 0
-                    or unit == "log" and self.is_new_epoch):
+                    or unit == "both" and self.is_new_epoch):
                 extension(self)
 
     def _why_stop(self):
@@ -225,8 +240,9 @@ class Trainer:
             self._signal = number
             for each, handler in before.items():
                 signal.signal(each, handler)
-            print("\nfinishing the update in hand and writing a snapshot; once more to stop at "
-                  "once", file=sys.stderr)
+            # Not print, which may be what was interrupted.
+            os.write(2, b"\nfinishing the update or validation in hand, then writing a snapshot; "
+                        b"once more to stop at once\n")
 
         for number in (signal.SIGINT, signal.SIGTERM):
             before[number] = signal.signal(number, note)
@@ -237,7 +253,8 @@ class Trainer:
                 signal.signal(number, handler)
 
     def _leave(self):
-        snapshot, _ = self._extensions[-1]
-        snapshot(self)
-        print(f"stopped at iteration {self.iteration}; go on with --resume auto", file=sys.stderr)
+        if self._at_signal:
+            self._at_signal(self)
+            print(f"stopped at iteration {self.iteration}; go on with --resume auto",
+                  file=sys.stderr)
         sys.exit(128 + self._signal)

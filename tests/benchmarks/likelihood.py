@@ -73,9 +73,8 @@ def images(args):
     return *sets, PixelCNN(config), "images", 28 * 28
 
 
-def sound(args):
-    """(training set, test set, network, unit, None) of recordings DIGIT_SPEAKER_TAKE.wav."""
-    folder = tempfile.mkdtemp()
+def sound(args, folder):
+    """The same of recordings DIGIT_SPEAKER_TAKE.wav, which are prepared in `folder`."""
     names = sorted({label_of(path, args.data, "speaker") for path in find_recordings(args.data)})
     with CorpusWriter(folder, rate=8000, levels=256, stacks_num=args.stacks_num,
                       layers_num=args.layers_num, target_length=args.target_length,
@@ -114,8 +113,9 @@ def main():
     args = arguments()
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
-    build = images if args.network == "pixelcnn" else sound
-    training_set, test_set, model, unit, dimensions = build(args)
+    with tempfile.TemporaryDirectory() as folder:  # of the memory maps, which outlive it
+        training_set, test_set, model, unit, dimensions = (
+            images(args) if args.network == "pixelcnn" else sound(args, folder))
     batchsize = args.batchsize or (16 if args.network == "pixelcnn" else 4)
     optimizer = torch.optim.Adam(model.parameters(), lr=args.learning_rate * 1e-2, fused=True)
     count = (lambda batch: len(batch.codes)) if dimensions else likelihood.count_targets
