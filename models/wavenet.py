@@ -17,6 +17,8 @@ What is done otherwise than in the paper and in the original study:
 - Sequences are (T, B, p) inside, the time first: a shift in time is then a contiguous view, and a
   layer's dilated convolution two matrix products without a copy.
 - The last layer has a skip connection only, for no layer takes its residual output.
+- The rows of those embeddings begin as smooth functions of the code, lest the network have to
+  learn first that neighbouring codes are neighbouring amplitudes.
 - A layer's skip connection and its residual one have a 1×1 convolution each, where the figure
   draws one for both. The skip connections are `out_hidden_dim` wide, as is the output's hidden
   layer.
@@ -24,6 +26,7 @@ What is done otherwise than in the paper and in the original study:
 [1] van den Oord et al., WaveNet: A Generative Model for Raw Audio, arXiv 1609.03499.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -105,7 +108,7 @@ class WaveNet(nn.Module):
         self.embed_past = nn.Embedding(config.levels, config.hidden_dim)
         self.embed_now = nn.Embedding(config.levels, config.hidden_dim)
         for embedding in (self.embed_past, self.embed_now):
-            nn.init.normal_(embedding.weight, std=0.5 ** 0.5)
+            embedding.weight.data = smooth_rows(config.levels, config.hidden_dim)
         self.dilations = config.dilations
         last = len(self.dilations) - 1
         self.layers = nn.ModuleList(
@@ -140,6 +143,19 @@ class WaveNet(nn.Module):
     def output(self, skips):
         """Sum of all skip connections (…, out_hidden_dim) -> logits (…, levels)."""
         return self.logits(F.relu(self.hidden(F.relu(skips))))
+
+
+def smooth_rows(levels, width):
+    """Initial embeddings (levels, width): cosines of the code, a random rotation of them.
+
+    These are the first functions of the discrete cosine transform, from low frequency to high, of
+    mean square 1/2 each; the rotation gives every feature map a mixture.
+    """
+    frequency = math.pi * (torch.arange(width) % levels)
+    cosines = torch.cos(frequency * (torch.arange(levels)[:, None] + 0.5) / levels)
+    cosines[:, 0] *= 0.5 ** 0.5
+    rotation, _ = torch.linalg.qr(torch.randn(width, width))
+    return cosines @ rotation
 
 
 def constant_start(codes):

@@ -39,6 +39,8 @@ def network(seed=0, **config):
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(3)
+        for embedding in (model.embed_past, model.embed_now):
+            embedding.weight.normal_(std=2)  # rougher than fresh ones: a code is soon forgotten
     return model.eval()
 
 

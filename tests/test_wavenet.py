@@ -286,7 +286,7 @@ def test_a_batch_of_nothing_but_silence_gives_all_its_outputs(code):
 @pytest.mark.parametrize("stacks_num, layers_num", [(1, 1), (1, 2), (2, 3)])
 def test_every_weight_learns(stacks_num, layers_num, labels):
     grads = {}
-    for seed in range(6):
+    for seed in range(12):
         model = network(seed, levels=5, stacks_num=stacks_num, layers_num=layers_num, labels=labels)
         field = model.config.receptive_field
         codes = sounds(6, field + 20, model.config)
@@ -338,3 +338,12 @@ def test_codes_of_any_integer_type_give_the_same_logits(dtype):
     model = network(levels=256, stacks_num=1, layers_num=2)
     codes = sounds(2, model.config.receptive_field, model.config)
     assert torch.equal(model(codes.to(dtype)), model(codes))
+
+
+def test_in_a_fresh_network_neighbouring_codes_are_alike_and_distant_ones_are_not():
+    torch.manual_seed(0)
+    embed = WaveNet(WaveNetConfig(levels=256, hidden_dim=32)).embed_now.weight
+    steps = (embed[1:] - embed[:-1]).norm(dim=1)
+    distances = torch.cdist(embed, embed)
+    assert steps.max() < 0.4 * distances.median()
+    assert embed.square().mean().item() == pytest.approx(0.5, rel=0.01)
