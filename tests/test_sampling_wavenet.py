@@ -38,7 +38,7 @@ def network(seed=0, **config):
                                      **config})).double()
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.mul_(3)
+            parameter.mul_(2.5)
         for embedding in (model.embed_past, model.embed_now):
             embedding.weight.normal_(std=2)  # rougher than fresh ones: a code is soon forgotten
     return model.eval()
