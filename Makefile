@@ -30,21 +30,22 @@ test: $(VENV)/test_tools_installed
 
 # ------------------------------------------------------------------------------ demo
 
-DIGITS = --data assets -d 32 --out_hidden_dim 32 -n 5 --learning_rate 2e-3
-CORPUS = --data assets/spoken_digits --stacks_num 2 --layers_num 9 --target_length 3200
-VOICE = --learning_rate 3e-3 -e 2
+# Small pictures, so that five blocks see nearly all of a digit, after two minutes of training.
+DIGITS = --data assets --height 14 --width 14 --levels 4 -d 32 --out_hidden_dim 32 -n 6 \
+  --learning_rate 3e-3
+CORPUS = --data assets/spoken_digits --stacks_num 2 --layers_num 9
+VOICE = -b 1 --learning_rate 3e-3
 
 demo: $(VENV)/installed
 	@echo "--- digits: about 2 minutes of training on 2 cores"
-	$(RUN) train_pixelcnn.py $(DIGITS) -e 2 -o demo/pixelcnn --resume auto
+	$(RUN) train_pixelcnn.py $(DIGITS) -e 4 -o demo/pixelcnn --resume auto
 	$(RUN) infer_pixelcnn.py -m demo/pixelcnn --label all -o demo/digits.png
 	$(RUN) infer_pixelcnn.py -m demo/pixelcnn --label all -c 5 -o demo/digits.gif
 	$(RUN) infer_pixelcnn.py -m demo/pixelcnn --complete assets/digits/*.png -o demo/completed.png
-	@echo "--- spoken digits: about 1 minute of training"
+	@echo "--- spoken digits: about a minute of training"
 	$(RUN) preprocess.py $(CORPUS) --output demo/corpus
-	$(RUN) train_wavenet.py -d demo/corpus $(VOICE) -o demo/wavenet --resume auto
-	$(RUN) infer_wavenet.py -m demo/wavenet --label all -c 1 --length 16000 --temperature 0.9 \
-	  --plot -o demo/sounds
+	$(RUN) train_wavenet.py -d demo/corpus $(VOICE) -e 2 -o demo/wavenet --resume auto
+	$(RUN) infer_wavenet.py -m demo/wavenet --label all -c 1 --length 16000 --plot -o demo/sounds
 	@echo
 	@echo "Look at     demo/digits.png      digits drawn by the network, a row for each class"
 	@echo "            demo/digits.gif      the same being drawn, pixel row by pixel row"
@@ -52,5 +53,6 @@ demo: $(VENV)/installed
 	@echo "Listen to   demo/sounds/*.wav    two seconds in the manner of each speaker; plots beside"
 	@echo "Curves in   demo/pixelcnn/loss.png, demo/wavenet/loss.png"
 	@echo "Train on    $(RUN) train_pixelcnn.py $(DIGITS) -e 20 -o demo/pixelcnn --resume auto"
+	@echo "            $(RUN) train_wavenet.py -d demo/corpus $(VOICE) -e 20 -o demo/wavenet --resume auto"
 	@echo "Your own    $(RUN) train_pixelcnn.py --dataset FOLDER_OF_PICTURES -o runs/pictures"
 	@echo "            $(RUN) preprocess.py --data FOLDER_OF_WAVS --output corpus"
