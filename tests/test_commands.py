@@ -237,7 +237,7 @@ def test_runs_are_not_mixed_whatever_is_resumed(study, tmp_path):
 BAD_INPUT = {
     "train_pixelcnn.py --dataset minst": "minst",
     "train_pixelcnn.py --dataset empty": "empty",
-    "train_pixelcnn.py --dataset fashion-mnist --data empty": "train-images-idx3-ubyte",
+    "train_pixelcnn.py --dataset cifar --data empty": "data_batch_1",
     "train_pixelcnn.py --levels 300": "--levels 300",
     "train_pixelcnn.py --levels 1": "--levels 1",
     "train_pixelcnn.py --levels 4 --binarize sampled": "--binarize",
