@@ -38,7 +38,7 @@ VOICE = -b 1 --learning_rate 3e-3
 
 demo: $(VENV)/installed
 	@echo "--- digits: about 2 minutes of training on 2 cores"
-	$(RUN) train_pixelcnn.py $(DIGITS) -e 4 -o demo/pixelcnn --resume auto
+	$(RUN) train_pixelcnn.py $(DIGITS) -e 5 -o demo/pixelcnn --resume auto
 	$(RUN) infer_pixelcnn.py -m demo/pixelcnn --label all -o demo/digits.png
 	$(RUN) infer_pixelcnn.py -m demo/pixelcnn --label all -c 5 -o demo/digits.gif
 	$(RUN) infer_pixelcnn.py -m demo/pixelcnn --complete assets/digits/*.png -o demo/completed.png

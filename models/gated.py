@@ -73,7 +73,7 @@ class GatedActivation(nn.Module):
         self.dim = dim
         self.condition = nn.Embedding(labels, 2 * channels) if labels else None
         if labels:
-            nn.init.normal_(self.condition.weight, std=0.1)
+            nn.init.normal_(self.condition.weight, std=0.5)
 
     def forward(self, x, label=None):
         """x: (B, 2p, …) or (…, B, 2p); label: (B,) or None -> x's shape with p for 2p."""
