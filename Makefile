@@ -30,7 +30,7 @@ test: $(VENV)/test_tools_installed
 
 # ------------------------------------------------------------------------------ demo
 
-# Small pictures, so that five blocks see nearly all of a digit, after two minutes of training.
+# Small pictures, so that six blocks see nearly all of a digit, after two minutes of training.
 DIGITS = --data assets --height 14 --width 14 --levels 4 -d 32 --out_hidden_dim 32 -n 6 \
   --learning_rate 3e-3
 CORPUS = --data assets/spoken_digits --stacks_num 2 --layers_num 9
