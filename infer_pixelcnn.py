@@ -56,9 +56,8 @@ def main():
 
     model, label_names, data, content = load(args.model, "pixelcnn")
     channels, levels = model.config.channels, model.config.levels
-    check_flags(args.model, content["config"], {
-        name: getattr(args, name)
-        for name in ("hidden_dim", "out_hidden_dim", "blocks_num", "levels")})
+    check_flags(args.model, content["config"], vars(args))
+    model.to(device_of(args.gpu))
     height, width = args.height or data["height"], args.width or data["width"]
     labels = labels_asked(label_names, args.label)
     originals = torch.from_numpy(read_codes(args.complete or [], channels, height, width, levels))
@@ -80,8 +79,8 @@ def main():
               for number in range(args.count if a_row_each else args.count ** 2)]
 
     began = time.perf_counter()
-    codes = draw(model.to(device_of(args.gpu)), images, originals[:, :, :given_rows],
-                 height, width, args.temperature, args.seed)
+    codes = draw(model, images, originals[:, :, :given_rows], height, width, args.temperature,
+                 args.seed)
     seconds = time.perf_counter() - began
     codes = codes.unflatten(0, (rows, args.count))
     if args.complete:

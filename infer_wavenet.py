@@ -56,9 +56,7 @@ def main():
 
     model, label_names, data, content = load(args.model, "wavenet")
     rate = data["rate"]
-    check_flags(args.model, {**content["config"], "rate": rate}, {
-        name: getattr(args, name) for name in ("hidden_dim", "out_hidden_dim", "stacks_num",
-                                               "layers_num", "levels", "rate")})
+    check_flags(args.model, {**content["config"], "rate": rate}, vars(args))
     labels = labels_asked(label_names, args.label)
     prime = read_codes(args.prime, rate, model.config.levels)
     output = make_folder(args.output, "--output")

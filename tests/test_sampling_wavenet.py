@@ -5,30 +5,14 @@ import torch
 
 from models.wavenet import WaveNet, WaveNetConfig
 from sampling import wavenet
-from sampling.draws import Draws, choose
+from sampling.draws import Draws
 from sampling.wavenet import sample, sample_naive
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """These networks are so small that threads would only wait for one another."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture
-def logits(monkeypatch):
-    """A list that the logits of every sample drawn are added to."""
-    seen = []
-
-    def recording(logits, uniforms, temperature):
-        seen.append(logits.clone())
-        return choose(logits, uniforms, temperature)
-
-    monkeypatch.setattr(wavenet, "choose", recording)
-    return seen
+def logits(record_logits):
+    """A list that the logits of every code drawn are added to."""
+    return record_logits(wavenet)
 
 
 def network(seed=0, **config):

@@ -128,9 +128,10 @@ def numbered(folder, name):
 def check_flags(path, values, flags):
     """Refuse flags that contradict the file they are used with.
 
-    values: what the file says, by flag name; flags: what the user typed, None where nothing.
+    values: what the file says, by flag name; flags: the script's, None where nothing was typed.
     """
-    for name, typed in flags.items():
-        if typed is not None and typed != values[name]:
+    for name, value in values.items():
+        typed = flags.get(name)
+        if typed is not None and typed != value:
             raise UserError(f"--{name} {typed} contradicts {path}, which has {name} "
-                            f"{values[name]}; leave the flag out")
+                            f"{value}; leave the flag out")
