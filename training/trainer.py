@@ -9,11 +9,8 @@ and the epoch, so a run that is resumed from `state()` is the run that it would 
 """
 
 import math
-import os
-import signal
 import sys
 import time
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
@@ -23,6 +20,7 @@ from tqdm import tqdm
 from datasets.batches import training_batches
 from datasets.errors import UserError
 from training import likelihood
+from training.signals import Signals
 
 
 class DivergedError(UserError):
@@ -82,7 +80,9 @@ class Trainer:
         self.observation, self.interval, self.log = {}, Interval(), []
         self.resumed_at = None
         self._earlier_seconds, self._started = 0.0, time.monotonic()
-        self._extensions, self._at_signal, self._signal = [], None, None
+        self._extensions, self._at_signal = [], None
+        self._signals = Signals("finishing the update or validation in hand, then writing a "
+                                "snapshot")
 
     def extend(self, extension, trigger=(1, "epoch"), at_signal=False):
         """Call `extension(trainer)` every n iterations or epochs: (n, "iteration" | "epoch").
@@ -113,12 +113,12 @@ class Trainer:
         self.reason = self._why_stop()
         if self.reason:  # a resumed run that was complete
             return
-        with self._signals_caught(), self._progress_bar() as bar:
-            while not (self.reason or self._signal):
+        with self._signals, self._progress_bar() as bar:
+            while not (self.reason or self._signals.number):
                 self._run_epoch(bar)
-            if not self._signal and not self.is_new_epoch:
+            if not self._signals.number and not self.is_new_epoch:
                 self._call_extensions(complete=True)
-        if self._signal:
+        if self._signals.number:
             self._leave()
 
     def _run_epoch(self, bar):
@@ -136,7 +136,7 @@ class Trainer:
             bar.update()
             bar.set_postfix_str(self._postfix(bar), refresh=False)
             self.reason = self._why_stop()
-            if self.reason or self._signal:
+            if self.reason or self._signals.number:
                 return
             began = time.monotonic()
 
@@ -231,30 +231,9 @@ class Trainer:
         speed = self.interval.samples / self.interval.seconds
         return f"{self.observation['main/bits/dim']:.3f} bits/dim, {speed:,.0f} {self.unit}/s"
 
-    @contextmanager
-    def _signals_caught(self):
-        """Ctrl+C and SIGTERM only make a note, the first time; the second time they act as ever."""
-        before = {}
-
-        def note(number, _frame):
-            self._signal = number
-            for each, handler in before.items():
-                signal.signal(each, handler)
-            # Not print, which may be what was interrupted.
-            os.write(2, b"\nfinishing the update or validation in hand, then writing a snapshot; "
-                        b"once more to stop at once\n")
-
-        for number in (signal.SIGINT, signal.SIGTERM):
-            before[number] = signal.signal(number, note)
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
     def _leave(self):
         if self._at_signal:
             self._at_signal(self)
             print(f"stopped at iteration {self.iteration}; go on with --resume auto",
                   file=sys.stderr)
-        sys.exit(128 + self._signal)
+        sys.exit(128 + self._signals.number)

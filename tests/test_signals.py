@@ -1,0 +1,26 @@
+"""Signals that let a script finish what it has in hand."""
+
+import signal
+
+import pytest
+
+from training.signals import Signals
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_is_noted_and_the_second_acts_as_ever(number, capfd):
+    before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
+    with Signals("tidying up") as signals:
+        assert signals.number is None
+        signal.raise_signal(number)
+        assert signals.number == number
+        assert capfd.readouterr().err == "\ntidying up; once more to stop at once\n"
+        assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_signals_act_as_ever_outside(capfd):
+    with Signals("tidying up") as signals:
+        pass
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+    assert signals.number is None and capfd.readouterr().err == ""

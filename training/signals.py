@@ -1,0 +1,36 @@
+"""Ctrl+C and SIGTERM that let a script finish what it has in hand."""
+
+import os
+import signal
+from contextlib import suppress
+
+
+class Signals:
+    """In its context both are only noted, the first time; the second time they act as ever.
+
+    number: of the signal that was noted, or None.
+
+    Args:
+        doing: what the script does before it ends, which is said on stderr.
+    """
+
+    def __init__(self, doing):
+        self.number = None
+        self._message = f"\n{doing}; once more to stop at once\n".encode()
+        self._before = {}
+
+    def __enter__(self):
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *exception):
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number, _frame):
+        self.number = number
+        self.__exit__()
+        # Not print, which may be what was interrupted. Ctrl+C also ends what reads our stderr.
+        with suppress(OSError):
+            os.write(2, self._message)
