@@ -8,6 +8,7 @@ from training.arguments import (
     non_negative_float,
     parse,
     positive_int,
+    probability,
     run_script,
 )
 
@@ -33,6 +34,9 @@ def arguments():
     parser.add_argument("--temperature", type=non_negative_float, default=1.0, metavar="X",
                         help="below 1 more likely images, above 1 more varied ones, 0 the most "
                              "likely code of each pixel (default: 1.0)")
+    parser.add_argument("--top_p", type=probability, default=1.0, metavar="X",
+                        help="draw among the most probable codes that together have this "
+                             "probability (default: 1.0)")
     parser.add_argument("--complete", nargs="+", metavar="FILE",
                         help="draw COUNT lower halves for the upper half of each of these")
     network = parser.add_argument_group("network", "The model file knows these; here for checking.")
@@ -80,7 +84,7 @@ def main():
 
     began = time.perf_counter()
     codes = draw(model, images, originals[:, :, :given_rows], height, width, args.temperature,
-                 args.seed)
+                 args.top_p, args.seed)
     seconds = time.perf_counter() - began
     codes = codes.unflatten(0, (rows, args.count))
     if args.complete:
@@ -94,7 +98,7 @@ def main():
           f"{len(images) / seconds:.3g} images/s")
 
 
-def draw(model, images, upper, height, width, temperature, seed):
+def draw(model, images, upper, height, width, temperature, top_p, seed):
     """The codes (images, C, H, W) of `images`, drawn in batches that the memory can hold.
 
     images: [(label, number in `upper`, stream), …]. upper: codes (originals, C, rows, W).
@@ -114,7 +118,8 @@ def draw(model, images, upper, height, width, temperature, seed):
             drawn.append(sample(
                 model, Draws(seed, stream),
                 None if label[0] is None else torch.tensor(label, device=device), height, width,
-                temperature, given=upper[original] if len(upper) else None, on_row=bar.update))
+                temperature, top_p, given=upper[original] if len(upper) else None,
+                on_row=bar.update))
     return torch.cat(drawn).cpu()
 
 

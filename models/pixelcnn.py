@@ -74,6 +74,11 @@ def groups(width, channels):
     return torch.arange(width) * channels // width
 
 
+def group_bounds(width, channels):
+    """Where each channel's group begins among `width` feature maps, and the last ends: a list."""
+    return [0, *groups(width, channels).bincount().cumsum(0).tolist()]
+
+
 class GroupedConv2d(nn.Conv2d):
     """A 1×1 convolution in which group c of the output reads only the groups up to c of the input.
 

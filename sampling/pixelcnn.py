@@ -5,25 +5,30 @@ A new sub-pixel changes nothing of what the network computed for those before it
 - the vertical stack, which sees whole rows, is run once a row;
 - so is its 1×1 convolution into the horizontal stack;
 - the horizontal stack is run once a sub-pixel, and for channel c only its feature maps of group c,
-  from those of the groups up to c and of the pixels to the left, which are kept.
+  from those of the groups up to c and of the pixels to the left, which are kept;
+- of the output layers only what makes that sub-pixel's logits is computed.
 
 All sub-pixels of an image then cost together as much as one run of the network over the whole
-image. `sample_naive` makes such a run for every sub-pixel, and must give the same codes.
+image. Three samplers give the same codes from the same draws:
 
-Inside, features are (features, B): those of pixels side by side, and those of groups side by side,
-are then contiguous, so that each layer's inputs are a view.
+- `Naive` makes such a run for every sub-pixel: the reference for tests;
+- `Cached` is the plain PyTorch form of the above, for any device and precision. Inside, features
+  are (features, B): those of pixels side by side, and those of groups side by side, are then
+  contiguous, so that each layer's inputs are a view;
+- `sampling.pixelcnn_compiled.Compiled` does the same in compiled loops, on the CPU.
 """
+
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 
-from models.pixelcnn import groups
+from models.pixelcnn import group_bounds
 from sampling.draws import choose
-from sampling.threads import threads_for
 
 
-@torch.inference_mode()
-def sample(model, draws, label, height, width, temperature=1.0, given=None, on_row=None):
+def sample(model, draws, label, height, width, temperature=1.0, top_p=1.0, given=None, on_row=None,
+           sampler=None):
     """Draw an image for each stream of `draws`.
 
     Args:
@@ -32,62 +37,73 @@ def sample(model, draws, label, height, width, temperature=1.0, given=None, on_r
         label: (B,), or None for a network without labels.
         height, width: of the images, in pixels.
         temperature: that the logits are divided by; 0 takes the most probable code everywhere.
+        top_p: draw among the most probable codes that together have this probability, in (0, 1].
         given: codes (B, C, n, width) of the first n rows, which are kept; None to draw all.
         on_row: called without arguments after each row that was drawn.
+        sampler: Naive, Cached or Compiled; by default Compiled for a network in single precision
+            on the CPU, otherwise Cached.
 
-    Returns codes (B, C, height, width), int64, on the model's device.
+    Returns codes (B, C, height, width), int64, on the CPU.
     """
-    codes, first = _canvas(model, draws, height, width, given)
-    with threads_for(model.config.hidden_dim, len(draws)):
-        vertical = _VerticalStack(model, label, codes)
-        horizontal = _HorizontalStack(model, len(draws), width)
-        for row in range(first, height):
-            # The first time this brings in the rows that are given. They need no horizontal stack.
-            contexts = vertical.advance_to(row)
-            uniforms = _uniforms(draws, codes)
-            for column in range(width):
-                for channel in range(codes.shape[1]):
-                    logits = horizontal.logits(contexts, column, channel)
-                    code = choose(logits, uniforms[:, column, channel], temperature)
-                    codes[:, channel, row, column] = code
-                    horizontal.tell(code, column, channel)
-            if on_row:
-                on_row()
-    return codes
-
-
-@torch.inference_mode()
-def sample_naive(model, draws, label, height, width, temperature=1.0, given=None, on_row=None):
-    """What `sample` does, running the whole network once a sub-pixel: the reference for tests."""
-    codes, first = _canvas(model, draws, height, width, given)
+    weight = model.logits.weight
+    if sampler is None:
+        sampler = Cached
+        if weight.device.type == "cpu" and weight.dtype == torch.float32:
+            from sampling.pixelcnn_compiled import Compiled as sampler  # takes a moment to import
+    codes = torch.zeros(len(draws), model.config.channels, height, width, dtype=torch.long,
+                        device=weight.device)
+    first = 0 if given is None else given.shape[2]
+    if first:
+        codes[:, :, :first] = given
+    state = sampler(model, label, codes, first)
     for row in range(first, height):
-        uniforms = _uniforms(draws, codes)
-        for column in range(width):
-            for channel in range(codes.shape[1]):
-                logits = model(codes, label)[:, :, channel, row, column]
-                code = choose(logits, uniforms[:, column, channel], temperature)
-                codes[:, channel, row, column] = code
+        uniforms = draws.next(width * codes.shape[1]).view(len(draws), width, codes.shape[1])
+        state.draw_row(row, uniforms.to(codes.device), temperature, top_p)
         if on_row:
             on_row()
-    return codes
+    return codes.cpu()
 
 
-def _canvas(model, draws, height, width, given):
-    """Codes (B, C, H, W) with the given rows in place, and the number of the first row to draw."""
-    device = model.logits.weight.device
-    codes = torch.zeros(len(draws), model.config.channels, height, width, dtype=torch.long,
-                        device=device)
-    if given is None:
-        return codes, 0
-    first = given.shape[2]
-    codes[:, :, :first] = given.to(device)
-    return codes, first
+class Naive:
+    """The whole network over the whole image for every sub-pixel."""
+
+    def __init__(self, model, label, codes, first):
+        """codes: (B, C, H, W), where rows will be drawn; those before row `first` are given."""
+        self.model, self.label, self.codes = model, label, codes
+
+    @torch.inference_mode()
+    def draw_row(self, row, uniforms, temperature, top_p):
+        """Draw a row of codes, given random numbers (B, W, C)."""
+        _, channels, _, width = self.codes.shape
+        for column in range(width):
+            for channel in range(channels):
+                logits = self.model(self.codes, self.label)[:, :, channel, row, column]
+                self.codes[:, channel, row, column] = choose(
+                    logits, uniforms[:, column, channel], temperature, top_p)
 
 
-def _uniforms(draws, codes):
-    """A random number for each sub-pixel of a row: (B, W, C)."""
-    batch, channels, _, width = codes.shape
-    return draws.next(width * channels).view(batch, width, channels).to(codes.device)
+class Cached:
+    """The vertical stack a row at a time, the horizontal one a sub-pixel at a time."""
+
+    @torch.inference_mode()
+    def __init__(self, model, label, codes, first):
+        """codes: (B, C, H, W), where rows will be drawn; those before row `first` are given."""
+        self.codes = codes
+        self.vertical = _VerticalStack(model, label, codes)
+        self.horizontal = _HorizontalStack(model, len(codes), codes.shape[3])
+
+    @torch.inference_mode()
+    def draw_row(self, row, uniforms, temperature, top_p):
+        """Draw a row of codes, given random numbers (B, W, C)."""
+        _, channels, _, width = self.codes.shape
+        # The first time this brings in the rows that are given. They need no horizontal stack.
+        contexts = self.vertical.advance_to(row)
+        for column in range(width):
+            for channel in range(channels):
+                logits = self.horizontal.logits(contexts, column, channel)
+                code = choose(logits, uniforms[:, column, channel], temperature, top_p)
+                self.codes[:, channel, row, column] = code
+                self.horizontal.tell(code, column, channel)
 
 
 class _VerticalStack:
@@ -213,8 +229,7 @@ class _HorizontalWeights:
 
 def _bounds(width, channels):
     """Where each group's feature maps begin and end among `width`: [(begin, end), …]."""
-    ends = groups(width, channels).bincount().cumsum(0).tolist()
-    return list(zip([0, *ends[:-1]], ends, strict=True))
+    return list(pairwise(group_bounds(width, channels)))
 
 
 def _by_group(config):

@@ -2,86 +2,112 @@
 
 A layer of dilation d needs for the sample at t its inputs at t - d and at t. So each layer keeps
 its last d inputs in a ring, and a sample costs one column of the network, however long the
-receptive field. `sample_naive` runs the network over the whole field for every sample, and must
-give the same codes.
+receptive field. Three samplers give the same codes from the same draws:
+
+- `Naive` runs the network over the whole field for every sample: the reference for tests;
+- `Cached` is the plain PyTorch form of the above, for any device and precision;
+- `sampling.wavenet_compiled.Compiled` does the same in compiled loops, on the CPU.
 
 Before a sound begins there is silence. Where the input is constant every layer is constant: the
 state after an endless silence is one column of each layer, repeated.
 """
+
+import time
+from copy import deepcopy
 
 import torch
 import torch.nn.functional as F
 
 from datasets.quantization import silence
 from sampling.draws import choose
-from sampling.threads import threads_for
 
-BLOCK = 128  # samples between two calls of on_block
+BLOCK, BLOCK_SECONDS = 1024, 0.05  # a block has up to so many samples, or takes about so long
 
 
-@torch.inference_mode()
-def sample(model, draws, label, length, temperature=1.0, prime=None, on_block=None):
-    """Draw a sound for each stream of `draws`.
+def sample(model, draws, label, length=None, temperature=1.0, top_p=1.0, prime=None,
+           precision="fp32", sampler=None):
+    """Draw a sound for each stream of `draws`, block by block: a generator.
 
     Args:
         model: a WaveNet, on any device.
         draws: a `sampling.draws.Draws` of B streams.
         label: (B,), or None for a network without labels.
-        length: samples to draw, 1 or more.
+        length: samples to draw, 1 or more; None to go on for ever. The memory does not grow.
         temperature: that the logits are divided by; 0 takes the most probable code everywhere.
-        prime: codes (B, P) that the sound begins with; None to begin after silence.
-        on_block: called every 128 samples and at the end with how many were drawn since.
+        top_p: draw among the most probable codes that together have this probability, in (0, 1].
+        prime: codes (B, P) that the sound goes on from; None to begin after silence.
+        precision: "bf16" rounds the weights of the matrix products to 16 bits; they are computed
+            with in single precision.
+        sampler: Naive, Cached or Compiled; by default Compiled for a network in single precision
+            on the CPU, otherwise Cached.
 
-    Returns the codes drawn, without the prime: (B, length), int64, on the model's device.
+    Yields the codes drawn, without the prime: (B, n), int64, on the CPU, n from 1 to BLOCK.
     """
-    with threads_for(model.config.hidden_dim, len(draws)):
-        # An output, and what the layers keep for the next ones, depend on no more than R codes.
-        prime = _prime(model, draws, prime)[:, -model.config.receptive_field:]
-        state = _State(model, label, prime)
-        return _draw(draws, length, temperature, on_block, state.logits, state.advance)
+    weight = model.logits.weight
+    if sampler is None:
+        sampler = Cached
+        if weight.device.type == "cpu" and weight.dtype == torch.float32:
+            from sampling.wavenet_compiled import Compiled as sampler  # takes a moment to import
+    if precision == "bf16":
+        model = rounded(model)
+    # An output depends on no more than R codes. Where none is given the last one was silence.
+    given = torch.empty(len(draws), 0, dtype=torch.long) if prime is None else prime
+    given = F.pad(given[:, -model.config.receptive_field:], (int(given.shape[1] == 0), 0),
+                  value=silence(model.config.levels))
+    state = sampler(model, label, given.to(weight.device), precision)
+    drawn, block = 0, 1
+    while length is None or drawn < length:
+        n = block if length is None else min(block, length - drawn)
+        began = time.perf_counter()
+        codes = state.draw(draws.next(n), temperature, top_p)
+        if time.perf_counter() - began < BLOCK_SECONDS:
+            block = min(2 * block, BLOCK)
+        drawn += codes.shape[1]
+        yield codes
 
 
-@torch.inference_mode()
-def sample_naive(model, draws, label, length, temperature=1.0, prime=None, on_block=None):
-    """What `sample` does, running the network over a field a sample: the reference for tests."""
-    field_size = model.config.receptive_field
-    field = F.pad(_prime(model, draws, prime), (field_size, 0), value=silence(model.config.levels))
-    field = field[:, -field_size:]
-
-    def advance(code):
-        nonlocal field
-        field = torch.cat((field[:, 1:], code[:, None]), dim=1)
-        return model(field, label)[:, :, 0]
-
-    logits = model(field, label)[:, :, 0]
-    return _draw(draws, length, temperature, on_block, logits, advance)
+def rounded(model):
+    """A copy of the network in which bfloat16 can hold the weights of all matrix products."""
+    model = deepcopy(model)
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, torch.nn.Linear):
+                module.weight.copy_(module.weight.bfloat16())
+    return model
 
 
-def _prime(model, draws, prime):
-    """The codes (B, P) that are given, or none (B, 0), on the model's device."""
-    if prime is None:
-        prime = torch.empty(len(draws), 0, dtype=torch.long)
-    return prime.to(model.logits.weight.device)
+class _Stepwise:
+    """A sampler that draws code after code: `advance` gives the logits after another code."""
+
+    @torch.inference_mode()
+    def draw(self, uniforms, temperature, top_p):
+        """Codes (B, n) for random numbers (B, n)."""
+        codes = []
+        for uniform in uniforms.to(self.code.device).t():
+            self.code = choose(self.advance(self.code), uniform, temperature, top_p)
+            codes.append(self.code)
+        return torch.stack(codes, dim=1).cpu()
 
 
-def _draw(draws, length, temperature, on_block, logits, advance):
-    """Draw `length` codes, the first from `logits`, those after from what `advance` returns."""
-    codes = torch.empty(len(draws), length, dtype=torch.long, device=logits.device)
-    for begin in range(0, length, BLOCK):
-        end = min(begin + BLOCK, length)
-        uniforms = draws.next(end - begin).to(codes.device)
-        for t in range(begin, end):
-            code = choose(logits, uniforms[:, t - begin], temperature)
-            codes[:, t] = code
-            if t + 1 < length:
-                logits = advance(code)
-        if on_block:
-            on_block(end - begin)
-    return codes
+class Naive(_Stepwise):
+    """The whole network over the whole field for every sample."""
+
+    def __init__(self, model, label, codes, precision):
+        """codes: (B, P), P from 1 up, before which there is silence."""
+        self.model, self.label = model, label
+        size = model.config.receptive_field
+        field = F.pad(codes[:, :-1], (size, 0), value=silence(model.config.levels))
+        self.field, self.code = field[:, -size:], codes[:, -1]
+
+    @torch.inference_mode()
+    def advance(self, code):
+        """Logits (B, levels) of the sample after `code`: (B,)."""
+        self.field = torch.cat((self.field[:, 1:], code[:, None]), dim=1)
+        return self.model(self.field, self.label)[:, :, 0]
 
 
-class _State:
-    """What a WaveNet must know of the past, and its weights arranged for a single step.
+class Cached(_Stepwise):
+    """The columns of the past kept, and the weights arranged for a single step.
 
     Inside, features are (features, B): both halves of a gate are then contiguous. A step makes
     four calls a layer, which is what its time goes into where B is small:
@@ -94,14 +120,16 @@ class _State:
       feature that is always 1 carries their biases.
     """
 
-    def __init__(self, model, label, codes):
-        """codes: (B, P), those before the first to draw; before them there is silence."""
+    @torch.inference_mode()
+    def __init__(self, model, label, codes, precision):
+        """codes: (B, P), P from 1 up, before which there is silence."""
         self.model, self.batch = model, codes.shape[0]
         p, layers = model.config.hidden_dim, model.layers
-        inputs, self.logits = _run(model, label, codes)
-        self.code = F.pad(codes, (1, 0), value=silence(model.config.levels))[:, -1]
+        codes = F.pad(codes, (2, 0), value=silence(model.config.levels))
+        inputs = _inputs_kept(model, label, codes[:, :-1])
+        self.before, self.code = codes[:, -2], codes[:, -1]
 
-        device = self.logits.device
+        device = codes.device
         self.dilations = torch.tensor(model.dilations, device=device)
         self.begins = self.dilations.cumsum(0) - self.dilations  # where each layer's ring begins
         self.turn = torch.zeros_like(self.dilations)  # the oldest input in each ring
@@ -120,36 +148,36 @@ class _State:
             for layer, gate, before, after in zip(layers, self.gates, self.sums[:-1],
                                                   self.sums[1:], strict=True)]
 
+    @torch.inference_mode()
     def advance(self, code):
         """Logits (B, levels) of the sample after `code`: (B,)."""
         p = self.model.config.hidden_dim
         oldest = self.begins + self.turn
         torch.baddbmm(self.bias, self.past, self.rings[oldest], out=self.gates)
-        self.sums[0, :p] = self.model.embed(self.code, code).t()
+        self.sums[0, :p] = self.model.embed(self.before, code).t()
         for gate, a, b, y, y_and_1, now, x, before, after, out in self.steps:
             gate.addmm_(now, x).tanh_()
             torch.addcmul(a, a, b, out=y)
             torch.addmm(before, out, y_and_1, out=after)
         self.rings[oldest] = self.sums[:-1, :p]
         self.turn = (self.turn + 1) % self.dilations
-        self.code = code
+        self.before = code
         return self.model.output(self.sums[-1, p:].t())
 
 
-def _run(model, label, codes):
-    """Each layer's last d inputs, [(d, p, B), …], and the logits (B, levels) of the next sample.
+def _inputs_kept(model, label, codes):
+    """Each layer's last d inputs, [(d, p, B), …], once `codes` (B, P), P from 2 up, were heard.
 
-    Runs all codes (B, P) at once, after one column of silence. Since before that nothing changes,
-    a layer's input is continued to the left, exactly, by repeating its first column.
+    Runs them all at once. The first two are silence. Since before that nothing changes, a layer's
+    input is continued to the left, exactly, by repeating its first column.
     """
-    codes = F.pad(codes, (2, 0), value=silence(model.config.levels)).t()
-    x, skips, inputs = model.embed(codes[:-1], codes[1:]), 0, []
+    codes = codes.t()
+    x, inputs = model.embed(codes[:-1], codes[1:]), []
     for layer, dilation in zip(model.layers, model.dilations, strict=True):
         padded = torch.cat((x[:1].expand(dilation, -1, -1), x))
         inputs.append(padded[-dilation:].transpose(1, 2))
-        x, skip = layer(padded[:-dilation], x, label, outputs=1)
-        skips = skips + skip
-    return inputs, model.output(skips)[0]
+        x, _ = layer(padded[:-dilation], x, label, outputs=1)
+    return inputs
 
 
 def _constant(layer, label):

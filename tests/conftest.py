@@ -1,12 +1,32 @@
 """Small networks are quickest on one thread; scripts run by tests inherit it."""
 
 import os
+import sys
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported
 
 import pytest
+import torch
 
-from sampling.draws import choose
+from models.pixelcnn import PixelCNN, PixelCNNConfig
+from models.wavenet import WaveNet, WaveNetConfig
+from sampling import pixelcnn, wavenet
+from sampling.draws import Draws, choose
+from training.arguments import run_script
+from training.snapshot import describe, save
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_kernels():
+    """Compile the samplers before any test: the first use on a machine says so on stderr."""
+    generator = torch.random.get_rng_state()
+    sound = WaveNet(WaveNetConfig(levels=2, hidden_dim=1, out_hidden_dim=1, stacks_num=1,
+                                  layers_num=1))
+    image = PixelCNN(PixelCNNConfig(hidden_dim=1, out_hidden_dim=1, blocks_num=1))
+    torch.random.set_rng_state(generator)
+    for precision in ("fp32", "bf16"):
+        list(wavenet.sample(sound, Draws(0, [0]), None, 1, precision=precision))
+    pixelcnn.sample(image, Draws(0, [0]), None, 1, 1)
 
 
 @pytest.fixture
@@ -15,11 +35,51 @@ def record_logits(monkeypatch):
     def record(module):
         seen = []
 
-        def recording(logits, uniforms, temperature):
+        def recording(logits, uniforms, temperature, top_p=1.0):
             seen.append(logits.clone())
-            return choose(logits, uniforms, temperature)
+            return choose(logits, uniforms, temperature, top_p)
 
         monkeypatch.setattr(module, "choose", recording)
         return seen
 
     return record
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory):
+    """A folder with tiny models: `grey` without labels, `colour` and `sound` with."""
+    folder = tmp_path_factory.mktemp("models")
+    torch.manual_seed(0)
+    grey = PixelCNN(PixelCNNConfig(levels=4, hidden_dim=4, out_hidden_dim=4, blocks_num=2))
+    save(folder / "grey", describe("pixelcnn", grey, [], dict(
+        dataset="mnist", levels=4, channels=1, height=12, width=10, binarize="threshold")))
+    colour = PixelCNN(PixelCNNConfig(levels=8, channels=3, hidden_dim=6, out_hidden_dim=6,
+                                     blocks_num=2, labels=3))
+    with torch.no_grad():
+        for block in colour.blocks:
+            block.horizontal_gate.condition.weight.mul_(20)
+    save(folder / "colour", describe("pixelcnn", colour, ["cat", "dog", "fox"], dict(
+        dataset="cifar", levels=8, channels=3, height=8, width=8, binarize="threshold")))
+    sound = WaveNet(WaveNetConfig(hidden_dim=8, out_hidden_dim=8, stacks_num=2, layers_num=3,
+                                  labels=2))
+    save(folder / "sound", describe("wavenet", sound, ["p225", "a/b c"],
+                                    dict(levels=256, rate=8000)))
+    run = folder / "run"
+    run.mkdir()
+    for number in (3, 12):
+        (run / f"pixelcnn_{number}").write_bytes((folder / "grey").read_bytes())
+    return folder
+
+
+@pytest.fixture
+def call(monkeypatch, tmp_path, capsys):
+    """Run a script's main in this process and an empty folder: (exit code, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(script, *args):
+        monkeypatch.setattr(sys, "argv", [script.__name__, *map(str, args)])
+        with pytest.raises(SystemExit) as end:
+            run_script(script.main)
+        return end.value.code, *capsys.readouterr()
+
+    return run

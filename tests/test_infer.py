@@ -1,5 +1,6 @@
 """infer_pixelcnn.py and infer_wavenet.py as a user runs them, on tiny models."""
 
+import itertools
 import json
 import subprocess
 import sys
@@ -13,53 +14,14 @@ from PIL import Image
 
 import infer_pixelcnn
 import infer_wavenet
+import sampling.sound
 from datasets.quantization import mu_law_decode, mu_law_encode
-from models.pixelcnn import PixelCNN, PixelCNNConfig
-from models.wavenet import WaveNet, WaveNetConfig
-from training.arguments import run_script
-from training.snapshot import describe, save
+from sampling.draws import Draws
+from sampling.wavenet import sample
+from training.arguments import length
+from training.snapshot import load
 
 ROOT = Path(__file__).resolve().parent.parent
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory):
-    """A folder with tiny models: `grey` without labels, `colour` and `sound` with."""
-    folder = tmp_path_factory.mktemp("models")
-    torch.manual_seed(0)
-    grey = PixelCNN(PixelCNNConfig(levels=4, hidden_dim=4, out_hidden_dim=4, blocks_num=2))
-    save(folder / "grey", describe("pixelcnn", grey, [], dict(
-        dataset="mnist", levels=4, channels=1, height=12, width=10, binarize="threshold")))
-    colour = PixelCNN(PixelCNNConfig(levels=8, channels=3, hidden_dim=6, out_hidden_dim=6,
-                                     blocks_num=2, labels=3))
-    with torch.no_grad():
-        for block in colour.blocks:
-            block.horizontal_gate.condition.weight.mul_(20)
-    save(folder / "colour", describe("pixelcnn", colour, ["cat", "dog", "fox"], dict(
-        dataset="cifar", levels=8, channels=3, height=8, width=8, binarize="threshold")))
-    sound = WaveNet(WaveNetConfig(hidden_dim=8, out_hidden_dim=8, stacks_num=2, layers_num=3,
-                                  labels=2))
-    save(folder / "sound", describe("wavenet", sound, ["p225", "a/b c"],
-                                    dict(levels=256, rate=8000)))
-    run = folder / "run"
-    run.mkdir()
-    for number in (3, 12):
-        (run / f"pixelcnn_{number}").write_bytes((folder / "grey").read_bytes())
-    return folder
-
-
-@pytest.fixture
-def call(monkeypatch, tmp_path, capsys):
-    """Run a script's main in this process and an empty folder: (exit code, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(script, *args):
-        monkeypatch.setattr(sys, "argv", [script.__name__, *map(str, args)])
-        with pytest.raises(SystemExit) as end:
-            run_script(script.main)
-        return end.value.code, *capsys.readouterr()
-
-    return run
 
 
 def command(script, *args, cwd):
@@ -124,6 +86,24 @@ def test_sizes_and_labels_of_images(models, call):
         draw(models / "colour", "-c", 5, "-l", "all", "--temperature", 0.5), rows)
 
 
+def test_top_p_of_images(models, call):
+    def draw(*args):
+        code, _, err = call(infer_pixelcnn, "-m", models / "colour", "-o", "a.png", "-c", 4, *args)
+        assert code == 0, err
+        return np.asarray(Image.open("a.png"))
+
+    pictures = [draw("--temperature", 2, "--top_p", top_p) for top_p in (1e-6, 0.5, 1)]
+    for one, other in itertools.combinations(pictures, 2):
+        assert not np.array_equal(one, other)
+    assert np.array_equal(pictures[0], draw("--temperature", 0))
+    assert np.array_equal(pictures[2], draw("--temperature", 2))
+    for wrong in (0, 1.5, -0.1, "nan", "half"):
+        code, out, err = call(infer_pixelcnn, "-m", models / "colour", "--top_p", wrong)
+        assert code == 2 and out == "" and err.count("\n") == 1
+        assert err.startswith(f"error: argument --top_p: '{wrong}' is not a number above 0")
+    assert [path.name for path in Path().iterdir()] == ["a.png"]
+
+
 def test_output_does_not_depend_on_batches(models, call, monkeypatch):
     assert call(infer_pixelcnn, "-m", models / "colour", "-c", 3, "-o", "a.png")[0] == 0
     assert call(infer_wavenet, "-m", models / "sound", "-c", 3, "-o", "a", "--length", 40)[0] == 0
@@ -166,23 +146,54 @@ def test_config_file(models, call):
 
 # ---------------------------------------------------------------------------------- sound
 
+def draw_sounds(call, models, folder, *args):
+    """The 16-bit samples of the wavs that a command leaves in `folder`, by name."""
+    code, _, err = call(infer_wavenet, "-m", models / "sound", "-o", folder, *args)
+    assert code == 0, err
+    return {path.name: samples_of(path) for path in sorted(Path(folder).glob("*.wav"))}
+
+
+def samples_of(path, rate=8000):
+    samples, its_rate = soundfile.read(path, dtype="int16")
+    assert its_rate == rate
+    return samples
+
+
 def test_labels_and_lengths_of_sound(models, call):
-    def draw(folder, *args):
-        code, out, err = call(infer_wavenet, "-m", models / "sound", "-o", folder, *args)
-        assert code == 0, err
-        return {path.name: soundfile.read(path, dtype="int16")
-                for path in sorted(Path(folder).iterdir())}
+    def draw(*args):
+        return draw_sounds(call, models, *args)
 
     sounds = draw("all", "--label", "all", "-c", 2, "--length", 70)
     assert list(sounds) == ["sample_a_b_c_0.wav", "sample_a_b_c_1.wav",
                             "sample_p225_0.wav", "sample_p225_1.wav"]
-    assert all(rate == 8000 and len(samples) == 70 for samples, rate in sounds.values())
+    assert all(len(samples) == 70 for samples in sounds.values())
     named = draw("named", "--label", "a/b c", "-c", 1, "--length", 70, "-s", 2, "-l", 3)
     numbered = draw("numbered", "--label", 1, "-c", 1, "--length", 1, "--rate", 8000)
-    assert np.array_equal(named["sample_0.wav"][0], sounds["sample_a_b_c_0.wav"][0])
-    assert np.array_equal(numbered["sample_0.wav"][0], named["sample_0.wav"][0][:1])
+    assert np.array_equal(named["sample_0.wav"], sounds["sample_a_b_c_0.wav"])
+    assert np.array_equal(numbered["sample_0.wav"], named["sample_0.wav"][:1])
     other = draw("other", "--label", 1, "-c", 1, "--length", 70, "--seed", 1)
-    assert not np.array_equal(other["sample_0.wav"][0], named["sample_0.wav"][0])
+    assert not np.array_equal(other["sample_0.wav"], named["sample_0.wav"])
+    assert len(draw("default")) == 10
+    assert len(draw("short", "-c", 1, "--length", "0.0101s")["sample_0.wav"]) == 81
+
+
+def test_sounds_are_the_codes_drawn(models, call):
+    sounds = draw_sounds(call, models, "a", "-c", 2, "--length", 3000, "--seed", 3)
+    model = load(models / "sound", "wavenet").model
+    codes = torch.cat([*sample(model, Draws(3, [0, 1]), torch.tensor([0, 0]), 3000)], dim=1)
+    expected = mu_law_decode(codes.numpy(), 256) * 2 ** 15
+    assert np.abs(np.stack([*sounds.values()]) - expected).max() <= 1
+
+
+@pytest.mark.parametrize("flags", [["--top_p", 0.5], ["--precision", "bf16"],
+                                   ["--temperature", 0.3]])
+def test_how_sounds_are_drawn(models, call, flags):
+    def draw(*args):
+        return draw_sounds(call, models, "a", "-c", 1, "--length", 400, *args)["sample_0.wav"]
+
+    assert not np.array_equal(draw(*flags), draw())
+    assert np.array_equal(draw(*flags), draw(*flags))
+    assert np.array_equal(draw("--temperature", 0, "--top_p", 0.5), draw("--temperature", 0))
 
 
 def test_primed_sound(models, call):
@@ -190,12 +201,20 @@ def test_primed_sound(models, call):
     soundfile.write("tone.wav", tone, 8000, subtype="FLOAT")
     code, out, err = call(infer_wavenet, "-m", models / "sound", "-c", 1, "--length", 30,
                           "--prime", "tone.wav", "--plot")
-    assert code == 0 and "1 sounds" in out, err
+    assert code == 0 and "1 sound of p225, 0.00375 s" in out, err
     samples, _ = soundfile.read("samples/sample_0.wav")
     assert len(samples) == 430
     codes, _ = mu_law_encode(tone, 256)
     assert np.abs(samples[:400] - mu_law_decode(codes, 256)).max() < 1e-4
     assert Path("samples/sample_0.png").stat().st_size > 5000
+
+
+def test_without_end_a_wav_ends_when_it_is_full(models, call, monkeypatch):
+    monkeypatch.setattr(sampling.sound, "MOST_SAMPLES", 1500)
+    code, out, err = call(infer_wavenet, "-m", models / "sound", "-c", 2, "--length", 0, "--plot")
+    assert code == 0 and "2 sounds of p225, 0.375 s" in out and "can't hold more" in err
+    assert len(samples_of("samples/sample_1.wav")) == 1500
+    assert Path("samples/sample_1.png").exists()
 
 
 # ---------------------------------------------------------------------------- wrong input
@@ -211,6 +230,8 @@ def test_wrong_input(models, call):
     torch.save({"kind": "pixelcnn", "weights": Mischief()}, "pickled")
     Path("folder").mkdir()
     Path("text.wav").write_text("no sound")
+    Path("samples/sample_1.wav").mkdir(parents=True)
+    Path("samples/sample_0.wav").write_text("an earlier sound")
     grey, colour, sound = (models / name for name in ("grey", "colour", "sound"))
     cases = [
         (infer_pixelcnn, ["-m", "missing"], "missing"),
@@ -236,18 +257,42 @@ def test_wrong_input(models, call):
         (infer_wavenet, ["-m", sound, "--rate", 16000], "has rate 8000"),
         (infer_wavenet, ["-m", sound, "--label", 2], "--label 2"),
         (infer_wavenet, ["-m", sound, "-o", "empty"], "--output empty"),
+        (infer_wavenet, ["-m", sound, "-c", 2], "samples/sample_1.wav: can't be written"),
         (infer_wavenet, ["-m", sound, "--prime", "text.wav"], "text.wav"),
         (infer_wavenet, ["-m", sound, "--prime", "missing.wav"], "missing.wav"),
+        (infer_wavenet, ["-m", sound, "--length", "0.00001s"], "less than a sample at 8000 Hz"),
+        (infer_wavenet, ["-m", sound, "--length", "40000000s"], "--length"),
+        (infer_wavenet, ["-m", sound, "--length", 0, "-c", 65], "65 sounds"),
+        (infer_wavenet, ["-m", sound, "--length", 0, "-c", 33, "--label", "all"], "66 sounds"),
+        (infer_wavenet, ["-m", sound, "-o", "-", "-c", 2], "--count 2"),
+        (infer_wavenet, ["-m", sound, "-o", "-", "--label", "all"], "--label all"),
+        (infer_wavenet, ["-m", sound, "-o", "-", "--plot"], "--plot"),
     ]
-    before = sorted(Path().iterdir())
+    before = sorted(Path().rglob("*"))
     for script, args, words in cases:
         code, out, err = call(script, *args)
         assert code == 2 and out == "", (args, err)
         assert err.startswith("error: ") and err.count("\n") == 1 and words in err, (args, err)
-    assert sorted(Path().iterdir()) == before
+    assert sorted(Path().rglob("*")) == before
+    assert Path("samples/sample_0.wav").read_text() == "an earlier sound"
 
     for script, args in [(infer_pixelcnn, []), (infer_pixelcnn, ["-m", grey, "-c", 0]),
                          (infer_pixelcnn, ["-m", grey, "--temperature", -1]),
-                         (infer_wavenet, ["-m", sound, "--length", "x"])]:
+                         (infer_wavenet, ["-m", sound, "--length", "x"]),
+                         (infer_wavenet, ["-m", sound, "--length", -1]),
+                         (infer_wavenet, ["-m", sound, "--length", "0s"]),
+                         (infer_wavenet, ["-m", sound, "--length", "nans"]),
+                         (infer_wavenet, ["-m", sound, "--length", "infs"]),
+                         (infer_wavenet, ["-m", sound, "--length", 0.5]),
+                         (infer_wavenet, ["-m", sound, "--top_p", 0]),
+                         (infer_wavenet, ["-m", sound, "--top_p", 1.1]),
+                         (infer_wavenet, ["-m", sound, "--precision", "fp16"])]:
         code, out, err = call(script, *args)
         assert code == 2 and err.startswith("error: ") and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("text, samples", [
+    ("4096", 4096), ("30s", 480000), ("0.5s", 8000), ("0.00004s", 1), ("1e2s", 1600000),
+    ("0", None)])
+def test_length_of_sound(text, samples):
+    assert length(text).samples(16000) == samples

@@ -6,7 +6,8 @@ import torch
 from models.pixelcnn import PixelCNN, PixelCNNConfig
 from sampling import pixelcnn
 from sampling.draws import Draws
-from sampling.pixelcnn import sample, sample_naive
+from sampling.pixelcnn import Cached, Naive, sample
+from sampling.pixelcnn_compiled import Compiled
 
 
 @pytest.fixture
@@ -15,13 +16,13 @@ def logits(record_logits):
     return record_logits(pixelcnn)
 
 
-def network(seed=0, **config):
+def network(seed=0, gain=4, **config):
     """A random network in double precision, its weights large enough for the past to matter."""
     torch.manual_seed(seed)
     model = PixelCNN(PixelCNNConfig(**{"levels": 4, "out_hidden_dim": 6, **config})).double()
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.mul_(4)
+            parameter.mul_(gain)
     return model.eval()
 
 
@@ -32,10 +33,10 @@ def labels_for(model, batch):
 def both(model, logits, size, seed=0, batch=3, **options):
     """Codes and logits (steps, B, levels) of the cached and of the naive sampler."""
     results = []
-    for sampler in (sample, sample_naive):
+    for sampler in (Cached, Naive):
         logits.clear()
-        codes = sampler(model, Draws(seed, range(batch)), labels_for(model, batch), *size,
-                        **options)
+        codes = sample(model, Draws(seed, range(batch)), labels_for(model, batch), *size,
+                       sampler=sampler, **options)
         results += [codes, torch.stack(logits)]
     return results
 
@@ -77,8 +78,10 @@ def test_completion(config, rows, logits):
     model = network(**config)
     given = torch.randint(4, (3, model.config.channels, rows, 5))
     if rows == 6:
-        codes = sample(model, Draws(0, range(3)), labels_for(model, 3), 6, 5, given=given)
-        assert torch.equal(codes, given)
+        for sampler in (Cached, Naive):
+            codes = sample(model, Draws(0, range(3)), labels_for(model, 3), 6, 5, given=given,
+                           sampler=sampler)
+            assert torch.equal(codes, given) and not logits
         return
     called = []
     cached, cached_logits, naive, naive_logits = both(
@@ -102,6 +105,41 @@ def test_temperature(temperature, logits):
         assert torch.equal(steps, cached_logits.argmax(-1))
 
 
+@pytest.mark.parametrize("temperature", [0.3, 1.0])
+def test_top_p(temperature, logits):
+    model = network(channels=3, hidden_dim=7, blocks_num=2, levels=9)
+    options = dict(temperature=temperature, top_p=0.5)
+    cached, cached_logits, naive, _ = both(model, logits, (5, 4), **options)
+    assert torch.equal(cached, naive)
+    # Those at least as probable as the one drawn leave out a half that is less probable.
+    odds = (cached_logits / temperature).softmax(-1)
+    drawn = odds.gather(-1, cached.permute(2, 3, 1, 0).flatten(0, 2)[:, :, None])
+    assert (torch.where(odds > drawn, odds, 0).sum(-1) < 0.5).all()
+    assert (drawn[:, :, 0] < odds.amax(-1)).any()
+    whole, whole_logits, _, _ = both(model, logits, (5, 4), temperature=temperature)
+    odds = (whole_logits / temperature).softmax(-1)
+    drawn = odds.gather(-1, whole.permute(2, 3, 1, 0).flatten(0, 2)[:, :, None])
+    assert (torch.where(odds > drawn, odds, 0).sum(-1) >= 0.5).any()
+    # So little is always held by one code.
+    cached, _, naive, _ = both(model, logits, (5, 4), temperature=temperature, top_p=1e-6)
+    likeliest, _, _, _ = both(model, logits, (5, 4), temperature=0)
+    assert torch.equal(cached, likeliest) and torch.equal(naive, likeliest)
+
+
+def test_which_sampler_is_the_default(monkeypatch):
+    used = []
+    for sampler in (Cached, Compiled):
+        def begin(self, *args, sampler=sampler, original=sampler.__init__):
+            used.append(sampler)
+            original(self, *args)
+
+        monkeypatch.setattr(sampler, "__init__", begin)
+    model = network(hidden_dim=5, blocks_num=2)
+    for precision in (torch.float64, torch.float32, torch.bfloat16):
+        sample(model.to(precision), Draws(0, range(2)), None, 2, 2)
+    assert used == [Cached, Compiled, Cached]
+
+
 def test_an_image_depends_on_its_seed_and_number_alone():
     model = network(channels=3, hidden_dim=7, blocks_num=2, labels=2)
 
@@ -116,9 +154,10 @@ def test_an_image_depends_on_its_seed_and_number_alone():
     assert len({image.numpy().tobytes() for image in whole}) == 7
 
 
-def test_single_precision_and_a_training_model():
+@pytest.mark.parametrize("sampler", [Naive, Cached, None])
+def test_single_precision_and_a_training_model(sampler):
     """As the scripts use it: float32; and without leaving gradients or the mode behind."""
     model = network(channels=1, hidden_dim=8, blocks_num=3).float().train()
-    codes = sample(model, Draws(0, range(2)), None, 8, 8)
+    codes = sample(model, Draws(0, range(2)), None, 8, 8, sampler=sampler)
     assert codes.dtype == torch.long and codes.min() >= 0 and codes.max() < 4
     assert model.training and all(p.grad is None and p.requires_grad for p in model.parameters())

@@ -1,12 +1,14 @@
 """Sound drawn with caches is that which running the network over the whole field draws."""
 
+from itertools import islice
+
 import pytest
 import torch
 
 from models.wavenet import WaveNet, WaveNetConfig
-from sampling import wavenet
+from sampling import wavenet, wavenet_compiled
 from sampling.draws import Draws
-from sampling.wavenet import sample, sample_naive
+from sampling.wavenet import BLOCK, Cached, Naive, rounded, sample
 
 
 @pytest.fixture
@@ -32,12 +34,18 @@ def labels_for(model, batch):
     return torch.arange(batch) % model.config.labels if model.config.labels else None
 
 
+def sound(model, draws, label, length, **options):
+    """All that `sample` yields, as one tensor (B, length)."""
+    return torch.cat(list(sample(model, draws, label, length, **options)), dim=1)
+
+
 def both(model, logits, length, batch=3, **options):
     """Codes and logits (length, B, levels) of the cached and of the naive sampler."""
     results = []
-    for sampler in (sample, sample_naive):
+    for sampler in (Cached, Naive):
         logits.clear()
-        codes = sampler(model, Draws(0, range(batch)), labels_for(model, batch), length, **options)
+        codes = sound(model, Draws(0, range(batch)), labels_for(model, batch), length,
+                      sampler=sampler, **options)
         results += [codes, torch.stack(logits)]
     return results
 
@@ -80,50 +88,145 @@ def test_primed(config, logits):
         assert (others[0] - cached_logits[0]).abs().max() > 1e-3
 
 
-def test_silence_as_a_prime_changes_nothing():
+def test_naive_gives_the_logits_of_what_it_has_drawn(logits):
+    """The reference itself: fed what it drew at once, the network gives the same logits."""
+    model = network(stacks_num=2, layers_num=3, labels=2)
+    label, prime = labels_for(model, 3), torch.randint(16, (3, 5))
+    codes = sound(model, Draws(0, range(3)), label, 60, sampler=Naive, prime=prime)
+    silent = torch.full((3, model.config.receptive_field), 8)
+    heard = torch.cat((silent, prime, codes), dim=1)
+    expected = model(heard, label)[:, :, 5:-1].permute(2, 0, 1)
+    assert torch.allclose(torch.stack(logits), expected, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("sampler", [Cached, Naive])
+def test_silence_as_a_prime_changes_nothing(sampler):
     model = network(stacks_num=2, layers_num=3)
-    silent = torch.full((2, 7), 8)
-    assert torch.equal(sample(model, Draws(0, range(2)), None, 40),
-                       sample(model, Draws(0, range(2)), None, 40, prime=silent))
+    for given in (0, 1, 7, 40):
+        silent = torch.full((2, given), 8)
+        assert torch.equal(sound(model, Draws(0, range(2)), None, 40, sampler=sampler),
+                           sound(model, Draws(0, range(2)), None, 40, sampler=sampler,
+                                 prime=silent))
 
 
-@pytest.mark.parametrize("length", [1, 2, 128, 129, 300])
+@pytest.mark.parametrize("length", [1, 2, 1023, 1024, 1025, 2500])
 def test_lengths(length, logits):
     model = network(stacks_num=1, layers_num=2)
-    counted = []
-    cached, cached_logits, naive, naive_logits = both(model, logits, length,
-                                                      on_block=counted.append)
-    assert torch.equal(cached, naive) and cached.shape == (3, length)
+    cached, cached_logits, naive, naive_logits = both(model, logits, length, batch=2)
+    assert torch.equal(cached, naive) and cached.shape == (2, length)
     assert torch.allclose(cached_logits, naive_logits, rtol=0, atol=1e-9)
-    assert sum(counted) == 2 * length and max(counted) <= 128
 
 
-@pytest.mark.parametrize("temperature", [0, 0.3, 3])
-def test_temperature(temperature, logits):
+@pytest.mark.parametrize("double", [False, True])
+def test_comes_in_blocks_and_without_end(double):
+    model = network(stacks_num=2, layers_num=2).to(torch.float64 if double else torch.float32)
+    whole = sound(model, Draws(0, range(2)), None, 3000)
+    endless = list(islice(sample(model, Draws(0, range(2)), None), 14))
+    for block in endless:
+        assert block.dtype == torch.long and block.device.type == "cpu"
+        assert block.shape[0] == 2 and 1 <= block.shape[1] <= BLOCK
+    assert endless[0].shape[1] == 1  # the first is there at once
+    endless = torch.cat(endless, dim=1)
+    assert endless.shape[1] > 14
+    assert torch.equal(endless[:, :3000], whole[:, :endless.shape[1]])
+
+
+def test_blocks_do_not_take_long(monkeypatch):
+    """However slow the network is, some samples are there soon."""
+    clock = iter(range(0, 10 ** 6, 10))  # a block takes ten seconds
+    monkeypatch.setattr(wavenet.time, "perf_counter", lambda: next(clock))
+    model = network(stacks_num=1, layers_num=1)
+    sizes = [block.shape[1] for block in sample(model, Draws(0, range(2)), None, 20)]
+    assert sizes == [1] * 20
+
+
+@pytest.mark.parametrize("options", [dict(temperature=0), dict(temperature=0.3),
+                                     dict(temperature=3), dict(top_p=0.5), dict(top_p=1e-6),
+                                     dict(temperature=3, top_p=0.9)], ids=str)
+def test_temperature_and_top_p(options, logits):
     model = network(stacks_num=2, layers_num=3)
-    cached, cached_logits, naive, _ = both(model, logits, 50, temperature=temperature)
+    cached, cached_logits, naive, _ = both(model, logits, 50, **options)
     assert torch.equal(cached, naive)
-    if temperature == 0:
-        assert torch.equal(cached.t(), cached_logits.argmax(-1))
+    most_probable = torch.equal(cached.t(), cached_logits.argmax(-1))
+    assert most_probable == (options in (dict(temperature=0), dict(top_p=1e-6)))
+    assert not torch.equal(cached, sound(model, Draws(0, range(3)), None, 50))
 
 
-def test_a_sound_depends_on_its_seed_and_number_alone():
+@pytest.mark.parametrize("double", [False, True])
+def test_a_sound_depends_on_its_seed_and_number_alone(double):
     model = network(stacks_num=2, layers_num=3, labels=2)
+    model = model if double else model.float()
 
     def sounds(seed, streams):
         label = torch.tensor([stream % 2 for stream in streams])
-        return sample(model, Draws(seed, streams), label, 60)
+        return sound(model, Draws(seed, streams), label, 60)
 
     whole = sounds(1, range(7))
     assert torch.equal(whole, sounds(1, range(7)))
     assert torch.equal(whole, torch.cat((sounds(1, range(2)), sounds(1, range(2, 7)))))
     assert not torch.equal(whole, sounds(2, range(7)))
-    assert len({sound.numpy().tobytes() for sound in whole}) == 7
+    assert len({codes.numpy().tobytes() for codes in whole}) == 7
 
 
-def test_single_precision_and_a_training_model():
+@pytest.mark.parametrize("sampler", [None, Cached])
+def test_single_precision_and_a_training_model(sampler):
     """As the scripts use it: float32; and without leaving gradients or the mode behind."""
     model = network(stacks_num=2, layers_num=3).float().train()
-    codes = sample(model, Draws(0, range(2)), None, 100)
+    codes = sound(model, Draws(0, range(2)), None, 100, sampler=sampler)
     assert codes.min() >= 0 and codes.max() < 16
     assert model.training and all(p.grad is None and p.requires_grad for p in model.parameters())
+
+
+def test_the_compiled_sampler_is_for_single_precision_on_the_cpu(monkeypatch):
+    used = []
+
+    def stand_in(name):
+        def sampler(*args):
+            used.append(name)
+            return Naive(*args)
+        return sampler
+
+    monkeypatch.setattr(wavenet, "Cached", stand_in("cached"))
+    monkeypatch.setattr(wavenet_compiled, "Compiled", stand_in("compiled"))
+    model = network(stacks_num=1, layers_num=1)
+    sound(model, Draws(0, [0]), None, 1)
+    sound(model.float(), Draws(0, [0]), None, 1)
+    assert used == ["cached", "compiled"]
+
+
+def test_16_bit_weights(logits):
+    """Weights of the matrix products are rounded; all else is computed as before."""
+    model = network(stacks_num=2, layers_num=3, labels=2)
+    coarse = rounded(model)
+    exact = sound(model, Draws(0, range(3)), labels_for(model, 3), 100)
+    expected = sound(coarse, Draws(0, range(3)), labels_for(model, 3), 100, sampler=Naive)
+    logits_of_coarse = torch.stack(logits[-100:])
+    for sampler in (Cached, Naive):
+        logits.clear()
+        codes = sound(model, Draws(0, range(3)), labels_for(model, 3), 100, precision="bf16",
+                      sampler=sampler)
+        assert torch.equal(codes, expected)
+        assert torch.allclose(torch.stack(logits), logits_of_coarse, rtol=0, atol=1e-9)
+    assert not torch.equal(exact, expected)
+
+
+def test_rounding_is_to_the_nearest_and_of_products_alone():
+    model = network(stacks_num=2, layers_num=1, labels=2).float()
+    with torch.no_grad():  # a bfloat16 has 8 bits: between 1 and 2 its step is 2^-7
+        model.hidden.weight[0, :5] = torch.tensor([1 + 2 ** -8, 1 + 3 * 2 ** -8, 1 + 2 ** -8 + 1e-6,
+                                                   -1 - 2 ** -8, 1e-40])
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    coarse = rounded(model).state_dict()
+    assert coarse["hidden.weight"][0, :4].tolist() == [1, 1 + 2 ** -6, 1 + 2 ** -7, -1]
+    products = [name for name in before
+                if name.endswith("weight") and "embed" not in name and "condition" not in name]
+    assert len(products) == 4 * 2 - 1 + 2
+    for name, value in before.items():
+        if name in products:
+            assert torch.equal(coarse[name].view(torch.int32) & 0xFFFF, torch.zeros(()).int()
+                               .expand(coarse[name].shape))
+            assert ((coarse[name] - value).abs() <= value.abs() * 2 ** -8 + 1e-40).all()
+            assert not torch.equal(coarse[name], value)
+        else:
+            assert torch.equal(coarse[name], value)
+        assert torch.equal(model.state_dict()[name], value)  # the network itself is unchanged

@@ -1,4 +1,7 @@
-"""Sound written as wav and drawn as plots."""
+"""Sound written as wav while it is drawn, sent to a player, and drawn as plots."""
+
+import os
+import resource
 
 import numpy as np
 import pytest
@@ -6,27 +9,123 @@ import soundfile
 from PIL import Image
 
 from datasets.errors import UserError
-from sampling.sound import FLOOR, plot_sound, read_codes, spectrogram, write_wav
+from datasets.quantization import mu_law_decode
+from sampling import sound
+from sampling.sound import (
+    FLOOR,
+    MOST_SAMPLES,
+    Pipe,
+    WavFiles,
+    length_of_wav,
+    pcm_of_codes,
+    plot_sound,
+    plot_wav,
+    read_codes,
+    spectrogram,
+)
 
 
 def tone(seconds, hertz, rate):
     return 0.5 * np.sin(2 * np.pi * hertz * np.arange(round(seconds * rate)) / rate)
 
 
-def test_wav_read_back(tmp_path):
-    samples = np.array([-1, -0.5, 0, 1e-3, 0.5, 1])
-    write_wav(tmp_path / "a.wav", samples, 11025)
-    read, rate = soundfile.read(tmp_path / "a.wav")
-    info = soundfile.info(tmp_path / "a.wav")
-    assert rate == 11025 and (info.format, info.subtype, info.channels) == ("WAV", "PCM_16", 1)
-    assert np.abs(read - samples).max() <= 1 / 32767
-    assert [path.name for path in tmp_path.iterdir()] == ["a.wav"]
+def noise(files, n):
+    """16-bit samples (files, n)."""
+    return np.random.default_rng(n).integers(-2 ** 15, 2 ** 15, (files, n)).astype("<i2")
+
+
+def read(path):
+    """The 16-bit samples of a wav, of which the header must tell no more than there are."""
+    samples, _ = soundfile.read(path, dtype="int16")
+    data = path.read_bytes()
+    riff, announced = (int.from_bytes(data[i:i + 4], "little") for i in (4, 40))
+    assert riff == announced + 36 and announced == 2 * len(samples) <= len(data) - 44
+    return samples
+
+
+@pytest.mark.parametrize("levels", [2, 256, 65536])
+def test_16_bit_samples_of_codes(levels, tmp_path):
+    samples = mu_law_decode(np.arange(levels), levels)
+    soundfile.write(tmp_path / "a.wav", samples, 8000, subtype="PCM_16")
+    expected, _ = soundfile.read(tmp_path / "a.wav", dtype="int16")
+    pcm = pcm_of_codes(levels)
+    assert pcm.dtype == "<i2" and (pcm[0], pcm[-1]) == (-2 ** 15, 2 ** 15 - 1)
+    assert np.abs(pcm.astype(int) - expected).max() <= 1
+
+
+def test_wavs_are_whole_after_every_flush(tmp_path, monkeypatch):
+    monkeypatch.setattr(sound, "FLUSH_SECONDS", 0)
+    paths, samples = [tmp_path / "a.wav", tmp_path / "b.wav"], noise(2, 9000)
+    paths[0].write_text("what was there before")
+    with WavFiles(paths, 11025) as files:
+        assert paths[0].read_text() == "what was there before" and not paths[1].exists()
+        for begin, end in ((0, 1), (1, 10), (10, 5000), (5000, 9000)):
+            files.write(samples[:, begin:end])
+            for path, of_file in zip(paths, samples, strict=True):
+                assert np.array_equal(read(path), of_file[:end])
+    info = soundfile.info(paths[1])
+    assert (info.samplerate, info.channels) == (11025, 1)
+    assert (info.format, info.subtype) == ("WAV", "PCM_16")
+
+
+def test_wavs_are_not_flushed_for_every_block(tmp_path, monkeypatch):
+    monkeypatch.setattr(sound, "FLUSH_SECONDS", 1e9)
+    path, samples = tmp_path / "a.wav", noise(1, 300)
+    with pytest.raises(KeyboardInterrupt), WavFiles([path], 8000) as files:
+        for begin in range(0, 300, 100):
+            files.write(samples[:, begin:begin + 100])
+        assert len(read(path)) == 100  # the first is there to be listened to
+        raise KeyboardInterrupt
+    assert np.array_equal(read(path), samples[0])
 
 
 def test_a_wav_that_cannot_be_written(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="can't be written"):
-        write_wav(tmp_path / "file/a.wav", np.zeros(5), 8000)
+    with (pytest.raises(UserError, match="file/a.wav: can't be written"),
+          WavFiles([tmp_path / "file/a.wav"], 8000) as files):
+        files.write(noise(1, 5))
+
+
+def test_a_full_disk_leaves_whole_wavs(tmp_path, monkeypatch):
+    monkeypatch.setattr(sound, "FLUSH_SECONDS", 0)
+    paths, samples = [tmp_path / "a.wav", tmp_path / "b.wav"], noise(2, 40000)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50000, hard))  # as if the disk were that small
+    try:
+        with (pytest.raises(UserError, match="a.wav: can't be written .*make room"),
+              WavFiles(paths, 8000) as files):
+            for begin in range(0, 40000, 10000):
+                files.write(samples[:, begin:begin + 10000])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    for path, of_file in zip(paths, samples, strict=True):
+        assert np.array_equal(read(path), of_file[:20000])
+
+
+def test_what_a_wav_can_hold():
+    assert length_of_wav(5, 3, 8000) == 5
+    assert length_of_wav(None, 3, 8000) == MOST_SAMPLES - 3
+    assert length_of_wav(MOST_SAMPLES - 3, 3, 8000) == MOST_SAMPLES - 3
+    for samples, given in ((MOST_SAMPLES - 2, 3), (None, MOST_SAMPLES)):
+        with pytest.raises(UserError, match="--length: .* 37.3 hours"):
+            length_of_wav(samples, given, 8000)
+
+
+def test_pipe():
+    end, begin = os.pipe()
+    samples = noise(1, 500)
+    with Pipe(begin) as pipe:
+        pipe.write(samples)
+        assert os.read(end, 4096) == samples.tobytes()
+        os.close(end)
+        with pytest.raises(BrokenPipeError):
+            pipe.write(samples)
+    os.close(begin)
+
+
+def test_a_pipe_to_a_full_disk():
+    with open("/dev/full", "wb") as full, pytest.raises(UserError, match="--output -: can't be"):
+        Pipe(full.fileno()).write(noise(1, 5))
 
 
 @pytest.mark.parametrize("rate", [8000, 16000])
@@ -60,8 +159,20 @@ def test_the_prime_is_marked(tmp_path):
     assert changed[150:250, 520:780].mean() < 0.01  # not the second, but for the legend above
 
 
+@pytest.mark.parametrize("seconds, title", [(1.5, "a"), (2.5, "a, the first 2 s")])
+def test_of_a_long_sound_the_beginning_is_plotted(tmp_path, monkeypatch, seconds, title):
+    seen = []
+    monkeypatch.setattr(sound, "PLOTTED_SECONDS", 2)
+    monkeypatch.setattr(sound, "plot_sound", lambda *args: seen.append(args))
+    soundfile.write(tmp_path / "a.wav", tone(seconds, 300, 8000), 8000)
+    plot_wav(tmp_path / "a.wav", "a", 5)
+    (path, samples, rate, its_title, prime_seconds), = seen
+    assert (path, rate, its_title, prime_seconds) == (tmp_path / "a.png", 8000, title, 2)
+    assert np.abs(samples - tone(min(seconds, 2), 300, 8000)).max() < 1e-4
+
+
 def test_a_recording_as_codes(tmp_path):
-    write_wav(tmp_path / "a.wav", tone(0.25, 300, 16000), 16000)
+    soundfile.write(tmp_path / "a.wav", tone(0.25, 300, 16000), 16000)
     codes = read_codes(tmp_path / "a.wav", 8000, 256)
     assert codes.shape == (2000,) and codes.dtype == np.int64
     assert read_codes(None, 8000, 256).shape == (0,)

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import sys
+from typing import NamedTuple
 
 from datasets.errors import UserError
 
@@ -37,6 +38,42 @@ def device_number(text):
 def fraction(text):
     """A number from 0 up to, but not including, 1."""
     return _number(text, float, lambda x: 0 <= x < 1, "a number from 0 up to 1, without 1")
+
+
+def probability(text):
+    """A number above 0, up to 1."""
+    return _number(text, float, lambda x: 0 < x <= 1, "a number above 0, up to 1")
+
+
+class Length(NamedTuple):
+    """How long a sound is to be: a number of samples, 0 for without end, or a number of seconds."""
+
+    number: float
+    in_seconds: bool
+
+    def samples(self, rate):
+        """The number of samples at `rate` Hz, None for without end.
+
+        Raises UserError for seconds that are less than a sample.
+        """
+        samples = round(self.number * rate) if self.in_seconds else self.number
+        if self.in_seconds and not samples:
+            raise UserError(f"--length {self.number:g}s is less than a sample at {rate} Hz; give "
+                            f"a longer one")
+        return samples or None
+
+
+def length(text):
+    """A `Length`: samples, such as 4096, or seconds, such as 30s."""
+    def read(text):
+        in_seconds = text.endswith("s")
+        return Length(float(text[:-1]) if in_seconds else int(text), in_seconds)
+
+    def accepts(it):
+        return (0 < it.number if it.in_seconds else 0 <= it.number) and it.number < 1e15
+
+    return _number(text, read, accepts,
+                   "a whole number of samples from 0 up, or of seconds, such as 30s")
 
 
 def _number(text, kind, accepts, meaning):

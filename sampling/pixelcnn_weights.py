@@ -1,0 +1,137 @@
+"""A PixelCNN's weights in the order in which the compiled sampler reads them."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from models.pixelcnn import group_bounds
+from sampling.kernels import aligned, as_array, consecutive, gate_lanes, lanes_of, padded, rows_of
+from sampling.vectors import HALF
+
+
+class Weights(NamedTuple):
+    """A PixelCNN's weights as the kernel reads them; `…_at`: where they begin among `rows`.
+
+    p feature maps, C channels, L blocks. Vertical feature maps are padded to `features` a pixel.
+    A gate has its inputs in tiles (see `gate_lanes`): the vertical one 2 · features, the horizontal
+    ones one channel's group after the other, `contexts` in all.
+    """
+
+    p: int
+    blocks: int
+    levels: int
+    features: int
+    rows: np.ndarray  # (rows, TILE)
+    scaled: np.ndarray  # (levels,): what the network sees of a code
+    vertical_at: np.ndarray  # (L,): one matrix for each row of the kernel
+    vertical_bias: np.ndarray  # (L · 2 features,)
+    vertical_label: np.ndarray  # (labels · L · 2 features,): added in the gate
+    context_at: np.ndarray  # (L,)
+    context_bias: np.ndarray  # (labels · L · contexts,), with the label's embedding
+    context_begins: np.ndarray  # (C + 1,): where each channel's inputs begin
+    begins: np.ndarray  # (C + 1,): where each group of the p features begins
+    horizontal_at: np.ndarray  # (L, C)
+    out_at: np.ndarray  # (L, C)
+    out_bias: np.ndarray  # (L · C · p padded,)
+    hidden_begins: np.ndarray  # (C + 1,)
+    hidden_at: np.ndarray  # (C,)
+    hidden_bias: np.ndarray  # (C · hidden padded,)
+    logits_at: np.ndarray  # (C,)
+    logits_bias: np.ndarray  # (C · levels padded,), -inf beyond the levels
+
+
+class _Rows:
+    """Matrices laid out one after the other."""
+
+    def __init__(self):
+        self.parts, self.size = [], 0
+
+    def add(self, matrix, lanes):
+        """The number of the row at which the matrix begins."""
+        self.parts.append(rows_of(matrix, lanes))
+        self.size += len(self.parts[-1])
+        return self.size - len(self.parts[-1])
+
+
+def lay_out(model):
+    """The weights of a PixelCNN of float32 on the CPU, in the kernel's order: Weights."""
+    config, blocks, rows = model.config, model.blocks, _Rows()
+    p, q, channels, levels = (config.hidden_dim, config.out_hidden_dim, config.channels,
+                              config.levels)
+    features, channel = padded(p, HALF), range(channels)
+    begins, hidden_begins = group_bounds(p, channels), group_bounds(q, channels)
+    both = gate_lanes(0, p, p)
+    by_group = [gate_lanes(begins[c], begins[c + 1], p) for c in channel]
+    groups = [consecutive(begins[c], begins[c + 1]) for c in channel]
+    hidden_groups = [consecutive(hidden_begins[c], hidden_begins[c + 1]) for c in channel]
+    codes = [consecutive(c * levels, (c + 1) * levels) for c in channel]
+    contexts = np.concatenate(by_group)
+
+    def of_labels(gate, lanes, bias):
+        """A gate's label embeddings, or one row of zeros, and a bias: (labels, …)."""
+        condition = np.zeros((1, 2 * p)) if gate is None or gate.condition is None else as_array(
+            gate.condition.weight)
+        return lanes_of(condition + as_array(bias), lanes)
+
+    def vertical(block):
+        """The matrices (2p, size · inputs) of the kernel's rows, one after the other."""
+        kernel = as_array(block.vertical.weight)
+        if not block.first:
+            kernel = np.pad(kernel, ((0, 0), (0, features - p), (0, 0), (0, 0)))
+        flat = kernel.transpose(2, 0, 3, 1).reshape(block.rows, 2 * p, -1)
+        return [rows.add(matrix, both) for matrix in flat][0]
+
+    def context(block):
+        """The 1×1 convolution of the vertical features in the order of their tiles."""
+        weight = as_array(block.vertical_to_horizontal.weight)[:, :, 0, 0]
+        return rows.add(np.where(both < 0, 0, weight[:, both]), contexts)
+
+    def horizontal(block, c):
+        """The pixels to the left, then of the pixel itself what channel c may see."""
+        kernel = as_array(block.left.weight)
+        if block.here is not None:
+            kernel = np.concatenate((kernel, as_array(block.here.kernel)), axis=3)
+        kernel = kernel[:, :, 0].transpose(0, 2, 1).reshape(2 * p, -1)
+        seen = c if block.first else begins[c + 1]
+        return rows.add(kernel[:, :block.left.in_channels * block.reach + seen], by_group[c])
+
+    def pointwise(layer, seen, lanes):
+        """A 1×1 convolution of the first groups of features, to one group."""
+        return rows.add(as_array(layer.weight)[:, :seen, 0, 0], lanes)
+
+    def biases(layer, lanes, missing=0):
+        """A bias by group, each padded to the same length: (C · length,)."""
+        groups = [lanes_of(layer.bias, group, missing) for group in lanes]
+        longest = max(map(len, groups))
+        return np.concatenate([np.pad(group, (0, longest - len(group))) for group in groups])
+
+    def each(function):
+        return np.array([function(block) for block in blocks])
+
+    return aligned(Weights(
+        p=p, blocks=len(blocks), levels=levels, features=features,
+        scaled=as_array(model.scale(torch.arange(levels))),
+        vertical_at=each(vertical),
+        vertical_bias=lanes_of(np.stack([as_array(block.vertical.bias) for block in blocks]),
+                               both).ravel(),
+        vertical_label=np.stack([of_labels(block.vertical_gate, both, np.zeros(2 * p))
+                                 for block in blocks[:-1]], axis=1).ravel()
+        if len(blocks) > 1 else np.zeros(0, np.float32),
+        context_at=each(context),
+        context_bias=np.stack([of_labels(block.horizontal_gate, contexts,
+                                         block.vertical_to_horizontal.bias)
+                               for block in blocks], axis=1).ravel(),
+        context_begins=np.cumsum([0, *map(len, by_group)]), begins=np.array(begins),
+        horizontal_at=each(lambda block: [horizontal(block, c) for c in channel]),
+        out_at=each(lambda block: [pointwise(block.out, begins[c + 1], groups[c])
+                                   for c in channel]),
+        out_bias=np.concatenate([biases(block.out, groups) for block in blocks]),
+        hidden_begins=np.array(hidden_begins),
+        hidden_at=np.array([pointwise(model.hidden, begins[c + 1], hidden_groups[c])
+                            for c in channel]),
+        hidden_bias=biases(model.hidden, hidden_groups),
+        logits_at=np.array([pointwise(model.logits, hidden_begins[c + 1], codes[c])
+                            for c in channel]),
+        logits_bias=biases(model.logits, codes, -np.inf),
+        rows=np.concatenate(rows.parts)))

@@ -1,0 +1,309 @@
+"""Vectors of floats for the compiled samplers: a numba type, and what can be done with it.
+
+numba compiles loops over numbers; whether they become vector instructions, and which numbers stay
+in registers, is up to its optimiser. The samplers' inner loops are too short for that to be left
+open. So here is a type `Vector` of a fixed number of floats, which LLVM splits into as many of the
+machine's registers as it needs, and the few operations on it that the kernels are written in.
+
+All arrays are one-dimensional and C-contiguous, but for weights, which are rows of a matrix. No
+index is checked: who calls answers for it.
+"""
+
+import contextlib
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils, config
+from numba.core.codegen import get_host_cpu_features
+from numba.extending import intrinsic, models, register_model
+
+
+def _cache_folder():
+    """Where compiled kernels are kept for the next run, or None if no folder can be written.
+
+    numba does not notice that an imported module changed: hence a folder for each state of these
+    sources. NUMBA_CACHE_DIR, if set, is where it lies.
+    """
+    here = Path(__file__).resolve().parent
+    digest = hashlib.sha256()
+    for source in sorted(here.glob("*.py")):
+        digest.update(source.read_bytes())
+    name = f"kernels-{digest.hexdigest()[:16]}"
+    places = [here / "__pycache__"]
+    with contextlib.suppress(RuntimeError):  # a user without a home
+        places.append(Path.home() / ".cache" / "numba")
+    if os.environ.get("NUMBA_CACHE_DIR"):
+        places.insert(0, Path(os.environ["NUMBA_CACHE_DIR"]))
+    for place in places:
+        try:
+            (place / name).mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=place / name):
+                return str(place / name)
+        except OSError:
+            continue
+    return None
+
+
+CACHE = _cache_folder()
+if CACHE:
+    config.CACHE_DIR = CACHE
+
+# Without the GIL, so that threads can run kernels side by side; division by zero is not checked.
+kernel = numba.njit(cache=bool(CACHE), nogil=True, error_model="numpy")
+inlined = numba.njit(forceinline=True, nogil=True, error_model="numpy")
+
+# As numba asks for them: there may be none to be known, or some may have been ruled out.
+_FEATURES = get_host_cpu_features() if config.CPU_FEATURES is None else config.CPU_FEATURES
+# Outputs of a matrix product that are computed at a time: four AVX-512 registers, or four of AVX.
+TILE = 64 if "+avx512f" in _FEATURES else 32
+HALF = TILE // 2
+
+_FLOAT, _INT32 = ir.FloatType(), ir.IntType(32)
+_LOG2_E = float(np.log2(np.e))
+# 2^f for f in [-1/2, 1/2], exact at 0.
+_EXP2 = np.polynomial.Chebyshev.interpolate(np.exp2, 6, domain=[-0.5, 0.5]).convert(
+    kind=np.polynomial.Polynomial).coef
+_EXP2[0] = 1
+_ROUNDING = 1.5 * 2.0 ** 23  # a float so large has no fraction: to add it is to round
+
+
+class Vector(types.Type):
+    """`lanes` floats of 32 bits."""
+
+    def __init__(self, lanes):
+        self.lanes = lanes
+        super().__init__(f"Vector({lanes})")
+
+
+@register_model(Vector)
+class _VectorModel(models.PrimitiveModel):
+    def __init__(self, manager, vector):
+        super().__init__(manager, vector, ir.VectorType(_FLOAT, vector.lanes))
+
+
+def _pointer(context, builder, kind, array, index, pointee):
+    """A pointer to a `pointee` that begins at an array's item `index`."""
+    data = context.make_array(kind)(context, builder, array).data
+    return builder.bitcast(builder.gep(data, [index]), pointee.as_pointer())
+
+
+def _lanes(vector, numbers):
+    """The indices of a shuffle, as LLVM wants them."""
+    return ir.Constant(ir.VectorType(_INT32, len(numbers)), list(numbers))
+
+
+def _constant(like, number):
+    """A vector constant with `number` in all lanes."""
+    if isinstance(like.element, ir.FloatType):
+        number = float(np.float32(number))
+    return ir.Constant(like, [number] * like.count)
+
+
+def _all_lanes(builder, scalar, like):
+    """A vector with a scalar in all lanes."""
+    undefined = ir.Constant(like, ir.Undefined)
+    first = builder.insert_element(undefined, scalar, _INT32(0))
+    return builder.shuffle_vector(first, undefined, _lanes(like, [0] * like.count))
+
+
+def _call(builder, name, *args):
+    """Call LLVM's intrinsic `name` for a float vector's type: result and arguments are alike."""
+    kind = args[0].type
+    function = cgutils.get_or_insert_function(
+        builder.module, ir.FunctionType(kind, [kind] * len(args)), f"{name}.v{kind.count}f32")
+    return builder.call(function, args)
+
+
+_TILE, _HALF = Vector(TILE), Vector(HALF)
+
+
+@intrinsic
+def row(context, weights, index):
+    """Row `index` of weights, to a vector of TILE floats.
+
+    weights: (rows, TILE) float32; or (rows, HALF) uint32, each of which holds two bfloat16: the
+    lower 16 bits are lane i, the upper ones lane HALF + i. A bfloat16 is a float's upper half.
+    """
+    packed = weights.dtype == types.uint32
+
+    def generate(context, builder, signature, args):
+        word = _INT32 if packed else _FLOAT
+        like = ir.VectorType(word, HALF if packed else TILE)
+        index = builder.mul(args[1], ir.Constant(args[1].type, like.count))
+        place = _pointer(context, builder, signature.args[0], args[0], index, like)
+        words = builder.load(place, align=4)
+        if not packed:
+            return words
+        floats = ir.VectorType(_FLOAT, HALF)
+        lower = builder.bitcast(builder.shl(words, _constant(like, 16)), floats)
+        upper = builder.bitcast(builder.and_(words, _constant(like, 0xFFFF0000)), floats)
+        return builder.shuffle_vector(lower, upper, _lanes(like, range(TILE)))
+
+    return _TILE(weights, types.intp), generate
+
+
+def _loading(vector, doc):
+    @intrinsic
+    def load(context, array, index):
+        def generate(context, builder, signature, args):
+            like = ir.VectorType(_FLOAT, vector.lanes)
+            return builder.load(_pointer(context, builder, signature.args[0], *args, like), align=4)
+
+        return vector(array, types.intp), generate
+
+    load.__doc__ = doc
+    return load
+
+
+load = _loading(_TILE, "The TILE floats of `array` from `index` on.")
+load_half = _loading(_HALF, "The HALF floats of `array` from `index` on.")
+
+
+@intrinsic
+def store(context, array, index, vector):
+    """Write `vector` to `array` from `index` on."""
+    def generate(context, builder, signature, args):
+        array, index, vector = args
+        place = _pointer(context, builder, signature.args[0], array, index, vector.type)
+        builder.store(vector, place, align=4)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, vector), generate
+
+
+@intrinsic
+def add(context, a, b):
+    """The sum of two vectors."""
+    return a(a, a), lambda context, builder, signature, args: builder.fadd(*args)
+
+
+@intrinsic
+def add_scaled(context, total, vector, array, index):
+    """`total` + `vector` · array[index], rounded once where the machine can."""
+    def generate(context, builder, signature, args):
+        total, vector, array, index = args
+        place = _pointer(context, builder, signature.args[2], array, index, _FLOAT)
+        scale = _all_lanes(builder, builder.load(place), vector.type)
+        return _call(builder, "llvm.fmuladd", vector, scale, total)
+
+    return total(total, vector, array, types.intp), generate
+
+
+@intrinsic
+def relu(context, vector):
+    """The larger of 0 and each lane."""
+    def generate(context, builder, signature, args):
+        return _call(builder, "llvm.maxnum", args[0], _constant(args[0].type, 0))
+
+    return vector(vector), generate
+
+
+@intrinsic
+def gate(context, vector):
+    """tanh(a) σ(b) of a vector's lower half a and upper half b: equation 2 of both papers.
+
+    With u = exp(-2a) and v = exp(-b) it is (1 - u) / ((1 + u)(1 + v)): two exponentials and one
+    division. Where a is beyond ±10 or b beyond ±40 they are taken to be there. Differs from the
+    exact value by less than 3e-7.
+    """
+    def generate(context, builder, signature, args):
+        half = ir.VectorType(_FLOAT, HALF)
+        a, b = (builder.shuffle_vector(args[0], args[0], _lanes(half, range(begin, begin + HALF)))
+                for begin in (0, HALF))
+        u = _exp2(builder, builder.fmul(_within(builder, a, 10), _constant(half, -2 * _LOG2_E)))
+        v = _exp2(builder, builder.fmul(_within(builder, b, 40), _constant(half, -_LOG2_E)))
+        one = _constant(half, 1)
+        return builder.fdiv(builder.fsub(one, u),
+                            builder.fmul(builder.fadd(one, u), builder.fadd(one, v)))
+
+    return _HALF(vector), generate
+
+
+@intrinsic
+def exponential(context, vector, highest, scale):
+    """exp(scale · (vector - highest)), for lanes up to `highest`; 0 below 2^-126."""
+    def generate(context, builder, signature, args):
+        vector, highest, scale = args
+        like = vector.type
+        scale = builder.fmul(scale, ir.Constant(_FLOAT, float(np.float32(_LOG2_E))))
+        exponent = builder.fmul(builder.fsub(vector, _all_lanes(builder, highest, like)),
+                                _all_lanes(builder, scale, like))
+        kept = builder.fcmp_ordered(">=", exponent, _constant(like, -126))
+        return builder.select(kept, _exp2(builder, exponent), _constant(like, 0))
+
+    return vector(vector, types.float32, types.float32), generate
+
+
+@intrinsic
+def at_least(context, vector, threshold):
+    """The vector with 0 for each lane below `threshold`."""
+    def generate(context, builder, signature, args):
+        vector, like = args[0], args[0].type
+        kept = builder.fcmp_ordered(">=", vector, _all_lanes(builder, args[1], like))
+        return builder.select(kept, vector, _constant(like, 0))
+
+    return vector(vector, types.float32), generate
+
+
+@intrinsic
+def float_of(context, bits):
+    """The float that has the bits of an int32."""
+    return types.float32(types.int32), lambda context, builder, signature, args: builder.bitcast(
+        args[0], _FLOAT)
+
+
+@intrinsic
+def highest(context, vector):
+    """The highest lane."""
+    def generate(context, builder, signature, args):
+        return _halved(builder, args[0], lambda a, b: _call(builder, "llvm.maxnum", a, b))
+
+    return types.float32(vector), generate
+
+
+@intrinsic
+def total(context, vector):
+    """The sum of all lanes, added in pairs."""
+    def generate(context, builder, signature, args):
+        return _halved(builder, args[0], builder.fadd)
+
+    return types.float32(vector), generate
+
+
+def _halved(builder, vector, combine):
+    """One float of a vector: halves are combined until one lane is left."""
+    while vector.type.count > 1:
+        count = vector.type.count // 2
+        like = ir.VectorType(_FLOAT, count)
+        vector = combine(*(builder.shuffle_vector(
+            vector, vector, _lanes(like, range(begin, begin + count))) for begin in (0, count)))
+    return builder.extract_element(vector, _INT32(0))
+
+
+def _within(builder, vector, bound):
+    """The vector, its lanes brought to within ±bound."""
+    vector = _call(builder, "llvm.minnum", vector, _constant(vector.type, bound))
+    return _call(builder, "llvm.maxnum", vector, _constant(vector.type, -bound))
+
+
+def _exp2(builder, exponent):
+    """2 to the power of each lane, for exponents from -126 to 127; relative error below 2e-7.
+
+    2^(n + f) with n the nearest whole number: a polynomial for 2^f, and n is added to the bits of
+    its exponent. n is found in the lower bits of exponent + 1.5 · 2^23.
+    """
+    like = exponent.type
+    integers = ir.VectorType(_INT32, like.count)
+    shifted = builder.fadd(exponent, _constant(like, _ROUNDING))
+    f = builder.fsub(exponent, builder.fsub(shifted, _constant(like, _ROUNDING)))
+    y = _constant(like, _EXP2[-1])
+    for coefficient in _EXP2[-2::-1]:
+        y = _call(builder, "llvm.fmuladd", y, f, _constant(like, coefficient))
+    n = builder.shl(builder.bitcast(shifted, integers), _constant(integers, 23))
+    return builder.bitcast(builder.add(builder.bitcast(y, integers), n), like)

@@ -1,0 +1,289 @@
+"""Images drawn by the compiled sampler are those that the plain network draws, in any company."""
+
+import os
+import subprocess
+import sys
+import threading
+from copy import deepcopy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numba.core.codegen import get_host_cpu_features
+from test_kernels import check_choice
+from test_sampling_pixelcnn import labels_for, network
+
+from sampling.draws import Draws
+from sampling.pixelcnn import Naive, sample
+from sampling.pixelcnn_compiled import Compiled
+
+HERE = Path(__file__).resolve().parent
+
+
+@pytest.fixture(autouse=True)
+def _threads_restored():
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+def lively(widths, channels=1, blocks=2, levels=4, labels=0, seed=2):
+    """A network in single precision that feels its past, and has logits of order 1 to 10."""
+    model = network(seed, gain=3, hidden_dim=widths[0], out_hidden_dim=widths[1],
+                    channels=channels, blocks_num=blocks, levels=levels, labels=labels)
+    with torch.no_grad():
+        if widths[0] < 4:  # so few rectifiers might all be shut
+            model.blocks[-1].out.bias += 2
+            model.hidden.weight.abs_()
+            model.hidden.bias.abs_()
+    return model.float()
+
+
+def drawn(model, streams, size, label=None, sampler=Compiled, seed=5, **options):
+    """Codes of the given streams' images, and the sampler that drew them."""
+    made = []
+
+    def begin(*args):
+        made.append(sampler(*args))
+        return made[-1]
+
+    return sample(model, Draws(seed, streams), label, *size, sampler=begin, **options), made[0]
+
+
+class Watched(Compiled):
+    """Keeps what each row leaves behind.
+
+    logits: [(B, levels), …] of each row's last sub-pixel; features: [(B, L, W, p), …], the
+    horizontal stack's after each block, the last ones behind their rectifier.
+    """
+
+    def __init__(self, model, label, codes, first):
+        super().__init__(model, label, codes, first)
+        self.logits, self.features = [], []
+
+    def draw_row(self, row, uniforms, temperature, top_p):
+        super().draw_row(row, uniforms, temperature, top_p)
+        p, blocks, levels = self.weights.p, self.weights.blocks, self.weights.levels
+        logits, features = [], []
+        for state in self.states:
+            images, _, _, width = state.codes.shape
+            logits.append(state.logits.reshape(images, -1)[:, :levels].copy())
+            rows = state.horizontal.reshape(blocks, images, -1)[:, :, p:(width + 1) * p]
+            features.append(rows.reshape(blocks, images, width, p).swapaxes(0, 1).copy())
+        self.logits.append(torch.from_numpy(np.concatenate(logits)))
+        self.features.append(torch.from_numpy(np.concatenate(features)))
+
+
+@torch.no_grad()
+def plain(model, codes, label):
+    """The plain network's logits (B, levels, C, H, W) in double precision, and the horizontal
+    features (B, L, H, W, p) after each of its blocks, the last behind the rectifier."""
+    features, model = [], deepcopy(model).double()
+    for block in model.blocks:
+        block.register_forward_hook(lambda block, inputs, output: features.append(output[1]))
+    logits = model(codes, label)
+    features[-1] = features[-1].relu()
+    return logits, torch.stack(features, dim=1).permute(0, 1, 3, 4, 2)
+
+
+def case(widths, channels, blocks, levels, size, images, labels=0, given=0, threads=1,
+         temperature=1.0, top_p=1.0):
+    name = (f"{widths}-{channels}x{blocks}-{levels}-{size}-{images}images-{labels}labels-"
+            f"{given}given-{threads}threads-{temperature}-{top_p}").replace(" ", "")
+    return pytest.param(widths, channels, blocks, levels, size, images, labels, given, threads,
+                        (temperature, top_p), id=name)
+
+
+CASES = [
+    # The least of everything, alone and together.
+    case((1, 1), 1, 1, 2, (1, 1), 1),
+    case((1, 1), 1, 2, 2, (9, 1), 2, labels=1, threads=2),
+    case((1, 1), 1, 3, 1024, (1, 9), 5),
+    case((1, 1), 1, 5, 3, (8, 8), 9, labels=4, given=5),
+    case((3, 3), 3, 1, 2, (1, 1), 4, labels=2),
+    case((3, 3), 3, 2, 64, (9, 1), 3, given=1, threads=3),
+    case((3, 3), 3, 5, 65, (2, 3), 1, given=1),
+    # Images a pixel wide have the logits of all their sub-pixels compared.
+    case((33, 16), 1, 3, 256, (9, 1), 5, given=2, labels=2),
+    case((200, 200), 1, 5, 1024, (9, 1), 4),
+    # Widths to either side of a vector's, by themselves and as a group of three.
+    case((5, 7), 3, 3, 4, (3, 2), 9, labels=3),
+    case((5, 7), 1, 2, 65, (13, 29), 2, top_p=0.5),
+    case((32, 32), 1, 1, 256, (8, 8), 3, labels=2, temperature=0.3),
+    case((32, 32), 3, 2, 3, (8, 8), 5, given=5, threads=2),
+    case((33, 16), 3, 2, 64, (13, 29), 1, top_p=0.5, temperature=0.3),
+    case((64, 48), 1, 3, 4, (13, 29), 5, labels=5, threads=3),
+    case((64, 48), 3, 5, 256, (8, 8), 4, given=2, labels=3),
+    case((96, 99), 3, 2, 128, (2, 9), 2),
+    case((97, 96), 3, 3, 129, (3, 2), 9, given=1, threads=4),
+    case((100, 70), 3, 3, 65, (2, 3), 9, labels=9),
+    case((100, 70), 1, 2, 1024, (8, 8), 1, temperature=3),
+    case((128, 16), 1, 5, 2, (13, 29), 4, given=5),
+    case((128, 16), 3, 1, 4, (1, 9), 3, temperature=3, top_p=0.5),
+    case((193, 100), 3, 2, 3, (3, 5), 5, labels=2),
+    case((200, 200), 3, 5, 1024, (3, 2), 2, given=2),
+    # Temperatures and top_p to their ends.
+    case((33, 16), 3, 3, 64, (3, 2), 2, temperature=0),
+    case((64, 48), 1, 2, 256, (8, 8), 9, labels=3, temperature=0, top_p=0.5),
+    case((32, 32), 3, 3, 65, (2, 3), 4, top_p=1e-6),
+    case((5, 7), 3, 2, 2, (8, 8), 5, temperature=0.3, top_p=1e-6, given=1),
+    case((100, 70), 1, 1, 4, (8, 8), 2, temperature=3, top_p=0.5, labels=2),
+]
+
+
+@pytest.mark.parametrize(
+    "widths,channels,blocks,levels,size,images,labels,given,threads,options", CASES)
+def test_equals_the_plain_network(widths, channels, blocks, levels, size, images, labels, given,
+                                  threads, options):
+    """Features and logits within 1e-4 of those for the same past, and from the same draws the
+    same codes."""
+    torch.set_num_threads(threads)
+    model = lively(widths, channels, blocks, levels, labels)
+    label = labels_for(model, images)
+    label = None if label is None else label.flip(0)
+    height, width = size
+    rows = torch.randint(levels, (images, channels, given, width))
+    codes, sampler = drawn(model, range(images), size, label, Watched, given=rows,
+                           temperature=options[0], top_p=options[1])
+    assert codes.shape == (images, channels, *size) and codes.dtype == torch.long
+    assert torch.equal(codes[:, :, :given], rows)
+    logits, features = plain(model, codes, label)
+    last = logits[:, :, -1, given:, -1].permute(2, 0, 1)
+    assert (torch.stack(sampler.logits) - last).abs().max() < 1e-4
+    assert (torch.stack(sampler.features, dim=2) - features[:, :, given:]).abs().max() < 1e-4
+    # As the random numbers come: (B, H, W, C).
+    uniforms = Draws(5, range(images)).next((height - given) * width * channels)
+    logits = logits[:, :, :, given:].permute(0, 3, 4, 2, 1)
+    check_choice(codes[:, :, given:].permute(0, 2, 3, 1).flatten(), uniforms.flatten(), *options,
+                 logits.flatten(0, 3), within=1e-5)
+    if height * width > 2:  # enough for the past to differ
+        assert logits.std((0, 1, 2)).max() > 0.05
+
+
+@pytest.mark.parametrize("given", [0, 1, 2])
+@pytest.mark.parametrize("widths,channels,blocks,labels,size,options", [
+    ((1, 1), 1, 2, 0, (3, 2), dict()),
+    ((5, 7), 3, 3, 2, (4, 5), dict()),
+    ((33, 16), 3, 2, 0, (3, 4), dict(temperature=0.3, top_p=0.5)),
+    ((64, 48), 1, 3, 3, (7, 6), dict(top_p=0.5)),
+    ((100, 70), 3, 1, 2, (3, 3), dict(temperature=0)),
+    ((16, 9), 3, 4, 0, (3, 4), dict(temperature=3)),
+])
+def test_equals_naive(widths, channels, blocks, labels, size, options, given):
+    """The same, of the naive sampler itself: what it draws in double precision."""
+    model = lively(widths, channels, blocks, levels=10, labels=labels)
+    label = labels_for(model, 5)
+    options = {**options, "given": torch.randint(10, (5, channels, given, size[1]))}
+    naive, _ = drawn(deepcopy(model).double(), range(5), size, label, Naive, **options)
+    codes, _ = drawn(model, range(5), size, label, **options)
+    assert torch.equal(codes, naive)
+
+
+@pytest.mark.parametrize("model,size", [
+    (lively((5, 7), channels=3, blocks=3, levels=65, labels=4), (5, 7)),
+    (lively((33, 16), channels=3, levels=256), (4, 3)),
+    (lively((1, 1), blocks=1), (1, 1)),
+    (lively((70, 48), channels=1, levels=1024, labels=3), (3, 5))], ids=["5", "33", "1", "70"])
+def test_an_image_is_the_same_in_any_company(model, size):
+    """Alone or in a batch of any size, at any place, on any number of threads: to the last bit."""
+    label = labels_for(model, 13)
+    given = torch.randint(model.config.levels, (13, model.config.channels, size[0] // 2, size[1]))
+
+    def of(streams):
+        streams = list(streams)
+        codes, sampler = drawn(model, streams, size, None if label is None else label[streams],
+                               Watched, given=given[streams])
+        return codes, torch.stack(sampler.logits, 1), torch.stack(sampler.features, 1)
+
+    whole = of(range(13))
+    if size != (1, 1):
+        assert len({image.numpy().tobytes() for image in whole[0]}) == 13
+    for threads in (1, 2, 3, 4):
+        torch.set_num_threads(threads)
+        for streams in ([4], [12, 0], range(3), range(2, 6), range(5), range(12, 5, -1),
+                        range(1, 9), range(9), range(13)):
+            for some, every in zip(of(streams), whole, strict=True):
+                assert torch.equal(some, every[list(streams)])
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_an_image_goes_on_from_itself(channels):
+    """Given its own first rows, however many, the rest is what it was, to the last bit."""
+    model = lively((33, 16), channels, blocks=4, levels=64, labels=2)
+    label, called = labels_for(model, 5), []
+    codes, sampler = drawn(model, range(5), (11, 6), label, Watched)
+    for rows in range(12):
+        draws = Draws(5, range(5))
+        draws.next(rows * 6 * channels)
+        called.clear()
+        made = []
+
+        def begin(*args, made=made):
+            made.append(Watched(*args))
+            return made[0]
+
+        again = sample(model, draws, label, 11, 6, given=codes[:, :, :rows], sampler=begin,
+                       on_row=lambda: called.append(1))
+        assert torch.equal(again, codes) and len(called) == 11 - rows
+        assert len(made[0].logits) == 11 - rows
+        for now, before in zip(made[0].logits, sampler.logits[rows:], strict=True):
+            assert torch.equal(now, before)
+
+
+# ------------------------------------------------------------------------------ who draws
+
+def test_labels_and_codes_that_the_network_does_not_have():
+    model = lively((5, 7), labels=3)
+    for label in ([0, 3], [-1, 0]):
+        with pytest.raises(IndexError, match="labels"):
+            drawn(model, range(2), (2, 2), torch.tensor(label))
+    for code in (-1, 4):
+        with pytest.raises(IndexError, match="codes"):
+            drawn(model, range(2), (2, 2), torch.tensor([0, 1]),
+                  given=torch.full((2, 1, 1, 2), code))
+    with pytest.raises(TypeError):
+        drawn(model, range(2), (2, 2), None)
+
+
+def test_labels_of_any_integer_type_and_layout():
+    model = lively((5, 7), labels=3)
+    expected, _ = drawn(model, range(6), (4, 4), torch.tensor([2, 2, 2, 1, 1, 1]))
+    for dtype in (torch.int32, torch.uint8):
+        codes, _ = drawn(model, range(6), (4, 4), torch.tensor([2, 2, 2, 1, 1, 1], dtype=dtype))
+        assert torch.equal(codes, expected)
+    codes, _ = drawn(model, range(3), (4, 4), torch.tensor([2]).expand(3))
+    assert torch.equal(codes, expected[:3])
+    without = lively((5, 7))
+    assert torch.equal(*(drawn(without, range(3), (4, 4), label)[0]
+                         for label in (None, torch.tensor([7, 8, 9]))))
+
+
+def test_threads_end_with_their_sampler():
+    torch.set_num_threads(2)
+    model, running = lively((5, 7)), threading.active_count()
+    for _ in range(20):
+        drawn(model, range(3), (2, 2))
+    assert threading.active_count() <= running + 2
+
+
+def call_in_a_process(code, **environment):
+    return subprocess.run([sys.executable, "-c", code], cwd=HERE, capture_output=True, text=True,
+                          env={**os.environ, "PYTHONPATH": str(HERE.parent), **environment})
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("+avx2" not in get_host_cpu_features(), reason="for processors with AVX2")
+def test_on_a_processor_without_avx512(tmp_path):
+    """The same tests with shorter vectors; and the first use says what takes so long."""
+    shorter = dict(NUMBA_CPU_NAME="haswell", NUMBA_CACHE_DIR=str(tmp_path), NUMBA_CPU_FEATURES=(
+        "+avx,+avx2,+fma,+sse4.2,+bmi,+bmi2,+popcnt,+f16c"))
+    code = ("import test_compiled_pixelcnn as it; from sampling.vectors import TILE; "
+            "it.drawn(it.lively((5, 7)), range(2), (2, 2)); print(TILE)")
+    for said in ("compiling the sampler for this processor, once\n", ""):
+        done = call_in_a_process(code, **shorter)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "32\n", said)
+    done = call_in_a_process(
+        "import pytest, sys; sys.exit(pytest.main(['-q', '-x', '-m', 'not slow', "
+        "'test_compiled_pixelcnn.py', 'test_compiled_pixelcnn_memory.py']))", **shorter)
+    assert done.returncode == 0, done.stdout

@@ -1,0 +1,166 @@
+"""The vector operations of compiled samplers, each against the same in double precision."""
+
+import math
+
+import numba
+import numpy as np
+import pytest
+import torch
+
+from sampling.kernels import packed, padded
+from sampling.vectors import (
+    HALF,
+    TILE,
+    add,
+    add_scaled,
+    at_least,
+    exponential,
+    float_of,
+    gate,
+    highest,
+    load,
+    load_half,
+    relu,
+    row,
+    store,
+    total,
+)
+
+INF = math.inf
+RANDOM = np.random.default_rng(0)
+
+
+@numba.njit
+def gate_of(inputs, outputs):
+    for i in range(0, inputs.size, TILE):
+        store(outputs, i // 2, gate(load(inputs, i)))
+
+
+@numba.njit
+def exponential_of(inputs, top, scale, outputs):
+    for i in range(0, inputs.size, TILE):
+        store(outputs, i, exponential(load(inputs, i), top, scale))
+
+
+@numba.njit
+def lanes(inputs, threshold, outputs):
+    """One vector's operations: outputs (5, TILE); the highest lane and the sum."""
+    vector = load(inputs, 0)
+    store(outputs[0], 0, add(vector, load(inputs, 1)))
+    store(outputs[1], 0, add_scaled(vector, load(inputs, 1), inputs, 2))
+    store(outputs[2], 0, relu(vector))
+    store(outputs[3], 0, at_least(vector, threshold))
+    store(outputs[4], HALF, load_half(inputs, 0))
+    store(outputs[4], 0, load_half(inputs, HALF))
+    return highest(vector), total(vector)
+
+
+@numba.njit
+def row_of(weights, index, outputs):
+    store(outputs, 0, row(weights, index))
+
+
+@numba.njit
+def float_of_bits(bits):
+    return float_of(np.int32(bits))
+
+
+def floats(*numbers):
+    return np.array(numbers, np.float32)
+
+
+SPECIAL = floats(0, -0.0, 1e-45, -1e-45, 1e-40, 1e-38, 1e-8, -1e-8, 1e-4, -1e-4, 0.1, -0.1, 0.5, 1,
+                 -1, 9.99, 10, 10.01, -10, 17, -17, 39.9, 40, 40.1, -40, 88, -88, 89, 104, -104,
+                 1e4, -1e4, 1e30, -1e30, 3.4e38, -3.4e38, INF, -INF)
+
+
+def gate_with(a, b):
+    """The compiled gate of a and b, and the exact one: two arrays."""
+    a, b = (np.ravel(one) for one in np.broadcast_arrays(a, b))
+    missing = padded(a.size, HALF) - a.size
+    inputs = np.stack([np.pad(one, (0, missing)).reshape(-1, HALF) for one in (a, b)], axis=1)
+    outputs = np.empty(a.size + missing, np.float32)
+    gate_of(inputs.ravel(), outputs)
+    with np.errstate(over="ignore"):
+        exact = np.tanh(a.astype(np.float64)) / (1 + np.exp(-b.astype(np.float64)))
+    return outputs[:a.size], exact
+
+
+def test_gate():
+    dense = np.linspace(-45, 45, 1801, dtype=np.float32)
+    near_0 = np.concatenate([sign * np.logspace(-45, 0, 400, dtype=np.float32)
+                             for sign in (1, -1)])
+    for a, b in ((SPECIAL[:, None], SPECIAL), (dense[:, None], dense), (SPECIAL[:, None], dense),
+                 (dense[:, None], SPECIAL), (near_0[:, None], dense),
+                 (np.linspace(-11, 11, 1_000_000, dtype=np.float32), floats(50)),
+                 (floats(50), np.linspace(-50, 50, 1_000_000, dtype=np.float32))):
+        values, exact = gate_with(a, b)
+        assert np.abs(values - exact).max() < 3e-7
+    for zero in (0.0, -0.0):
+        values, _ = gate_with(floats(zero), np.concatenate((SPECIAL, dense)))
+        assert (values == 0).all()
+
+
+@pytest.mark.parametrize("top", [0.0, -20.0, 1e4, 3e30])
+@pytest.mark.parametrize("scale", [1.0, 1 / 3, 1 / 0.3, 1e-6, 1e30])
+def test_exponential(top, scale):
+    top, scale = np.float32(top), np.float32(scale)
+    inputs = np.concatenate([top - span * np.linspace(0, 1, 20 * TILE, dtype=np.float32)
+                             for span in floats(1e-3 / scale, 1 / scale, 130 / scale)])
+    inputs[:TILE] = floats(-INF, -3e38, *[top] * (TILE - 2))
+    values = np.empty_like(inputs)
+    exponential_of(inputs, top, scale, values)
+    exponent = float(scale) * (inputs.astype(np.float64) - float(top)) / math.log(2)
+    assert (values[exponent < -126 - 1e-4] == 0).all() and values[0] == 0
+    assert (values[exponent > -126 + 1e-4] >= np.float32(2 ** -126)).all()
+    assert (values[inputs == top] == 1).all() and values.max() == 1
+    kept = exponent > -126 + 1e-4
+    # Rounding an exponent of 2 by a millionth is what makes 2^-100 be off by more than 1.
+    allowed = 2e-7 + 1.5e-7 * np.abs(exponent[kept])
+    assert (np.abs(values[kept] / np.exp2(exponent[kept]) - 1) < allowed).all()
+
+
+def test_lanes():
+    for threshold in (-INF, -0.5, 0.0, 0.3, INF):
+        inputs = RANDOM.standard_normal(TILE + 1).astype(np.float32)
+        inputs[3], inputs[TILE - 1] = threshold, -INF if threshold == -INF else 4
+        vector, shifted = inputs[:TILE], inputs[1:]
+        outputs = np.empty((5, TILE), np.float32)
+        top, whole = lanes(inputs, np.float32(threshold), outputs)
+        assert (outputs[0] == vector + shifted).all()
+        scaled = vector.astype(np.float64) + shifted.astype(np.float64) * inputs[2]
+        assert np.allclose(outputs[1], scaled, rtol=3e-7, atol=3e-7, equal_nan=True)
+        assert (outputs[2] == np.maximum(vector, 0)).all()
+        assert (outputs[3] == np.where(vector >= threshold, vector, 0)).all()
+        assert (outputs[4] == np.roll(vector, HALF)).all()
+        assert top == vector.max()
+        assert whole == vector.sum() or abs(whole - vector.astype(np.float64).sum()) < 1e-5
+
+
+@pytest.mark.parametrize("lane", range(TILE))
+def test_highest_and_total_see_every_lane(lane):
+    inputs, outputs = np.zeros(TILE + 1, np.float32), np.empty((5, TILE), np.float32)
+    inputs[lane] = 1
+    assert lanes(inputs, np.float32(0), outputs) == (1, 1)
+    inputs[:TILE] = -INF
+    inputs[lane] = -2
+    assert lanes(inputs, np.float32(0), outputs) == (-2, -INF)
+
+
+def test_float_of_bits():
+    for number in floats(0, 1, 2 ** -126, 0.3, 1e-45):
+        assert float_of_bits(number.view(np.int32)) == number
+
+
+@pytest.mark.parametrize("in_16_bits", [False, True])
+def test_rows(in_16_bits):
+    torch.manual_seed(0)
+    weights = torch.randn(5, TILE) * torch.logspace(-38, 38, 5)[:, None]
+    weights[0, :4] = torch.tensor([0.0, -0.0, INF, -INF])
+    weights = (weights.bfloat16().float() if in_16_bits else weights).numpy()
+    stored = packed(weights) if in_16_bits else weights
+    assert stored.nbytes == weights.nbytes / (2 if in_16_bits else 1)
+    for index in range(5):
+        outputs = np.empty(TILE, np.float32)
+        row_of(stored, index, outputs)
+        assert (outputs.view(np.int32) == weights[index].view(np.int32)).all()  # and ±0 are told
