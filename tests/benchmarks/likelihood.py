@@ -6,7 +6,8 @@
 pixelcnn: digits binarised at 128, trained on all the training digits in DIR (MNIST's published
 files), without labels; prints nats an image on the first --test_items test digits.
 wavenet: DIR/SPEAKER/DIGIT_SPEAKER_TAKE.wav, takes 0 to 4 for the test, the others to train on;
-prints bits a sample over all test samples, each recording begun from silence.
+prints bits a sample over all test samples, each recording begun from silence; and the same with
+the weights as `infer_wavenet.py --precision bf16` rounds them.
 
 The learning rate warms up over 1 % of the time and falls to 0 along a half cosine by its end,
 unless --constant. Only the training is timed, not reading the data nor the test.
@@ -33,6 +34,7 @@ from datasets.quantization import mu_law_encode
 from datasets.windows import Windows
 from models.pixelcnn import PixelCNN, PixelCNNConfig
 from models.wavenet import WaveNet, WaveNetConfig
+from sampling.wavenet import rounded
 from training import likelihood
 from training.arguments import positive_float, positive_int, run_script
 from training.trainer import Stop, Trainer
@@ -129,12 +131,19 @@ def main():
           f"{seconds:.0f} s on {args.threads} threads, {trainer.iteration:,} updates of "
           f"{batchsize}, {trainer.epoch} epochs, {interval.samples:,} {unit}, "
           f"{interval.samples / seconds:,.0f} {unit}/s")
+
+    def test_nll(model):
+        batches = tqdm(evaluation_batches(test_set, 4 * batchsize), desc="test", disable=None)
+        return likelihood.evaluate(model, batches, torch.device("cpu"))
+
     began = time.monotonic()
-    batches = tqdm(evaluation_batches(test_set, 4 * batchsize), desc="test", disable=None)
-    mean = likelihood.evaluate(model, batches, torch.device("cpu"))
+    mean = test_nll(model)
     of_image = f", {mean * dimensions:.2f} nats an image" if dimensions else ""
     print(f"test: {mean / math.log(2):.4f} bits/dim{of_image} on {len(test_set):,} "
           f"{'images' if dimensions else 'windows'} ({time.monotonic() - began:.0f} s)")
+    if args.network == "wavenet":
+        more = (test_nll(rounded(model)) - mean) / math.log(2)
+        print(f"with the weights of --precision bf16: {more:+.6f} bits/dim")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,230 @@
+"""How fast sound and images are drawn, and how far that is from what the machine can do.
+
+    python tests/benchmarks/sampling.py
+
+prints a table. Each row is a network of fresh weights, drawn from by the compiled sampler, by the
+plain PyTorch one that keeps the same caches (Cached), and by running the whole network for every
+sample (Naive; for images the time of a few such runs, times the number of sub-pixels). All in one
+run, so that on a noisy machine the ratios hold; the best of several measurements counts.
+
+The limits are measured in the same run. One sound at a time: all weights are read for every
+sample, and the limit is how fast a plain compiled loop reads that many bytes over and over, on one
+core. Many at once: the limit is torch's product of two matrices of 1,024 x 1,024. GFLOP/s counts a
+multiplication and an addition for each weight a sample (or a pixel) needs.
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import numba
+import numpy as np
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from models.pixelcnn import PixelCNN, PixelCNNConfig
+from models.wavenet import WaveNet, WaveNetConfig
+from sampling import pixelcnn, pixelcnn_compiled, wavenet, wavenet_compiled
+from sampling.draws import Draws
+from sampling.vectors import TILE, add, load, store
+from training.arguments import positive_float, positive_int, run_script
+from training.snapshot import describe, save
+
+HEIGHT = WIDTH = 28
+SCRIPT = Path(__file__).resolve().parents[2] / "infer_wavenet.py"
+
+
+@dataclass
+class Row:
+    """A network and how it is drawn from: `count` sounds or images on `threads` threads."""
+
+    config: WaveNetConfig | PixelCNNConfig
+    count: int
+    threads: int
+    precision: str = "fp32"
+
+    @property
+    def name(self):
+        """The row's first cell."""
+        c = self.config
+        if isinstance(c, WaveNetConfig):
+            of = f"WaveNet {c.hidden_dim} wide, {c.stacks_num}×{c.layers_num}"
+            return f"{of}, {_number(self.count, 'sound')}, {self.precision}"
+        return (f"PixelCNN {c.hidden_dim} wide, {c.blocks_num} blocks, {c.levels} levels, "
+                f"{_number(self.count, 'image')} {HEIGHT}×{WIDTH}×{c.channels}")
+
+
+def rows(threads):
+    """The rows of the table, whose sizes are those that others were measured at."""
+    small, large = WaveNetConfig(), WaveNetConfig(hidden_dim=64, out_hidden_dim=64, stacks_num=4)
+    digits, pictures = PixelCNNConfig(4, 3, 32, 32, 5), PixelCNNConfig(256, 3, 128, 16, 15)
+    return [Row(small, 1, 1), Row(large, 1, 1), Row(small, 1, 1, "bf16"), Row(large, 1, 1, "bf16"),
+            Row(small, 64, threads), Row(large, 64, threads),
+            Row(digits, 100, threads), Row(digits, 1, 1), Row(pictures, 100, threads),
+            Row(pictures, 1, 1)]
+
+
+def main():
+    """Measure the machine, then row after row."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=positive_float, default=3.0, metavar="S",
+                        help="for each measurement, at least (default: 3)")
+    parser.add_argument("--threads", type=positive_int, default=torch.get_num_threads(),
+                        metavar="N", help="for many at once (default: torch's)")
+    parser.add_argument("--only", nargs="+", default=[""], metavar="TEXT",
+                        help="rows that have one of these in their name")
+    args = parser.parse_args()
+
+    peaks = {threads: matrix_product_peak(threads, args.seconds) for threads in {1, args.threads}}
+    print("matrix product: " + ", ".join(
+        f"{peak / 1e9:,.0f} GFLOP/s on {_number(threads, 'thread')}"
+        for threads, peak in sorted(peaks.items())))
+    print(f"from the command to the first sample: {first_sample_seconds():.1f} s\n")
+    print("| network and task | a second | × Cached | × Naive | GFLOP/s | weights a sample "
+          "| the limit | of the limit |\n|---|---|---|---|---|---|---|---|")
+    chosen = [row for row in rows(args.threads) if any(text in row.name for text in args.only)]
+    for row in tqdm(chosen, disable=None):
+        measure = measure_sound if isinstance(row.config, WaveNetConfig) else measure_images
+        tqdm.write(measure(row, args.seconds, peaks[row.threads]))
+
+
+# ------------------------------------------------------------------------------ the two networks
+
+def measure_sound(row, seconds, peak):
+    """One row of the table for a WaveNet; rates are samples a second of all sounds together."""
+    model = WaveNet(row.config).eval()
+    weights = sum(m.weight.numel() for m in model.modules() if isinstance(m, nn.Linear))
+    # A whole field, since Naive need not compute the silence that stands before a shorter past.
+    prime = torch.randint(row.config.levels, (row.count, row.config.receptive_field))
+
+    def rate(sampler, threads):
+        torch.set_num_threads(threads)
+        blocks = wavenet.sample(model, Draws(0, range(row.count)), None, prime=prime,
+                                precision=row.precision, sampler=sampler)
+        next(blocks)
+        return best_rate(lambda: next(blocks).numel(), seconds)
+
+    compiled = rate(wavenet_compiled.Compiled, row.threads)
+    cached = max(rate(wavenet.Cached, threads) for threads in {1, row.threads})
+    naive = rate(wavenet.Naive, row.threads)
+    if row.count == 1:
+        size = weights * (4 if row.precision == "fp32" else 2)
+        speed = read_bandwidth(size, seconds)
+        read, limit = f"{size / 1e6:.2f} MB", speed / size
+        said = f"{limit:,.0f} (read at {speed / 1e9:.0f} GB/s)"
+    else:
+        read, limit = "—", peak / (2 * weights)
+        said = f"{limit:,.0f} (matrix product)"
+    return table_row(row.name, f"{compiled:,.0f} samples", compiled / cached, compiled / naive,
+                     2 * weights * compiled, read, said, compiled / limit)
+
+
+def measure_images(row, seconds, peak):
+    """One row of the table for a PixelCNN; rates are images a second."""
+    model = PixelCNN(row.config).eval()
+    weights = sum(module.weight.numel() if getattr(module, "mask", None) is None
+                  else int(module.mask.sum()) for module in model.modules()
+                  if isinstance(module, nn.Conv2d))
+    flop = 2 * weights * HEIGHT * WIDTH
+
+    def rate(sampler, threads):
+        torch.set_num_threads(threads)
+        return best_rate(lambda: len(pixelcnn.sample(
+            model, Draws(0, range(row.count)), None, HEIGHT, WIDTH, sampler=sampler)), seconds)
+
+    pixelcnn.sample(model, Draws(0, [0]), None, 1, 1, sampler=pixelcnn_compiled.Compiled)
+    compiled = rate(pixelcnn_compiled.Compiled, row.threads)
+    cached = max(rate(pixelcnn.Cached, threads) for threads in {1, row.threads})
+    torch.set_num_threads(row.threads)
+    images = min(row.count, 8)  # of more the network takes proportionally longer
+    codes = torch.zeros(images, row.config.channels, HEIGHT, WIDTH, dtype=torch.long)
+    with torch.inference_mode():
+        runs = best_rate(lambda: model(codes) is not None, seconds)
+    naive = runs * images / codes[0].numel()
+    return table_row(row.name, f"{compiled:,.3g} images ({row.count / compiled:.2f} s)",
+                     compiled / cached, compiled / naive, flop * compiled, "—",
+                     f"{peak / flop:,.3g} (matrix product)", compiled * flop / peak)
+
+
+def table_row(name, rate, to_cached, to_naive, flops, read, limit, share):
+    """A line of Markdown."""
+    return (f"| {name} | **{rate}** | {to_cached:,.1f} | {to_naive:,.0f} | {flops / 1e9:,.0f} | "
+            f"{read} | {limit} | {share:.0%} |")
+
+
+# ------------------------------------------------------------------------------ the machine
+
+def best_rate(work, seconds):
+    """The highest of the rates at which `work`, which returns how much it did, was done.
+
+    A measurement lasts a tenth of `seconds` or longer; of two at the least.
+    """
+    rates, begin = [], time.perf_counter()
+    while len(rates) < 2 or time.perf_counter() - begin < seconds:
+        done, began = 0, time.perf_counter()
+        while time.perf_counter() - began < seconds / 10:
+            done += work()
+        rates.append(done / (time.perf_counter() - began))
+    return max(rates)
+
+
+def matrix_product_peak(threads, seconds):
+    """FLOP/s of torch's product of two matrices of 1,024 × 1,024."""
+    torch.set_num_threads(threads)
+    a, b = torch.rand(1024, 1024), torch.rand(1024, 1024)
+    out = torch.empty(1024, 1024)
+    return best_rate(lambda: torch.mm(a, b, out=out).shape[0], seconds) * 2 * 1024 ** 2
+
+
+@numba.njit
+def _read(array, times, sums):
+    total = load(sums, 0)
+    for _ in range(times):
+        for i in range(0, array.size, TILE):
+            total = add(total, load(array, i))
+    store(sums, 0, total)
+
+
+def read_bandwidth(size, seconds):
+    """Bytes a second at which one core reads `size` bytes, time after time."""
+    array, sums = np.zeros(size // 4 // TILE * TILE, np.float32), np.zeros(TILE, np.float32)
+    times = max(1, int(2e8) // array.nbytes)
+
+    def read():
+        _read(array, times, sums)
+        return times * array.nbytes
+
+    read()
+    return best_rate(read, seconds)
+
+
+def first_sample_seconds():
+    """From typing infer_wavenet.py to one sample in a file, the kernels compiled before."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "wavenet"
+        save(path, describe("wavenet", WaveNet(WaveNetConfig()), [], dict(levels=256, rate=16000)))
+        command = [sys.executable, SCRIPT, "-m", path, "-c", "1", "--length",
+                   "1", "--output", folder]
+        seconds = []
+        for _ in range(3):
+            began = time.perf_counter()
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL,
+                           stderr=subprocess.DEVNULL)
+            seconds.append(time.perf_counter() - began)
+    return min(seconds)
+
+
+def _number(count, noun):
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+if __name__ == "__main__":
+    run_script(main)
