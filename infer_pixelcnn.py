@@ -12,7 +12,8 @@ from training.arguments import (
     run_script,
 )
 
-BATCH_IMAGES, BATCH_PIXELS = 256, 2 ** 18  # drawn at once: bounds the memory
+# Drawn at once, and kept of their rows: these bound the memory.
+BATCH_IMAGES, BATCH_PIXELS, BATCH_FLOATS = 256, 2 ** 18, 2 ** 28
 
 
 def arguments():
@@ -82,10 +83,8 @@ def main():
     images = [(*kind, number) for kind in kinds
               for number in range(args.count if a_row_each else args.count ** 2)]
 
-    began = time.perf_counter()
-    codes = draw(model, images, originals[:, :, :given_rows], height, width, args.temperature,
-                 args.top_p, args.seed)
-    seconds = time.perf_counter() - began
+    codes, seconds = draw(model, images, originals[:, :, :given_rows], height, width,
+                          args.temperature, args.top_p, args.seed)
     codes = codes.unflatten(0, (rows, args.count))
     if args.complete:
         shown = originals[[original for _, original in kinds]]
@@ -94,14 +93,16 @@ def main():
     save_picture(args.output, pixels, given_rows, whole)
     drawn = list(dict.fromkeys(label for label, _ in kinds))
     of = f" of {', '.join(label_names[label] for label in drawn)}" if label_names else ""
-    print(f"{args.output}: {len(images)} images{of} in {seconds:.1f} s, "
-          f"{len(images) / seconds:.3g} images/s")
+    rate = len(images) / seconds
+    print(f"{args.output}: {len(images)} images{of} in {seconds:.2g} s, "
+          f"{rate:{',.0f' if rate >= 100 else '.3g'}} images/s")
 
 
 def draw(model, images, upper, height, width, temperature, top_p, seed):
-    """The codes (images, C, H, W) of `images`, drawn in batches that the memory can hold.
+    """Draw `images` in batches that the memory can hold.
 
     images: [(label, number in `upper`, stream), …]. upper: codes (originals, C, rows, W).
+    Returns codes (images, C, H, W), and how many seconds it took once the sampler was ready.
     """
     import torch
     from tqdm import tqdm
@@ -109,18 +110,24 @@ def draw(model, images, upper, height, width, temperature, top_p, seed):
     from sampling.draws import Draws
     from sampling.pixelcnn import sample
 
-    at_once = max(1, min(BATCH_IMAGES, BATCH_PIXELS // (height * width)))
+    row = 4 * model.config.blocks_num * model.config.hidden_dim * width  # floats of an image's row
+    at_once = max(1, min(BATCH_IMAGES, BATCH_PIXELS // (height * width), BATCH_FLOATS // row))
     batches = [images[i:i + at_once] for i in range(0, len(images), at_once)]
     device, drawn = model.logits.weight.device, []
+
+    def tensor_of(labels):
+        return None if labels[0] is None else torch.tensor(labels, device=device)
+
+    # One pixel, so that the sampler is loaded, or the first time on a machine compiled.
+    sample(model, Draws(seed, [0]), tensor_of([images[0][0]]), 1, 1)
+    began = time.perf_counter()
     with tqdm(total=len(batches) * (height - upper.shape[2]), unit="row", disable=None) as bar:
         for batch in batches:
             label, original, stream = map(list, zip(*batch, strict=True))
             drawn.append(sample(
-                model, Draws(seed, stream),
-                None if label[0] is None else torch.tensor(label, device=device), height, width,
-                temperature, top_p, given=upper[original] if len(upper) else None,
-                on_row=bar.update))
-    return torch.cat(drawn).cpu()
+                model, Draws(seed, stream), tensor_of(label), height, width, temperature, top_p,
+                given=upper[original] if len(upper) else None, on_row=bar.update))
+    return torch.cat(drawn), time.perf_counter() - began
 
 
 if __name__ == "__main__":

@@ -14,7 +14,8 @@ from training.arguments import (
     run_script,
 )
 
-BATCH_SOUNDS = 64  # drawn at once: bounds the memory
+# Drawn at once, and kept of their past: these bound the memory.
+BATCH_SOUNDS, BATCH_FLOATS = 64, 2 ** 28
 EXAMPLE = ("to listen to a sound without end while it is drawn, at the model's rate: "
            "python infer_wavenet.py -m MODEL --length 0 -o - | aplay -r 16000 -f S16_LE")
 
@@ -79,9 +80,11 @@ def main():
     sounds = [(label, number) for label in labels for number in range(count)]
     length = args.length.samples(rate)
     endless = length is None
-    if endless and len(sounds) > BATCH_SOUNDS:
+    kept = model.config.receptive_field * model.config.hidden_dim  # floats of a sound's past
+    at_once = max(1, min(BATCH_SOUNDS, BATCH_FLOATS // kept))
+    if endless and len(sounds) > at_once:
         raise UserError(f"--length 0: {len(sounds)} sounds are too many to be drawn at once; give "
-                        f"a length, or a lower --count, for {BATCH_SOUNDS} at the most")
+                        f"a length, or a lower --count, for {at_once} at the most")
     prime = sound.read_codes(args.prime, rate, model.config.levels)
     if not piped:
         length = sound.length_of_wav(length, len(prime), rate)
@@ -95,13 +98,15 @@ def main():
     begun = 0
     with (Signals("finishing the block in hand") as signals,
           sound.Progress(None if endless else len(sounds) * length, rate) as progress):
-        while begun < len(sounds) and not signals.number:
-            batch = slice(begun, begun + BATCH_SOUNDS)
+        while begun < len(sounds):
+            batch = slice(begun, begun + at_once)
             begun += len(sounds[batch])
             output = (sound.Pipe(sys.stdout.fileno()) if piped else
                       sound.WavFiles(paths[batch], rate))
             sound.record(draw(model, sounds[batch], prime, length, args), output, prime, pcm,
                          progress, signals)
+            if signals.number:
+                break
     if endless and not signals.number:
         print("--length 0: ended, since a wav can't hold more", file=sys.stderr)
     drawn = dict.fromkeys(label for label, _ in sounds[:begun])

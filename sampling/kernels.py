@@ -8,15 +8,14 @@ up in the same order however many columns there are. So what is drawn depends, t
 neither on what is drawn beside it nor on the number of threads.
 """
 
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 import numpy as np
 import torch
-from numba.core import event
 from numba.extending import register_jitable
 
+from sampling.compiling import inlined
 from sampling.vectors import (
     HALF,
     TILE,
@@ -27,7 +26,6 @@ from sampling.vectors import (
     float_of,
     gate,
     highest,
-    inlined,
     load,
     row,
     store,
@@ -41,25 +39,6 @@ LINE = 64  # bytes of a cache line
 def padded(size, multiple=TILE):
     """The least multiple of `multiple` that is at least `size`."""
     return -(-size // multiple) * multiple
-
-
-class _Announcement(event.Listener):
-    """What is said as soon as numba begins to compile anything."""
-
-    said = False
-
-    def on_start(self, event):
-        if not self.said:
-            self.said = True
-            print("compiling the sampler for this processor, once", file=sys.stderr)
-
-    def on_end(self, event):
-        pass
-
-
-def first_use():
-    """A context: say so where kernels are compiled, which takes much longer than to load them."""
-    return event.install_listener("numba:compile", _Announcement())
 
 
 class Shares:
@@ -139,9 +118,9 @@ def space(shape, dtype=np.float32):
 
 
 def aligned(weights):
-    """A named tuple of weights whose arrays begin at a cache line."""
+    """A named tuple of weights whose arrays begin at a cache line; integers are int64."""
     def moved(array):
-        there = space(array.shape, array.dtype)
+        there = space(array.shape, np.int64 if array.dtype.kind == "i" else array.dtype)
         there[...] = array
         return there
 
@@ -231,7 +210,7 @@ def pick(logits, at, levels, uniform, temperature, top_p, odds):
 
     Beyond `levels` logits are -inf, to a multiple of TILE. odds: space for as many floats.
     """
-    size = -(-levels // TILE) * TILE
+    size = padded(levels)
     best = -np.inf
     for i in range(0, size, TILE):
         best = max(best, highest(load(logits, at + i)))

@@ -15,20 +15,20 @@ from typing import NamedTuple
 import numpy as np
 
 from models.pixelcnn import FIRST_KERNEL
+from sampling.compiling import inlined, kernel, prepare
 from sampling.kernels import (
     Shares,
     accumulate,
     add_to,
     checked,
     copy,
-    first_use,
     gates,
     padded,
     pick,
     space,
 )
 from sampling.pixelcnn_weights import lay_out
-from sampling.vectors import HALF, TILE, inlined, kernel
+from sampling.vectors import HALF, TILE
 
 MARGIN = FIRST_KERNEL // 2  # pixels of zeros around the picture
 
@@ -220,20 +220,23 @@ class Compiled:
         self.shares = Shares(len(codes))
         self.states = [begin(self.weights, codes.numpy()[part], label[part])
                        for part in self.shares.parts]
-        with first_use():  # the kernels are compiled, or loaded, for images of no width
-            nothing = self.states[0]._replace(codes=self.states[0].codes[..., :0])
-            self._read(nothing, 1)
-            draw_row(self.weights, nothing, 0, np.zeros((1, 0, 1)), 1.0, 1.0)
+        prepare("PixelCNN", self._load)
         self.shares.each(self._read, self.states, [first] * len(self.states))
 
     def draw_row(self, row, uniforms, temperature, top_p):
         """Draw a row of codes, given random numbers (B, W, C)."""
-        def draw(state, uniforms):
+        def draw_of_part(state, uniforms):
             vertical_stack(self.weights, state, row)
             draw_row(self.weights, state, row, uniforms, float(temperature), float(top_p))
 
         uniforms = uniforms.numpy()
-        self.shares.each(draw, self.states, [uniforms[part] for part in self.shares.parts])
+        self.shares.each(draw_of_part, self.states, [uniforms[part] for part in self.shares.parts])
+
+    def _load(self):
+        """Call each kernel, for images of no width."""
+        nothing = self.states[0]._replace(codes=self.states[0].codes[..., :0])
+        self._read(nothing, 1)
+        draw_row(self.weights, nothing, 0, np.zeros((1, 0, 1)), 1.0, 1.0)
 
     def _read(self, state, rows):
         for row in range(rows):

@@ -89,19 +89,18 @@ class WavFiles:
     def write(self, samples):
         """Add `samples`, 16-bit little-endian (files, n)."""
         self._waiting.append(samples)
-        if not self._adders or time.monotonic() - self._flushed >= FLUSH_SECONDS:
+        if not self._adders or time.perf_counter() - self._flushed >= FLUSH_SECONDS:
             self._flush()
 
     def _flush(self):
         if not self._waiting:
             return
         waiting, self._waiting = self._waiting, []
-        if not self._adders:
-            self._adders = [self._opened.enter_context(_growing_wav(path, self._rate))
-                            for path in self._paths]
-        for number, add in enumerate(self._adders):
-            add(np.concatenate([samples[number] for samples in waiting]))
-        self._flushed = time.monotonic()
+        for number, path in enumerate(self._paths):
+            if number == len(self._adders):
+                self._adders.append(self._opened.enter_context(_growing_wav(path, self._rate)))
+            self._adders[number](np.concatenate([samples[number] for samples in waiting]))
+        self._flushed = time.perf_counter()
 
 
 @contextmanager
@@ -111,6 +110,7 @@ def _growing_wav(path, rate):
     with _refusing(path), open(path, "wb") as file, wave.open(file, "wb") as wav:
         wav.setparams((1, 2, rate, 0, "NONE", None))
         wav.writeframes(b"")  # a header that doesn't announce samples before they are there
+        file.flush()
 
         def add(samples):
             with _refusing(path):
@@ -186,7 +186,7 @@ class Progress:
     def __init__(self, total, rate):
         self._bar = tqdm(total=total, unit="sample", unit_scale=True, disable=None)
         self._rate, self._samples = rate, 0
-        self._began, self._seconds = time.monotonic(), 0.0
+        self._began, self._seconds = time.perf_counter(), 0.0
 
     def __enter__(self):
         return self
@@ -198,7 +198,7 @@ class Progress:
         """Count the samples of another block, of all sounds that are drawn at once."""
         first = self._samples == 0
         self._samples += samples
-        self._seconds = time.monotonic() - self._began
+        self._seconds = time.perf_counter() - self._began
         if first:
             self._began += self._seconds
             self._bar.unpause()

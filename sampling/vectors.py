@@ -9,13 +9,6 @@ All arrays are one-dimensional and C-contiguous, but for weights, which are rows
 index is checked: who calls answers for it.
 """
 
-import contextlib
-import hashlib
-import os
-import tempfile
-from pathlib import Path
-
-import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
@@ -23,45 +16,10 @@ from numba.core import cgutils, config
 from numba.core.codegen import get_host_cpu_features
 from numba.extending import intrinsic, models, register_model
 
-
-def _cache_folder():
-    """Where compiled kernels are kept for the next run, or None if no folder can be written.
-
-    numba does not notice that an imported module changed: hence a folder for each state of these
-    sources. NUMBA_CACHE_DIR, if set, is where it lies.
-    """
-    here = Path(__file__).resolve().parent
-    digest = hashlib.sha256()
-    for source in sorted(here.glob("*.py")):
-        digest.update(source.read_bytes())
-    name = f"kernels-{digest.hexdigest()[:16]}"
-    places = [here / "__pycache__"]
-    with contextlib.suppress(RuntimeError):  # a user without a home
-        places.append(Path.home() / ".cache" / "numba")
-    if os.environ.get("NUMBA_CACHE_DIR"):
-        places.insert(0, Path(os.environ["NUMBA_CACHE_DIR"]))
-    for place in places:
-        try:
-            (place / name).mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=place / name):
-                return str(place / name)
-        except OSError:
-            continue
-    return None
-
-
-CACHE = _cache_folder()
-if CACHE:
-    config.CACHE_DIR = CACHE
-
-# Without the GIL, so that threads can run kernels side by side; division by zero is not checked.
-kernel = numba.njit(cache=bool(CACHE), nogil=True, error_model="numpy")
-inlined = numba.njit(forceinline=True, nogil=True, error_model="numpy")
-
 # As numba asks for them: there may be none to be known, or some may have been ruled out.
-_FEATURES = get_host_cpu_features() if config.CPU_FEATURES is None else config.CPU_FEATURES
+FEATURES = get_host_cpu_features() if config.CPU_FEATURES is None else config.CPU_FEATURES
 # Outputs of a matrix product that are computed at a time: four AVX-512 registers, or four of AVX.
-TILE = 64 if "+avx512f" in _FEATURES else 32
+TILE = 64 if "+avx512f" in FEATURES else 32
 HALF = TILE // 2
 
 _FLOAT, _INT32 = ir.FloatType(), ir.IntType(32)
@@ -193,15 +151,6 @@ def add_scaled(context, total, vector, array, index):
         return _call(builder, "llvm.fmuladd", vector, scale, total)
 
     return total(total, vector, array, types.intp), generate
-
-
-@intrinsic
-def relu(context, vector):
-    """The larger of 0 and each lane."""
-    def generate(context, builder, signature, args):
-        return _call(builder, "llvm.maxnum", args[0], _constant(args[0].type, 0))
-
-    return vector(vector), generate
 
 
 @intrinsic

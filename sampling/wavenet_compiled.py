@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 
 from datasets.quantization import silence
+from sampling.compiling import inlined, kernel, prepare
 from sampling.kernels import (
     Shares,
     accumulate,
@@ -28,7 +29,6 @@ from sampling.kernels import (
     checked,
     consecutive,
     copy,
-    first_use,
     gate_lanes,
     gates,
     lanes_of,
@@ -38,7 +38,7 @@ from sampling.kernels import (
     rows_of,
     space,
 )
-from sampling.vectors import HALF, TILE, add, inlined, kernel, load, load_half, store
+from sampling.vectors import HALF, TILE, add, load, load_half, store
 
 AHEAD = 8  # inputs at t - d, t + 1 - d, … that are used at one reading of their weights
 
@@ -105,7 +105,7 @@ def lay_out(model):
         np.concatenate((as_array(embedding.weight), np.zeros((config.levels, q))), axis=1)
         for embedding in (model.embed_past, model.embed_now))
     return aligned(Weights(
-        p, q, config.levels, np.array(config.dilations),
+        p, q, config.levels, np.array(config.dilations, np.int64),
         lanes_of(embed_past + skip_bias, sums).ravel(), lanes_of(embed_now, sums).ravel(),
         np.concatenate([rows_of(layer.past.weight, gate) for layer in layers]),
         np.concatenate(step), lanes_of(constant, gate).ravel(),
@@ -278,10 +278,8 @@ class Compiled:
         label = checked(label, codes, model.config)
         self.time, self.shares = 0, Shares(len(codes))
         self.states = [begin(self.weights, label[part]) for part in self.shares.parts]
-        with first_use():
-            self.shares.each(self._remember, self.states,
-                             [codes[part] for part in self.shares.parts])
-            self.draw(torch.empty(len(codes), 0, dtype=torch.float64), 1.0, 1.0)
+        prepare("WaveNet" if precision == "fp32" else f"WaveNet {precision}", self._load)
+        self.shares.each(self._remember, self.states, [codes[part] for part in self.shares.parts])
 
     def draw(self, uniforms, temperature, top_p):
         """Codes (B, n) for random numbers (B, n)."""
@@ -294,6 +292,13 @@ class Compiled:
             [array[part] for part in self.shares.parts] for array in (uniforms.numpy(), codes)))
         self.time += codes.shape[1]
         return torch.from_numpy(codes)
+
+    def _load(self):
+        """Call each kernel for next to nothing."""
+        state = self.states[0]
+        self._remember(state, np.zeros((1, 2), np.int64))
+        nothing = np.zeros((len(state.label), 0))
+        draw(self.weights, state, 0, nothing, 1.0, 1.0, nothing.astype(np.int64))
 
     def _remember(self, state, codes):
         columns = space((codes.shape[1] - 1) * padded(self.weights.p + self.weights.q))

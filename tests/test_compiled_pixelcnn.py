@@ -280,7 +280,7 @@ def test_on_a_processor_without_avx512(tmp_path):
         "+avx,+avx2,+fma,+sse4.2,+bmi,+bmi2,+popcnt,+f16c"))
     code = ("import test_compiled_pixelcnn as it; from sampling.vectors import TILE; "
             "it.drawn(it.lively((5, 7)), range(2), (2, 2)); print(TILE)")
-    for said in ("compiling the sampler for this processor, once\n", ""):
+    for said in ("compiling the PixelCNN sampler for this processor, once\n", ""):
         done = call_in_a_process(code, **shorter)
         assert (done.returncode, done.stdout, done.stderr) == (0, "32\n", said)
     done = call_in_a_process(

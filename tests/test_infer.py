@@ -107,13 +107,18 @@ def test_top_p_of_images(models, call):
 def test_output_does_not_depend_on_batches(models, call, monkeypatch):
     assert call(infer_pixelcnn, "-m", models / "colour", "-c", 3, "-o", "a.png")[0] == 0
     assert call(infer_wavenet, "-m", models / "sound", "-c", 3, "-o", "a", "--length", 40)[0] == 0
-    monkeypatch.setattr(infer_pixelcnn, "BATCH_IMAGES", 2)
-    monkeypatch.setattr(infer_wavenet, "BATCH_SOUNDS", 2)
-    assert call(infer_pixelcnn, "-m", models / "colour", "-c", 3, "-o", "b.png")[0] == 0
-    assert call(infer_wavenet, "-m", models / "sound", "-c", 3, "-o", "b", "--length", 40)[0] == 0
-    assert Path("a.png").read_bytes() == Path("b.png").read_bytes()
-    for name in ("sample_0.wav", "sample_2.wav"):
-        assert Path("a", name).read_bytes() == Path("b", name).read_bytes()
+    for images, sounds, most in (("BATCH_IMAGES", "BATCH_SOUNDS", 2),
+                                 ("BATCH_FLOATS", "BATCH_FLOATS", 1)):
+        monkeypatch.setattr(infer_pixelcnn, images, most)
+        monkeypatch.setattr(infer_wavenet, sounds, most)
+        assert call(infer_pixelcnn, "-m", models / "colour", "-c", 3, "-o", "b.png")[0] == 0
+        assert call(infer_wavenet, "-m", models / "sound", "-c", 3, "-o", "b", "--length",
+                    40)[0] == 0
+        assert Path("a.png").read_bytes() == Path("b.png").read_bytes()
+        for name in ("sample_0.wav", "sample_2.wav"):
+            assert Path("a", name).read_bytes() == Path("b", name).read_bytes()
+    code, _, error = call(infer_wavenet, "-m", models / "sound", "-c", 3, "--length", 0)
+    assert code == 2 and "--count, for 1 at the most" in error
 
 
 @pytest.mark.parametrize("ending", ["png", "gif", "jpg"])

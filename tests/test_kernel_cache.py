@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sampling import vectors
+from sampling import compiling
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -53,20 +53,20 @@ def drawn(sources, **environment):
 
 def test_where_kernels_are_kept(monkeypatch, tmp_path, no_folder):
     """First where the environment says, then beside the sources, then at home, if anywhere."""
-    folder = vectors._cache_folder()
+    folder = compiling._cache_folder()
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "named"))
     name = Path(folder).name
-    assert vectors._cache_folder() == str(tmp_path / "named" / name)
+    assert compiling._cache_folder() == str(tmp_path / "named" / name)
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(no_folder))
-    assert vectors._cache_folder() == str(ROOT / "sampling" / "__pycache__" / name)
-    beside = tmp_path / "sampling"
-    beside.mkdir()
-    (beside / "__pycache__").write_text("")
-    monkeypatch.setattr(vectors, "__file__", str(beside / "vectors.py"))
-    assert Path(vectors._cache_folder()).parent == tmp_path / "home" / ".cache" / "numba"
+    assert compiling._cache_folder() == str(ROOT / "sampling" / "__pycache__" / name)
+    (tmp_path / "sampling").mkdir()
+    (tmp_path / "sampling" / "__pycache__").write_text("")
+    shutil.copytree(ROOT / "models", tmp_path / "models")
+    monkeypatch.setattr(compiling, "ROOT", tmp_path)
+    assert Path(compiling._cache_folder()).parent == tmp_path / "home" / ".cache" / "numba"
     monkeypatch.setenv("HOME", str(no_folder))
-    assert vectors._cache_folder() is None
+    assert compiling._cache_folder() is None
 
 
 def test_a_user_without_a_home(monkeypatch, tmp_path):
@@ -77,23 +77,44 @@ def test_a_user_without_a_home(monkeypatch, tmp_path):
         raise RuntimeError("Could not determine home directory.")
 
     monkeypatch.setattr(Path, "home", none)
-    assert vectors._cache_folder() is not None
+    assert compiling._cache_folder() is not None
 
 
-def test_other_sources_have_other_kernels(monkeypatch, tmp_path):
-    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "named"))
-    monkeypatch.setattr(vectors, "__file__", str(tmp_path / "vectors.py"))
-    folders = set()
-    for text in ("a = 1", "a = 2", "a = 1"):
-        (tmp_path / "kernels.py").write_text(text)
-        folders.add(vectors._cache_folder())
-    assert len(folders) == 2
+def test_other_sources_and_processors_have_other_kernels(monkeypatch, sources):
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(sources / "named"))
+    monkeypatch.setattr(compiling, "ROOT", sources)
+    folders = [compiling._cache_folder()]
+    for file in ("sampling/kernels.py", "models/pixelcnn.py"):
+        with open(sources / file, "a") as text:
+            text.write("# another\n")
+        folders.append(compiling._cache_folder())
+    monkeypatch.setattr(compiling, "FEATURES", "+other")
+    folders.append(compiling._cache_folder())
+    assert len(set(folders)) == 4 and folders[-1] == compiling._cache_folder()
+
+
+def test_a_kernel_that_can_not_be_kept_is_used(monkeypatch, tmp_path):
+    monkeypatch.setattr(compiling, "CACHE", str(tmp_path))
+    failures = [OSError(28, "No space left on device")] * 2
+
+    def call():
+        if failures:
+            raise failures.pop()
+        called.append(1)
+
+    called = []
+    compiling.prepare("a", call)
+    assert called == [1]
+    failures += [OSError(28, "No space left on device")] * 4
+    with pytest.raises(OSError):
+        compiling.prepare("b", call)
+    assert [path.name for path in tmp_path.glob("*.ready")] == ["a.ready"]
 
 
 @pytest.mark.slow
 def test_compiles_once_and_says_so(tmp_path):
     first = drawn(ROOT, NUMBA_CACHE_DIR=str(tmp_path / "cache"))
-    assert first[1] == "compiling the sampler for this processor, once\n"
+    assert first[1] == "compiling the WaveNet sampler for this processor, once\n"
     assert drawn(ROOT, NUMBA_CACHE_DIR=str(tmp_path / "cache")) == (first[0], "")
 
 
@@ -103,8 +124,8 @@ def test_draws_where_nothing_can_be_kept(sources, no_folder, tmp_path):
     expected, _ = drawn(ROOT)
     for _ in range(2):
         text, said = drawn(sources, NUMBA_CACHE_DIR=str(no_folder), HOME=str(no_folder))
-        assert text == expected and "compiling" in said
-    for said in ("compiling the sampler for this processor, once\n", ""):
+        assert text == expected and "in each run, since no folder can be written" in said
+    for said in ("compiling the WaveNet sampler for this processor, once\n", ""):
         assert drawn(sources, HOME=str(tmp_path / "home")) == (expected, said)
 
 

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 
+from sampling.compiling import prepare
 from sampling.draws import Draws, choose
 from sampling.kernels import (
     accumulate,
     add_to,
     consecutive,
     copy,
-    first_use,
     gate_lanes,
     gates,
     lanes_of,
@@ -101,11 +101,13 @@ def test_compilation_is_announced_once_and_nothing_else_is(capsys):
     def compiled(number):
         return padded(number)
 
+    def twice(number):
+        compiled(number)
+        compiled(number)
+
     for first, heard in ((1.0, 1), (1.0, 0), (1, 1)):  # a kind of argument after the other
-        with first_use():
-            compiled(first)
-            compiled(first)
-        assert capsys.readouterr().err.count("compiling") == heard
+        prepare("test", lambda: twice(first))  # noqa: B023, called at once
+        assert capsys.readouterr().err.count("compiling the test sampler") == heard
     compiled(np.float32(1))
     assert capsys.readouterr().err == ""
 

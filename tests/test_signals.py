@@ -1,6 +1,9 @@
-"""Signals that let a script finish what it has in hand."""
+"""Signals that let a script finish what it has in hand, and how a script ends at Ctrl+C."""
 
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -24,3 +27,21 @@ def test_signals_act_as_ever_outside(capfd):
     with pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
     assert signals.number is None and capfd.readouterr().err == ""
+
+
+def test_ctrl_c_again_does_not_wait_for_threads():
+    script = """
+import threading, time
+from training.arguments import run_script
+
+def main():
+    threading.Thread(target=time.sleep, args=(600,)).start()
+    raise KeyboardInterrupt
+
+run_script(main)
+"""
+    with subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True,
+                          cwd=Path(__file__).resolve().parent.parent) as process:
+        assert process.stderr.readline() == "stopped\n"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) == -signal.SIGINT and process.stderr.read() == ""

@@ -86,6 +86,22 @@ def test_a_wav_that_cannot_be_written(tmp_path):
         files.write(noise(1, 5))
 
 
+def test_a_wav_that_cannot_be_written_leaves_those_after_it(tmp_path):
+    (tmp_path / "file").touch()
+    paths = [tmp_path / "a.wav", tmp_path / "file/b.wav", tmp_path / "c.wav"]
+    paths[2].write_text("what was there before")
+    samples = noise(3, 5)
+    with pytest.raises(UserError, match="b.wav"), WavFiles(paths, 8000) as files:
+        files.write(samples)
+    assert np.array_equal(read(paths[0]), samples[0])
+    assert paths[2].read_text() == "what was there before"
+
+
+def test_a_wav_is_whole_before_its_first_sample(tmp_path):
+    with sound._growing_wav(tmp_path / "a.wav", 8000):
+        assert len(read(tmp_path / "a.wav")) == 0
+
+
 def test_a_full_disk_leaves_whole_wavs(tmp_path, monkeypatch):
     monkeypatch.setattr(sound, "FLUSH_SECONDS", 0)
     paths, samples = [tmp_path / "a.wav", tmp_path / "b.wav"], noise(2, 40000)

@@ -4,6 +4,7 @@ import argparse
 import json
 import math
 import os
+import signal
 import sys
 from typing import NamedTuple
 
@@ -181,6 +182,8 @@ def run_script(main):
         print(f"error: {error}", file=sys.stderr)
         code = error.exit_code
     except KeyboardInterrupt:
+        # Threads are waited for. Who presses Ctrl+C once more ends that too, without a word.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         print("stopped", file=sys.stderr)
         code = 130
     except BrokenPipeError:

@@ -1,4 +1,4 @@
-"""How fast sound and images are drawn, and how far that is from what the machine can do.
+"""How fast sound and images are drawn, and how that compares with what the machine can do.
 
     python tests/benchmarks/sampling.py
 
@@ -7,10 +7,11 @@ plain PyTorch one that keeps the same caches (Cached), and by running the whole 
 sample (Naive; for images the time of a few such runs, times the number of sub-pixels). All in one
 run, so that on a noisy machine the ratios hold; the best of several measurements counts.
 
-The limits are measured in the same run. One sound at a time: all weights are read for every
-sample, and the limit is how fast a plain compiled loop reads that many bytes over and over, on one
-core. Many at once: the limit is torch's product of two matrices of 1,024 x 1,024. GFLOP/s counts a
-multiplication and an addition for each weight a sample (or a pixel) needs.
+The yardsticks are measured in the same run. One sound at a time: how often in a second a plain
+compiled loop reads all of the network's weights, on one core. (The compiled sampler reads a part of
+them less than once a sample: see `sampling.wavenet_compiled`.) Many at once, and images: torch's
+product of two matrices of 1,024 x 1,024. GFLOP/s counts a multiplication and an addition for each
+weight that a sample (or a pixel) needs.
 """
 
 import argparse
@@ -88,8 +89,8 @@ def main():
         f"{peak / 1e9:,.0f} GFLOP/s on {_number(threads, 'thread')}"
         for threads, peak in sorted(peaks.items())))
     print(f"from the command to the first sample: {first_sample_seconds():.1f} s\n")
-    print("| network and task | a second | × Cached | × Naive | GFLOP/s | weights a sample "
-          "| the limit | of the limit |\n|---|---|---|---|---|---|---|---|")
+    print("| network and task | a second | × Cached | × Naive | GFLOP/s | weights | yardstick "
+          "| share |\n|---|---|---|---|---|---|---|---|")
     chosen = [row for row in rows(args.threads) if any(text in row.name for text in args.only)]
     for row in tqdm(chosen, disable=None):
         measure = measure_sound if isinstance(row.config, WaveNetConfig) else measure_images
@@ -115,16 +116,15 @@ def measure_sound(row, seconds, peak):
     compiled = rate(wavenet_compiled.Compiled, row.threads)
     cached = max(rate(wavenet.Cached, threads) for threads in {1, row.threads})
     naive = rate(wavenet.Naive, row.threads)
+    size = weights * (4 if row.precision == "fp32" else 2)
     if row.count == 1:
-        size = weights * (4 if row.precision == "fp32" else 2)
         speed = read_bandwidth(size, seconds)
-        read, limit = f"{size / 1e6:.2f} MB", speed / size
-        said = f"{limit:,.0f} (read at {speed / 1e9:.0f} GB/s)"
+        yardstick, of_what = speed / size, f"reading weights at {speed / 1e9:.0f} GB/s"
     else:
-        read, limit = "—", peak / (2 * weights)
-        said = f"{limit:,.0f} (matrix product)"
+        yardstick, of_what = peak / (2 * weights), "matrix product"
     return table_row(row.name, f"{compiled:,.0f} samples", compiled / cached, compiled / naive,
-                     2 * weights * compiled, read, said, compiled / limit)
+                     2 * weights * compiled, size, f"{yardstick:,.0f} ({of_what})",
+                     compiled / yardstick)
 
 
 def measure_images(row, seconds, peak):
@@ -150,14 +150,14 @@ def measure_images(row, seconds, peak):
         runs = best_rate(lambda: model(codes) is not None, seconds)
     naive = runs * images / codes[0].numel()
     return table_row(row.name, f"{compiled:,.3g} images ({row.count / compiled:.2f} s)",
-                     compiled / cached, compiled / naive, flop * compiled, "—",
-                     f"{peak / flop:,.3g} (matrix product)", compiled * flop / peak)
+                     compiled / cached, compiled / naive, flop * compiled, 4 * weights,
+                     f"{peak / flop:,.0f} (matrix product)", compiled * flop / peak)
 
 
-def table_row(name, rate, to_cached, to_naive, flops, read, limit, share):
+def table_row(name, rate, to_cached, to_naive, flops, size, yardstick, share):
     """A line of Markdown."""
     return (f"| {name} | **{rate}** | {to_cached:,.1f} | {to_naive:,.0f} | {flops / 1e9:,.0f} | "
-            f"{read} | {limit} | {share:.0%} |")
+            f"{size / 1e6:.2f} MB | {yardstick} | {share:.0%} |")
 
 
 # ------------------------------------------------------------------------------ the machine
@@ -207,18 +207,18 @@ def read_bandwidth(size, seconds):
 
 
 def first_sample_seconds():
-    """From typing infer_wavenet.py to one sample in a file, the kernels compiled before."""
+    """From typing infer_wavenet.py to the first sample at a player, the kernels compiled before."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "wavenet"
         save(path, describe("wavenet", WaveNet(WaveNetConfig()), [], dict(levels=256, rate=16000)))
-        command = [sys.executable, SCRIPT, "-m", path, "-c", "1", "--length",
-                   "1", "--output", folder]
+        command = [sys.executable, SCRIPT, "-m", path, "--length", "1", "--output", "-"]
         seconds = []
         for _ in range(3):
             began = time.perf_counter()
-            subprocess.run(command, check=True, stdout=subprocess.DEVNULL,
-                           stderr=subprocess.DEVNULL)
-            seconds.append(time.perf_counter() - began)
+            with subprocess.Popen(command, stdout=subprocess.PIPE,
+                                  stderr=subprocess.DEVNULL) as process:
+                assert len(process.stdout.read(2)) == 2, "infer_wavenet.py wrote no sample"
+                seconds.append(time.perf_counter() - began)
     return min(seconds)
 
 
