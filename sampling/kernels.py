@@ -44,7 +44,7 @@ def padded(size, multiple=TILE):
 class Shares:
     """`count` sounds or images, shared out between as many threads as torch is set to.
 
-    parts: a slice for each thread.
+    parts: of an array that has one item for each, the slice of each thread.
     """
 
     def __init__(self, count):
@@ -53,9 +53,10 @@ class Shares:
         self.parts = [slice(*bound) for bound in pairwise(bounds)]
         self._pool = ThreadPoolExecutor(threads)
 
-    def each(self, work, *of_parts):
-        """Call `work` for each part, with that part's item of each list; wait for all."""
-        list(self._pool.map(work, *of_parts))
+    def each(self, work, states, *arrays):
+        """Call `work` for each part, with its state and its slice of each array; wait for all."""
+        of_parts = ([array[part] for part in self.parts] for array in arrays)
+        list(self._pool.map(work, states, *of_parts))
 
 
 def checked(label, codes, config):
@@ -74,7 +75,7 @@ def checked(label, codes, config):
 # ------------------------------------------------------------------------------ layout of weights
 
 def rows_of(weight, outputs):
-    """Lay out a matrix for `product`: (tiles · inputs, TILE), a tile after the other.
+    """Lay out a matrix for `accumulate`: (tiles · inputs, TILE), a tile after the other.
 
     weight: (out, inputs). outputs: the number of the output that each lane computes, or -1 for
     none, (tiles · TILE,).
@@ -190,6 +191,13 @@ def copy(source, s, outputs, o, tiles):
     """Copy tiles of floats."""
     for i in range(0, tiles * TILE, TILE):
         store(outputs, o + i, load(source, s + i))
+
+
+@inlined
+def rectify(source, s, outputs, o, n):
+    """The larger of 0 and each of n floats."""
+    for j in range(n):
+        outputs[o + j] = max(source[s + j], np.float32(0))
 
 
 @inlined

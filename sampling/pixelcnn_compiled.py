@@ -25,6 +25,7 @@ from sampling.kernels import (
     gates,
     padded,
     pick,
+    rectify,
     space,
 )
 from sampling.pixelcnn_weights import lay_out
@@ -192,16 +193,16 @@ def output(weights, state, column, channel):
     width_of_hidden = state.hidden.size // images
     tiles = padded(d - c) // TILE
     for image in range(images):
-        for j in range(features + image * stride + a, features + image * stride + b):
-            state.horizontal[j] = max(state.horizontal[j], np.float32(0))
+        group = features + image * stride + a
+        rectify(state.horizontal, group, state.horizontal, group, b - a)
         copy(weights.hidden_bias, channel * hidden, state.hidden, image * width_of_hidden + c,
              tiles)
         copy(weights.logits_bias, channel * logits, state.logits, image * logits, logits // TILE)
     accumulate(weights.rows, weights.hidden_at[channel], b, state.horizontal, features, stride,
                state.hidden, c, width_of_hidden, tiles, images)
     for image in range(images):
-        for j in range(image * width_of_hidden + c, image * width_of_hidden + d):
-            state.hidden[j] = max(state.hidden[j], np.float32(0))
+        group = image * width_of_hidden + c
+        rectify(state.hidden, group, state.hidden, group, d - c)
     accumulate(weights.rows, weights.logits_at[channel], d, state.hidden, 0, width_of_hidden,
                state.logits, 0, logits, logits // TILE, images)
 
@@ -221,7 +222,7 @@ class Compiled:
         self.states = [begin(self.weights, codes.numpy()[part], label[part])
                        for part in self.shares.parts]
         prepare("PixelCNN", self._load)
-        self.shares.each(self._read, self.states, [first] * len(self.states))
+        self.shares.each(lambda state: self._read(state, first), self.states)
 
     def draw_row(self, row, uniforms, temperature, top_p):
         """Draw a row of codes, given random numbers (B, W, C)."""
@@ -229,8 +230,7 @@ class Compiled:
             vertical_stack(self.weights, state, row)
             draw_row(self.weights, state, row, uniforms, float(temperature), float(top_p))
 
-        uniforms = uniforms.numpy()
-        self.shares.each(draw_of_part, self.states, [uniforms[part] for part in self.shares.parts])
+        self.shares.each(draw_of_part, self.states, uniforms.numpy())
 
     def _load(self):
         """Call each kernel, for images of no width."""

@@ -35,6 +35,7 @@ from sampling.kernels import (
     packed,
     padded,
     pick,
+    rectify,
     rows_of,
     space,
 )
@@ -251,12 +252,10 @@ def keep(sums, s, rings, r, features):
 def output(weights, state, stream, skips):
     """The logits of one stream, from the sum of its skip connections."""
     hidden, logits, q = weights.hidden_bias.size, weights.logits_bias.size, weights.q
-    for j in range(q):
-        state.hidden[j] = max(state.sums[skips + j], np.float32(0))
+    rectify(state.sums, skips, state.hidden, 0, q)
     copy(weights.hidden_bias, 0, state.hidden, hidden, hidden // TILE)
     accumulate(weights.output, 0, q, state.hidden, 0, 0, state.hidden, hidden, 0, hidden // TILE, 1)
-    for j in range(q):
-        state.hidden[hidden + j] = max(state.hidden[hidden + j], np.float32(0))
+    rectify(state.hidden, hidden, state.hidden, hidden, q)
     copy(weights.logits_bias, 0, state.logits, stream * logits, logits // TILE)
     accumulate(weights.output, hidden // TILE * q, q, state.hidden, hidden, 0,
                state.logits, stream * logits, 0, logits // TILE, 1)
@@ -279,7 +278,7 @@ class Compiled:
         self.time, self.shares = 0, Shares(len(codes))
         self.states = [begin(self.weights, label[part]) for part in self.shares.parts]
         prepare("WaveNet" if precision == "fp32" else f"WaveNet {precision}", self._load)
-        self.shares.each(self._remember, self.states, [codes[part] for part in self.shares.parts])
+        self.shares.each(self._remember, self.states, codes)
 
     def draw(self, uniforms, temperature, top_p):
         """Codes (B, n) for random numbers (B, n)."""
@@ -288,8 +287,7 @@ class Compiled:
         def of_part(state, uniforms, codes):
             draw(self.weights, state, self.time, uniforms, float(temperature), float(top_p), codes)
 
-        self.shares.each(of_part, self.states, *(
-            [array[part] for part in self.shares.parts] for array in (uniforms.numpy(), codes)))
+        self.shares.each(of_part, self.states, uniforms.numpy(), codes)
         self.time += codes.shape[1]
         return torch.from_numpy(codes)
 

@@ -29,6 +29,14 @@ def compiled_kernels():
     pixelcnn.sample(image, Draws(0, [0]), None, 1, 1)
 
 
+@pytest.fixture(autouse=True)
+def _threads_restored():
+    """Whatever number of threads a test sets torch to."""
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture
 def record_logits(monkeypatch):
     """A function of a sampler's module: a list that the logits of all it draws are added to."""

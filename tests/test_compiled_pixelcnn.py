@@ -21,13 +21,6 @@ from sampling.pixelcnn_compiled import Compiled
 HERE = Path(__file__).resolve().parent
 
 
-@pytest.fixture(autouse=True)
-def _threads_restored():
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
-
-
 def lively(widths, channels=1, blocks=2, levels=4, labels=0, seed=2):
     """A network in single precision that feels its past, and has logits of order 1 to 10."""
     model = network(seed, gain=3, hidden_dim=widths[0], out_hidden_dim=widths[1],

@@ -84,7 +84,7 @@ def draw_between_guards(end):
             super().__init__(model, label, codes, 0)
             self.codes, self.weights = codes, with_guards(self.weights)
             self.states = [with_guards(state) for state in self.states]
-            self.shares.each(self._read, self.states, [first] * len(self.states))
+            self.shares.each(lambda state: self._read(state, first), self.states)
 
         def draw_row(self, row, uniforms, temperature, top_p):
             uniforms = torch.from_numpy(guarded(uniforms.numpy(), end))

@@ -1,27 +1,16 @@
 """Sound drawn by the compiled sampler is that which the plain network draws, in any company."""
 
-import threading
-import tracemalloc
 from copy import deepcopy
-from itertools import islice
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from test_kernels import check_choice, guarded
+from test_kernels import check_choice
 from test_sampling_wavenet import labels_for, network, sound
 
 from sampling.draws import Draws
-from sampling.wavenet import BLOCK, Naive, rounded, sample
-from sampling.wavenet_compiled import Compiled, begin, draw, in_16_bits, lay_out, remember
-
-
-@pytest.fixture(autouse=True)
-def _threads_restored():
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
+from sampling.wavenet import Naive, rounded, sample
+from sampling.wavenet_compiled import Compiled, draw, remember
 
 
 class Stepwise(Compiled):
@@ -270,69 +259,6 @@ def test_the_network_is_read_when_drawing_begins():
         for parameter in model.parameters():
             parameter.zero_()
     assert torch.equal(torch.cat((first, *blocks), dim=1), expected)
-
-
-def test_memory_and_threads_do_not_grow():
-    torch.set_num_threads(2)
-    model = network(stacks_num=2, layers_num=3).float()
-    blocks = sample(model, Draws(0, range(3)), None, None)
-    sizes = [block.shape[1] for block in islice(blocks, 30)]
-    tracemalloc.start()
-    try:
-        next(blocks)
-        before = tracemalloc.get_traced_memory()[0]
-        tracemalloc.reset_peak()
-        drawn = sum(block.shape[1] for block in islice(blocks, 200))
-        now, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert drawn > 200 * sizes[-1] / 2
-    # Random numbers kept ready and a block's codes come and go: some 100 KB a stream.
-    assert now - before < 3 * 4096 * 8 * 3
-    assert peak - before < 3 * (4096 + BLOCK) * 8 * 6
-    running = threading.active_count()
-    for _ in range(20):
-        next(sample(model, Draws(0, range(3)), None, None))
-    assert threading.active_count() <= running + 2
-
-
-def placed(arrays, place, blank=False):
-    """A named tuple with its arrays in other places; blank: floats not yet written are NaN."""
-    def moved(value):
-        if not isinstance(value, np.ndarray):
-            return value
-        return place(np.full_like(value, np.nan) if blank and value.dtype == np.float32 else value)
-
-    return type(arrays)(*map(moved, arrays))
-
-
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("widths", [(1, 1), (5, 9), (16, 16), (31, 33), (33, 1), (1, 33), (32, 32),
-                                    (64, 64), (48, 100)], ids=str)
-def test_nothing_is_touched_but_the_arrays(widths, precision):
-    """Nor is anything read that has not been written. A failure may end the process."""
-    for levels, layers, streams, heard in ((2, 4, 1, 2), (64, 1, 3, 64), (65, 5, 2, 65),
-                                           (16, 7, 4, 66), (64, 3, 5, 131), (65, 4, 8, 3)):
-        model = network(levels=levels, stacks_num=2, layers_num=layers, hidden_dim=widths[0],
-                        out_hidden_dim=widths[1], labels=2).float()
-        weights = lay_out(model) if precision == "fp32" else in_16_bits(lay_out(model))
-        state = begin(weights, np.arange(streams) % 2)
-        codes = np.random.default_rng(0).integers(levels, size=(streams, heard))
-        space = np.full((heard - 1) * len(state.sums) // streams, np.nan, np.float32)
-        uniforms, results = Draws(0, range(streams)).next(40).numpy(), []
-        for place in (np.copy, lambda array: guarded(array, True),
-                      lambda array: guarded(array, False)):
-            used, now = placed(weights, place), placed(state, place, place is not np.copy)
-            for stream in range(streams):
-                remember(used, now, stream, place(codes[stream]), place(space))
-            drawn = [place(np.full((streams, n), -1)) for n in (1, 30, 9)]
-            for t, part in zip((0, 1, 31), drawn, strict=True):
-                draw(used, now, t, place(np.ascontiguousarray(uniforms[:, t:t + part.shape[1]])),
-                     1.0, 0.9, part)
-            results.append((np.concatenate(drawn, axis=1), now.logits.copy()))
-        for drawn, logits in results[1:]:
-            assert (drawn == results[0][0]).all() and (logits == results[0][1]).all()
-        assert np.isfinite(results[0][1].reshape(streams, -1)[:, :levels]).all()
 
 
 def test_a_network_without_numbers_draws_codes():

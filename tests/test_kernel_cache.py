@@ -135,7 +135,8 @@ def test_on_a_processor_with_shorter_vectors(tmp_path):
     """All tests of the kernels as compiled for AVX2, where a tile has half as many lanes."""
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path), "NUMBA_CPU_NAME": "haswell",
                    "NUMBA_CPU_FEATURES": "+avx2,+fma,+avx,+sse4.2,+bmi,+bmi2,+popcnt,+f16c"}
-    tests = [f"tests/test_{name}.py" for name in ("vectors", "kernels", "compiled_wavenet")]
+    tests = [f"tests/test_{name}.py" for name in (
+        "vectors", "kernels", "compiled_wavenet", "compiled_wavenet_memory")]
     for command in (["-c", "from sampling.vectors import TILE; assert TILE == 32"],
                     ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow", *tests]):
         done = subprocess.run([sys.executable, *command], cwd=ROOT, env=environment,
