@@ -18,42 +18,41 @@ from torch import nn
 
 
 class _Gate(torch.autograd.Function):
-    """tanh(a) σ(b) of the two halves a, b of x along `dim`.
+    """tanh(a) σ(b) of the two halves a, b of x's last dimension.
 
+    tanh(a) is computed as 2 σ(2a) - 1, since torch's σ is five times as fast as its tanh on a CPU.
     Keeps tanh(a) and σ(b), which are all that the backward pass needs: it has no transcendental
-    function, and writes the gradient's halves to where they belong. Left to autograd, the gate
-    takes 1.15 to 1.6 times as long, on a CPU.
+    function, and writes the gradient's halves to where they belong.
     """
 
     @staticmethod
-    def forward(ctx, x, dim):
-        halves = torch.empty_like(x)
-        (a, b), (tanh, sigma) = x.chunk(2, dim), halves.chunk(2, dim)
-        torch.tanh(a, out=tanh)
-        torch.sigmoid(b, out=sigma)
-        ctx.save_for_backward(halves)
-        ctx.dim = dim
+    def forward(ctx, x):
+        p = x.shape[-1] // 2
+        kept = (x * x.new_tensor([2.0, 1.0]).repeat_interleave(p)).sigmoid_()
+        tanh, sigma = kept.chunk(2, -1)
+        tanh.mul_(2).sub_(1)
+        ctx.save_for_backward(kept)
         return tanh * sigma
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad):
-        halves, = ctx.saved_tensors
-        grad_x = torch.empty_like(halves)
-        (tanh, sigma), (grad_a, grad_b) = halves.chunk(2, ctx.dim), grad_x.chunk(2, ctx.dim)
+        kept, = ctx.saved_tensors
+        grad_x = torch.empty_like(kept)
+        (tanh, sigma), (grad_a, grad_b) = kept.chunk(2, -1), grad_x.chunk(2, -1)
         torch.mul(grad, sigma, out=grad_a)
         torch.mul(grad_a, tanh, out=grad_b)
         torch.addcmul(grad_a, grad_b, tanh, value=-1, out=grad_a)  # dy σ (1 - tanh²)
         torch.addcmul(grad_b, grad_b, sigma, value=-1, out=grad_b)  # dy tanh σ (1 - σ)
-        return grad_x, None
+        return grad_x
 
 
-def gate(x, dim):
-    """tanh of the first half of `x` along `dim`, times the logistic function of the second half.
+def gate(x):
+    """tanh of the first half of x's last dimension, times the logistic function of the second.
 
-    x: (…, 2p, …) -> (…, p, …).
+    x: (…, 2p) -> (…, p).
     """
-    return _Gate.apply(x, dim)
+    return _Gate.apply(x)
 
 
 class GatedActivation(nn.Module):
@@ -64,20 +63,17 @@ class GatedActivation(nn.Module):
     Args:
         channels: p, the width of y.
         labels: how many labels there are to condition on; 0 for none.
-        dim: where x has its 2p channels: 1, as in images (B, 2p, H, W), or -1, as in sequences
-            with the time first (T, B, 2p).
     """
 
-    def __init__(self, channels, labels, dim):
+    def __init__(self, channels, labels):
         super().__init__()
-        self.dim = dim
         self.condition = nn.Embedding(labels, 2 * channels) if labels else None
         if labels:
             nn.init.normal_(self.condition.weight, std=0.5)
 
     def forward(self, x, label=None):
-        """x: (B, 2p, …) or (…, B, 2p); label: (B,) or None -> x's shape with p for 2p."""
+        """x: (B, …, 2p), label: (B,); or both without a label -> x's shape with p for 2p."""
         if self.condition is not None:
             h = self.condition(label)
-            x = x + (h if self.dim == -1 else h.view(h.shape + (1,) * (x.ndim - 2)))
-        return gate(x, self.dim)
+            x = x + h.view(len(h), *(1,) * (x.ndim - 2), -1)
+        return gate(x)
