@@ -15,7 +15,8 @@ What is done otherwise than in the paper and in the original study:
   computed for those outputs alone. Where all sequences begin with silence (a code repeated), each
   layer's input is constant there: one column stands for all of it, and the result is the same.
 - Sequences are (T, B, p) inside, the time first: a shift in time is then a contiguous view, and a
-  layer's dilated convolution two matrix products without a copy.
+  layer's dilated convolution two matrix products without a copy. `models.dilated` makes one
+  operation of all layers, forward and backward; a layer by itself is what a sampler begins with.
 - The last layer has a skip connection only, for no layer takes its residual output.
 - The rows of those embeddings begin as smooth functions of the code, lest the network have to
   learn first that neighbouring codes are neighbouring amplitudes.
@@ -33,6 +34,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from models.dilated import Workspace, dilated_layers
 from models.gated import GatedActivation
 
 
@@ -76,7 +78,6 @@ class ResidualLayer(nn.Module):
     """One dilated gated layer: figure 4 and equation 2 of the paper, section 2.5 with a label.
 
     The layer knows nothing of time: it is given the inputs at t - d and at t, of one t or of many.
-    So the same code serves a whole sequence, and a single step of a sampler that kept t - d.
     """
 
     def __init__(self, config, last=False):
@@ -84,27 +85,33 @@ class ResidualLayer(nn.Module):
         p = config.hidden_dim
         self.past = nn.Linear(p, 2 * p, bias=False)
         self.now = nn.Linear(p, 2 * p)
-        self.gate = GatedActivation(p, config.labels, dim=-1)
+        self.gate = GatedActivation(p, config.labels)
         self.skip = nn.Linear(p, config.out_hidden_dim)
         self.residual = None if last else nn.Linear(p, p)
 
-    def forward(self, past, now, label=None, outputs=None):
-        """past, now: the layer's inputs (n, B, p) at t - d and at t; label: (B,) or None.
+    def forward(self, past, now, label=None):
+        """past, now: the layer's inputs (B, n, p) at t - d and at t; label: (B,) or None.
 
-        Returns the next layer's input (n, B, p), which of the last layer is None, and the skip
-        connection of the last `outputs` (default: all) of the n times.
+        Returns the next layer's input (B, n, p), which of the last layer is None, and the skip
+        connection (B, n, out_hidden_dim).
         """
         y = self.gate(self.past(past) + self.now(now), label)
-        skip = self.skip(y if outputs is None else y[-outputs:])
-        return None if self.residual is None else now + self.residual(y), skip
+        return None if self.residual is None else now + self.residual(y), self.skip(y)
 
 
 class WaveNet(nn.Module):
-    """Logits of each sample given the R before it, and a label if the network has labels."""
+    """Logits of each sample given the R before it, and a label if the network has labels.
+
+    Attributes that may be set:
+        dropout: the probability that a gated feature is left out in training; at first 0.
+        compute_dtype: what the layers' matrix products are computed in, such as torch.bfloat16;
+            None, as at first, for the weights' own.
+    """
 
     def __init__(self, config):
         super().__init__()
         self.config = config
+        self.dropout, self.compute_dtype = 0.0, None
         self.embed_past = nn.Embedding(config.levels, config.hidden_dim)
         self.embed_now = nn.Embedding(config.levels, config.hidden_dim)
         for embedding in (self.embed_past, self.embed_now):
@@ -115,6 +122,7 @@ class WaveNet(nn.Module):
             ResidualLayer(config, last=i == last) for i in range(len(self.dilations)))
         self.hidden = nn.Linear(config.out_hidden_dim, config.out_hidden_dim)
         self.logits = nn.Linear(config.out_hidden_dim, config.levels)
+        self._workspace = Workspace()
 
     def forward(self, codes, label=None):
         """codes: (B, T), integers in [0, levels), T ≥ R; label: (B,) or None.
@@ -128,13 +136,32 @@ class WaveNet(nn.Module):
                              f"{self.config.receptive_field}")
         codes = codes.t().long()
         codes = codes[max(min(constant_start(codes) - 2, len(codes) - outputs - 1), 0):]
-        x, skips = self.embed(codes[:-1], codes[1:]), 0
-        wanted = outputs + sum(self.dilations)
-        for layer, dilation in zip(self.layers, self.dilations, strict=True):
-            wanted -= dilation
-            x, skip = layer(*dilated(x, dilation, wanted), label, outputs)
-            skips = skips + skip
+        skips = dilated_layers(
+            self.embed(codes[:-1], codes[1:]), outputs, self._weights(label, codes.shape[1]),
+            self.dilations, self._workspace, self.dropout if self.training else 0.0,
+            self.compute_dtype)
+        skips = skips + sum(layer.skip.bias for layer in self.layers)
         return self.output(skips).permute(1, 2, 0)
+
+    def _weights(self, label, batch):
+        """The layers' weights as `dilated_layers` takes them, for a batch of so many sequences.
+
+        The biases of the residual connections are left out of the columns. What they would add to a
+        layer's input is the same everywhere, so it is multiplied by the layer's weights once.
+        """
+        layers, p = self.layers, self.config.hidden_dim
+        past, now, skip = (torch.stack([getattr(layer, name).weight.t() for layer in layers])
+                           for name in ("past", "now", "skip"))
+        bias = torch.stack([layer.now.bias for layer in layers])[:, None]
+        if self.config.labels:
+            bias = bias + torch.stack([layer.gate.condition(label) for layer in layers])
+        residual, left_out = past.new_empty(0, p, p), past.new_zeros(1, p)
+        if len(layers) > 1:
+            residual = torch.stack([layer.residual.weight.t() for layer in layers[:-1]])
+            biases = torch.stack([layer.residual.bias for layer in layers[:-1]])
+            left_out = torch.cat((left_out, biases.cumsum(0)))
+        bias = bias + left_out[:, None] @ (past + now)
+        return past, now, bias.expand(-1, batch, -1), residual, skip
 
     def embed(self, past, now):
         """The first causal convolution, of the codes at t - 1 and at t: (…,) -> (…, p)."""
@@ -162,18 +189,3 @@ def constant_start(codes):
     """How many of the first codes (T, B) repeat the very first, in every sequence: an int."""
     changed = (codes != codes[:1]).any(dim=1)
     return int(changed.to(torch.uint8).argmax()) if changed.any() else len(codes)
-
-
-def dilated(x, dilation, wanted):
-    """The inputs x (T, B, p) of a layer at t - dilation and at t, for the last `wanted` times.
-
-    Before its first column x is taken to have been constant. So where fewer than `wanted` +
-    `dilation` columns are there, the first is repeated; and more than T outputs are not made, for
-    those before would be constant too.
-    """
-    wanted = min(wanted, len(x))
-    past = x[max(len(x) - wanted - dilation, 0):max(len(x) - dilation, 0)]
-    missing = wanted - len(past)
-    if missing:
-        past = torch.cat((x[:1].expand(missing, -1, -1), past))
-    return past, x[len(x) - wanted:]

@@ -171,12 +171,11 @@ def _inputs_kept(model, label, codes):
     Runs them all at once. The first two are silence. Since before that nothing changes, a layer's
     input is continued to the left, exactly, by repeating its first column.
     """
-    codes = codes.t()
-    x, inputs = model.embed(codes[:-1], codes[1:]), []
+    x, inputs = model.embed(codes[:, :-1], codes[:, 1:]), []
     for layer, dilation in zip(model.layers, model.dilations, strict=True):
-        padded = torch.cat((x[:1].expand(dilation, -1, -1), x))
-        inputs.append(padded[-dilation:].transpose(1, 2))
-        x, _ = layer(padded[:-dilation], x, label, outputs=1)
+        padded = torch.cat((x[:, :1].expand(-1, dilation, -1), x), dim=1)
+        inputs.append(padded[:, -dilation:].permute(1, 2, 0))
+        x, _ = layer(padded[:, :-dilation], x, label)
     return inputs
 
 

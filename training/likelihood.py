@@ -13,7 +13,11 @@ def nll(model, batch):
 
     A target is a sub-pixel or a sample; a dimension, in the papers' words.
     """
-    return F.cross_entropy(model(batch.codes, batch.label), batch.targets, ignore_index=IGNORED)
+    scores = model(batch.codes, batch.label).movedim(1, -1)
+    # As they lie in memory: a softmax over values side by side, and nothing is copied for it.
+    order = sorted(range(batch.targets.ndim), key=scores.stride, reverse=True)
+    return F.cross_entropy(scores.permute(*order, -1).flatten(0, -2),
+                           batch.targets.permute(order).flatten(), ignore_index=IGNORED)
 
 
 def count_targets(batch):
