@@ -8,7 +8,7 @@ import torch
 from models.gated import GatedActivation, gate
 
 # Everything here is in double precision, so that a wrong term can't hide behind rounding.
-SHAPES = [((2, 6, 3, 4), 1), ((3, 2, 6), -1), ((1, 2), -1), ((2, 2, 1, 1), 1)]
+SHAPES = [(2, 3, 4, 6), (3, 2, 6), (1, 2), (2, 1, 1, 2)]
 LAYOUTS = {  # how a tensor of some shape comes to lie in memory: (shape of what it views, the view)
     "contiguous": (lambda shape: shape, lambda x: x),
     "transposed": (lambda shape: shape[::-1], lambda x: x.permute(*range(x.ndim)[::-1])),
@@ -23,49 +23,48 @@ def laid_out(layout, shape):
     return view(torch.randn(base(shape), dtype=torch.double))
 
 
-def halves(x, dim):
-    """The two halves of x along dim, by index."""
-    p = x.shape[dim] // 2
-    return (x.index_select(dim, torch.arange(p)), x.index_select(dim, torch.arange(p, 2 * p)))
+def halves(x):
+    """The two halves of x's last dimension."""
+    p = x.shape[-1] // 2
+    return x[..., :p], x[..., p:]
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("shape, dim", SHAPES)
-def test_gate_is_tanh_of_first_half_times_sigmoid_of_second(shape, dim, layout):
+@pytest.mark.parametrize("shape", SHAPES)
+def test_gate_is_tanh_of_first_half_times_sigmoid_of_second(shape, layout):
     torch.manual_seed(0)
     x = laid_out(layout, shape)
     before = x.clone()
-    a, b = halves(x, dim)
-    torch.testing.assert_close(gate(x, dim), a.tanh() * b.sigmoid(), rtol=1e-13, atol=1e-15)
+    a, b = halves(x)
+    torch.testing.assert_close(gate(x), a.tanh() * b.sigmoid(), rtol=1e-13, atol=1e-15)
     assert torch.equal(x, before), "the gate must not write into its input"
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("shape, dim", SHAPES)
-def test_gradient_of_gate_is_that_of_finite_differences(shape, dim, layout):
+@pytest.mark.parametrize("shape", SHAPES)
+def test_gradient_of_gate_is_that_of_finite_differences(shape, layout):
     torch.manual_seed(0)
     base, view = LAYOUTS[layout]
     x = torch.randn(base(shape), dtype=torch.double, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda x: gate(view(x), dim), x)
+    assert torch.autograd.gradcheck(lambda x: gate(view(x)), x)
 
 
-@pytest.mark.parametrize("shape, dim", SHAPES)
-def test_gradient_of_gate_is_right_for_a_gradient_that_is_not_contiguous(shape, dim):
+@pytest.mark.parametrize("shape", SHAPES)
+def test_gradient_of_gate_is_right_for_a_gradient_that_is_not_contiguous(shape):
     torch.manual_seed(0)
     x = torch.randn(shape, dtype=torch.double, requires_grad=True)
-    a, b = halves(x, dim)
-    out = list(shape)
-    out[dim] //= 2
+    a, b = halves(x)
+    out = (*shape[:-1], shape[-1] // 2)
     for grad in (laid_out("transposed", out), laid_out("every second", out),
                  torch.ones((), dtype=torch.double).expand(out)):
         expected, = torch.autograd.grad(a.tanh() * b.sigmoid(), x, grad, retain_graph=True)
-        actual, = torch.autograd.grad(gate(x, dim), x, grad)
+        actual, = torch.autograd.grad(gate(x), x, grad)
         torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-15)
 
 
 def test_gate_is_finite_and_saturates_where_its_input_is_huge():
     x = torch.tensor([[1e4, -1e4, 1e4, 3.0, 1e4, 1e4, -1e4, 0.0]], requires_grad=True)
-    y = gate(x, -1)
+    y = gate(x)
     y.sum().backward()
     torch.testing.assert_close(y.detach(), torch.tensor([[1, -1, 0, math.tanh(3) / 2]]))
     assert x.grad.isfinite().all()
@@ -73,24 +72,23 @@ def test_gate_is_finite_and_saturates_where_its_input_is_huge():
     assert x.grad[0, 7] != 0
 
 
-@pytest.mark.parametrize("shape, dim", [((3, 8, 2, 5), 1), ((4, 3, 8), -1)])
-def test_label_is_added_to_both_halves_at_every_place(shape, dim):
+@pytest.mark.parametrize("shape", [(3, 2, 5, 8), (3, 4, 8), (3, 8)])
+def test_label_is_added_to_both_halves_at_every_place(shape):
     torch.manual_seed(0)
-    block = GatedActivation(4, labels=5, dim=dim).double()
+    block = GatedActivation(4, labels=5).double()
     x, label = torch.randn(shape, dtype=torch.double), torch.tensor([4, 0, 4])
-    a, b = halves(x, dim)
+    a, b = halves(x)
     v_f, v_g = block.condition.weight.split(4, dim=1)
-    # (B, p) to where the batch and the channels of x are
-    place = (3, 4, 1, 1) if dim == 1 else (1, 3, 4)
+    place = (3, *(1,) * (len(shape) - 2), 4)
     expected = ((a + v_f[label].reshape(place)).tanh()
                 * (b + v_g[label].reshape(place)).sigmoid())
     torch.testing.assert_close(block(x, label), expected, rtol=1e-13, atol=1e-15)
 
 
-@pytest.mark.parametrize("shape, dim", [((3, 8, 2, 5), 1), ((4, 3, 8), -1)])
-def test_all_of_a_labels_numbers_learn_and_those_of_an_absent_label_do_not(shape, dim):
+@pytest.mark.parametrize("shape", [(3, 2, 5, 8), (3, 4, 8), (3, 8)])
+def test_all_of_a_labels_numbers_learn_and_those_of_an_absent_label_do_not(shape):
     torch.manual_seed(0)
-    block = GatedActivation(4, labels=3, dim=dim).double()
+    block = GatedActivation(4, labels=3).double()
     y = block(torch.randn(shape, dtype=torch.double), torch.tensor([2, 0, 0]))
     (y * torch.randn_like(y)).sum().backward()
     grad = block.condition.weight.grad
@@ -100,25 +98,25 @@ def test_all_of_a_labels_numbers_learn_and_those_of_an_absent_label_do_not(shape
 
 def test_each_example_is_gated_with_its_own_label():
     torch.manual_seed(0)
-    block = GatedActivation(4, labels=3, dim=-1).double()
+    block = GatedActivation(4, labels=3).double()
     x = torch.randn(3, 3, 8, dtype=torch.double)  # as many times as examples: easy to mix up
     labels = torch.tensor([2, 0, 1])
     together = block(x, labels)
     for i in range(3):
         torch.testing.assert_close(
-            together[:, i:i + 1], block(x[:, i:i + 1], labels[i:i + 1]), rtol=1e-13, atol=1e-15)
+            together[i:i + 1], block(x[i:i + 1], labels[i:i + 1]), rtol=1e-13, atol=1e-15)
 
 
-@pytest.mark.parametrize("shape, dim", [((3, 8, 2, 5), 1), ((4, 3, 8), -1)])
-def test_without_labels_the_block_is_the_bare_gate_and_has_no_parameters(shape, dim):
+@pytest.mark.parametrize("shape", [(3, 2, 5, 8), (3, 4, 8), (3, 8)])
+def test_without_labels_the_block_is_the_bare_gate_and_has_no_parameters(shape):
     torch.manual_seed(0)
-    block, x = GatedActivation(4, labels=0, dim=dim), torch.randn(shape)
+    block, x = GatedActivation(4, labels=0), torch.randn(shape)
     assert list(block.parameters()) == []
-    assert torch.equal(block(x), gate(x, dim))
+    assert torch.equal(block(x), gate(x))
 
 
 def test_labels_differ_in_fresh_weights_but_are_small_beside_the_convolution():
     torch.manual_seed(0)
-    weight = GatedActivation(64, labels=20, dim=1).condition.weight
+    weight = GatedActivation(64, labels=20).condition.weight
     assert 0.05 < weight.std() < 0.5
     assert len(weight.unique(dim=0)) == 20
