@@ -48,7 +48,7 @@ class Workspace:
     def give_back(self, tensor):
         """Leave it to the next `take`. Not on CUDA, where torch keeps what is freed."""
         if tensor.device.type == "cpu":
-            self._spare = tensor._base if tensor._base is not None else tensor
+            self._spare = tensor._base
 
 
 def dilated_layers(x, outputs, weights, dilations, workspace, dropout=0.0, dtype=None):
@@ -78,7 +78,8 @@ class _DilatedLayers(torch.autograd.Function):
         columns, sums = x.reshape(-1, p).clone(), x.new_zeros(outputs * B, skip[0].shape[1])
         output = len(columns) - len(sums)  # the first row that has a skip connection
         most = max(layer.most for layer in layers)
-        kept = workspace.take(past[0], layers[-1].end if keep else most, 2 * p)
+        kept = (workspace.take(past[0], layers[-1].end, 2 * p) if keep
+                else past[0].new_empty(most, 2 * p))
         gated, masks = kept.new_empty(most, p), []
         for n, layer in enumerate(layers):
             start = columns[layer.begin:layer.begin + B].to(kept.dtype)
@@ -103,8 +104,6 @@ class _DilatedLayers(torch.autograd.Function):
         if keep:
             ctx.save_for_backward(columns, kept, *weights, *masks)
             ctx.layers, ctx.shape, ctx.dtype, ctx.workspace = layers, x.shape, dtype, workspace
-        else:
-            workspace.give_back(kept)
         return sums.view(outputs, B, -1)
 
     @staticmethod
