@@ -24,7 +24,7 @@ from typing import NamedTuple
 import torch
 from torch.autograd.function import once_differentiable
 
-PIECE = 2048  # columns, of all sequences together, that are computed at a time on a CPU
+PIECE = 2048  # columns, of all sequences together, that a thread of a CPU computes at a time
 
 
 class Workspace:
@@ -186,7 +186,7 @@ class _Layer(NamedTuple):
 
 def _plan(T, B, outputs, dilations, device):
     """[_Layer, …]: no more columns than `outputs` need, nor any that would be as the first."""
-    size = max(PIECE // B, 1) if device.type == "cpu" else T
+    size = max(PIECE * torch.get_num_threads() // B, 1) if device.type == "cpu" else T
     layers, begin, end, wanted = [], 0, 0, outputs + sum(dilations)
     for d in dilations:
         wanted -= d
