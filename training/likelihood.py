@@ -13,7 +13,8 @@ def nll(model, batch):
 
     A target is a sub-pixel or a sample; a dimension, in the papers' words.
     """
-    return F.cross_entropy(model(batch.codes, batch.label), batch.targets, ignore_index=IGNORED)
+    logits = model(batch.codes, batch.label).movedim(1, -1)
+    return F.cross_entropy(logits.flatten(0, -2), batch.targets.flatten(), ignore_index=IGNORED)
 
 
 def count_targets(batch):
