@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 
-BUFFER = 1 << 19  # numbers in the buffer, or one picture's windows where these are more
+BUFFER = 1 << 20  # numbers in the buffer, or one picture's windows where these are more
 
 
 class Window(NamedTuple):
@@ -38,6 +38,30 @@ def convolve(inputs, windows, weight, bias=None, dtype=None):
     return _Convolution.apply(weight, bias, windows, dtype or weight.dtype, *inputs)
 
 
+def add_product(y, x, weight):
+    """y + W x, in the place of y: (B, H, W, out). x: (B, H, W, in), weight: (out, in)."""
+    return _AddProduct.apply(y, x, weight)
+
+
+class _AddProduct(torch.autograd.Function):
+
+    @staticmethod
+    def forward(ctx, y, x, weight):
+        ctx.save_for_backward(x, weight)
+        ctx.mark_dirty(y)
+        y.flatten(0, 2).addmm_(x.flatten(0, 2), weight.t().to(y.dtype))
+        return y
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad):
+        x, weight = ctx.saved_tensors
+        grad = grad.contiguous()
+        flat = grad.flatten(0, 2)
+        grad_x = (flat @ weight.to(grad.dtype)).view_as(x)
+        return grad, grad_x, (flat.t() @ x.flatten(0, 2)).to(weight.dtype)
+
+
 class _Convolution(torch.autograd.Function):
 
     @staticmethod
@@ -60,11 +84,13 @@ class _Convolution(torch.autograd.Function):
         weight, *inputs = ctx.saved_tensors
         rounded, grad = weight.to(ctx.dtype), grad.contiguous()
         grad_weight = torch.zeros_like(weight)
-        grad_bias = grad.sum((0, 1, 2)) if ctx.needs_input_grad[1] else None
+        grad_bias = weight.new_zeros(len(weight)) if ctx.needs_input_grad[1] else None
         grads = [torch.empty_like(x) if needed else None
                  for x, needed in zip(inputs, ctx.needs_input_grad[4:], strict=True)]
         for part, neighbours, each in _gathered(inputs, ctx.windows, ctx.dtype):
             of_outputs = grad[part].flatten(0, 2)
+            if grad_bias is not None:
+                grad_bias += of_outputs.sum(0)
             if weight.dtype == ctx.dtype:
                 grad_weight.addmm_(of_outputs.t(), neighbours)
             else:

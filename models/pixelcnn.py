@@ -37,7 +37,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from models.gated import GatedActivation
-from models.neighbours import Window, convolve, matrix
+from models.neighbours import Window, add_product, convolve, matrix
 
 FIRST_KERNEL, KERNEL = 7, 3
 VERTICAL_GAIN = 2  # of the initial weights: undoes the gate's slope of 1/2 at 0
@@ -154,11 +154,11 @@ class Block(nn.Module):
                          dtype)
         else:
             x = convolve((h,), (left,), own, bias, dtype)
-            x.flatten(0, 2).addmm_(above.flatten(0, 2), into.t().to(x.dtype))
+            x = add_product(x, above, into)
         y = self.horizontal_gate(x, label)
         y = self.out(F.dropout(y, dropout) if dropout else y)
         v = None if self.last else self.vertical_gate(above, label)
-        return v, y if self.first else h + y
+        return v, y.to(h.dtype) if self.first else h + y
 
     @property
     def above(self):
