@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 
 BUFFER = 1 << 20  # numbers in the buffer, or one picture's windows where these are more
+GPU_BUFFER = 1 << 26  # there it is the calls that cost, not the memory behind the cache
 
 
 class Window(NamedTuple):
@@ -110,7 +111,8 @@ def _gathered(inputs, windows, dtype):
     """
     batch, height, width, _ = inputs[0].shape
     sizes = [w.rows * w.columns * x.shape[-1] for x, w in zip(inputs, windows, strict=True)]
-    count = min(max(1, BUFFER // (sum(sizes) * height * width)), batch)
+    limit = BUFFER if inputs[0].device.type == "cpu" else GPU_BUFFER
+    count = min(max(1, limit // (sum(sizes) * height * width)), batch)
     buffer = inputs[0].new_empty(count, height, width, sum(sizes), dtype=dtype)
     each = [part.unflatten(3, (w.rows, w.columns, -1))
             for part, w in zip(buffer.split(sizes, 3), windows, strict=True)]
