@@ -37,6 +37,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from models.gated import GatedActivation
+from models.neighbours import Window, add_product, convolve, matrix
 
 FIRST_KERNEL, KERNEL = 7, 3
 VERTICAL_GAIN = 2  # of the initial weights: undoes the gate's slope of 1/2 at 0
@@ -100,8 +101,8 @@ class GroupedConv2d(nn.Conv2d):
         return self.weight if self.mask is None else self.weight * self.mask
 
     def forward(self, x):
-        """x: (B, in, H, W) -> (B, out, H, W)."""
-        return F.conv2d(x, self.kernel, self.bias)
+        """x: (…, in) -> (…, out)."""
+        return F.linear(x, self.kernel.flatten(1).to(x.dtype), self.bias.to(x.dtype))
 
 
 class Block(nn.Module):
@@ -132,31 +133,49 @@ class Block(nn.Module):
         sees_itself = not first or config.channels > 1
         self.here = (GroupedConv2d(inputs, both_halves, strict=first, bias=False)
                      if sees_itself else None)
-        self.vertical_gate = None if last else GatedActivation(p, config.labels, dim=1)
-        self.horizontal_gate = GatedActivation(p, config.labels, dim=1)
+        self.vertical_gate = None if last else GatedActivation(p, config.labels)
+        self.horizontal_gate = GatedActivation(p, config.labels)
         self.out = GroupedConv2d(features, features)
 
-    def forward(self, v, h, label=None):
-        """v, h: (B, p, H, W) each (the image for both in the first block) -> the next v and h.
+    def forward(self, v, h, label=None, dropout=0.0, dtype=None):
+        """v, h: (B, H, W, p) each (the image for both in the first block) -> the next v and h.
 
-        The last block's v is None.
+        The last block's v is None. dropout: of the horizontal stack's gated features. dtype: of the
+        matrix products, if not that of the weights.
         """
-        above = self.vertical_features(F.pad(v, (0, 0, self.reach, -1 if self.first else 0)))
-        x = self.horizontal_features(h) + self.vertical_to_horizontal(above)
-        y = self.out(self.horizontal_gate(x, label))
+        above = None if self.last else self.vertical_features(v, dtype)
+        into, bias = self.vertical_to_horizontal.weight.flatten(1), self.vertical_to_horizontal.bias
+        own, left = self.horizontal_kernel()
+        if self.first or self.last:
+            # W_1×1 (W * v) = (W_1×1 W) * v: the latter is less work where v is the image, or where
+            # nothing else needs W * v.
+            kernel = torch.cat((own, into @ matrix(self.vertical.weight)), dim=1)
+            x = convolve((h, v), (left, self.above), kernel, bias + into @ self.vertical.bias,
+                         dtype)
+        else:
+            x = convolve((h,), (left,), own, bias, dtype)
+            x = add_product(x, above, into)
+        y = self.horizontal_gate(x, label)
+        y = self.out(F.dropout(y, dropout) if dropout else y)
         v = None if self.last else self.vertical_gate(above, label)
-        return v, y if self.first else h + y
+        return v, y.to(h.dtype) if self.first else h + y
 
-    def vertical_features(self, v):
-        """W * v of the vertical stack: (B, p, rows + n - 1, W) -> (B, 2p, n, W)."""
-        return self.vertical(F.pad(v, (self.reach, self.reach)))
+    @property
+    def above(self):
+        """What the vertical stack's kernel sees."""
+        return Window(self.rows, 2 * self.reach + 1, -self.reach, -self.reach)
 
-    def horizontal_features(self, h):
-        """W * h of the horizontal stack, from the left and from the pixel itself: (B, 2p, H, W)."""
-        if self.here is None:
-            return self.left(F.pad(h, (self.reach, -1)))
-        kernel = torch.cat((self.left.weight, self.here.kernel), dim=3)
-        return F.conv2d(F.pad(h, (self.reach, 0)), kernel)
+    def vertical_features(self, v, dtype=None):
+        """W * v of the vertical stack: (B, H, W, p) -> (B, H, W, 2p)."""
+        return convolve((v,), (self.above,), matrix(self.vertical.weight), self.vertical.bias,
+                        dtype)
+
+    def horizontal_kernel(self):
+        """The matrix of the kernel that sees the left and the pixel itself, and its window."""
+        kernel = self.left.weight
+        if self.here is not None:
+            kernel = torch.cat((kernel, self.here.kernel), dim=3)
+        return matrix(kernel), Window(1, kernel.shape[3], 0, -self.reach)
 
 
 class PixelCNN(nn.Module):
@@ -164,7 +183,7 @@ class PixelCNN(nn.Module):
 
     def __init__(self, config):
         super().__init__()
-        self.config = config
+        self.config, self.dropout, self.compute_dtype = config, 0.0, None
         n = config.blocks_num
         self.blocks = nn.ModuleList(
             Block(config, first=i == 0, last=i == n - 1) for i in range(n))
@@ -179,12 +198,11 @@ class PixelCNN(nn.Module):
 
         Returns logits: (B, levels, C, H, W).
         """
-        v = h = self.scale(codes)
+        v = h = self.scale(codes).permute(0, 2, 3, 1)
         for block in self.blocks:
-            v, h = block(v, h, label)
+            v, h = block(v, h, label, self.dropout if self.training else 0, self.compute_dtype)
         logits = self.logits(F.relu(self.hidden(F.relu(h))))
-        batch, channels, height, width = codes.shape
-        return logits.view(batch, channels, self.config.levels, height, width).transpose(1, 2)
+        return logits.unflatten(3, (-1, self.config.levels)).permute(0, 4, 3, 1, 2)
 
     def scale(self, codes):
         """Codes in [0, levels) as numbers in [-1, 1], in the precision of the weights."""

@@ -113,7 +113,7 @@ class _VerticalStack:
         self.model, self.label, self.codes, self.row = model, label, codes, 0
         batch, _, _, width = codes.shape
         zeros, p = model.logits.weight.new_zeros, model.config.hidden_dim
-        self.before = [zeros(batch, p, block.reach, width) for block in model.blocks[1:]]
+        self.before = [zeros(batch, block.reach, width, p) for block in model.blocks[1:]]
         self.into_horizontal = [_ContextWeights(block, model.config, label)
                                 for block in model.blocks]
 
@@ -123,16 +123,16 @@ class _VerticalStack:
         Returns for each block (W, 2p, B), the 2p in the order of `_by_group`.
         """
         first = self.model.blocks[0]
-        seen = self.codes[:, :, max(self.row - first.reach, 0):row]
-        v = F.pad(self.model.scale(seen), (0, 0, max(first.reach - self.row, 0), 0))
+        seen = self.codes[:, :, max(self.row - first.reach, 0):row].permute(0, 2, 3, 1)
+        v = F.pad(self.model.scale(seen), (0, 0, 0, 0, max(first.reach - self.row, 0), 1))
         contexts = []
         for number, block in enumerate(self.model.blocks):
-            above = block.vertical_features(v)
-            contexts.append(self.into_horizontal[number](above[:, :, -1]))
+            above = block.vertical_features(v)[:, block.reach:]
+            contexts.append(self.into_horizontal[number](above[:, -1]))
             if block.vertical_gate is not None:
                 new = block.vertical_gate(above, self.label)
-                v = torch.cat((self.before[number], new), dim=2)
-                self.before[number] = v[:, :, new.shape[2]:]
+                v = torch.cat((self.before[number], new), dim=1)
+                self.before[number] = v[:, new.shape[1]:]
         self.row = row + 1
         return contexts
 
@@ -150,8 +150,8 @@ class _ContextWeights:
             self.bias = self.bias + condition(label).t()[order]
 
     def __call__(self, above):
-        """above: (B, 2p, W) -> (W, 2p, B)."""
-        return self.weight @ above.permute(2, 1, 0) + self.bias
+        """above: (B, W, 2p) -> (W, 2p, B)."""
+        return self.weight @ above.permute(1, 2, 0) + self.bias
 
 
 class _HorizontalStack:

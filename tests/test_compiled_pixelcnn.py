@@ -77,7 +77,7 @@ def plain(model, codes, label):
         block.register_forward_hook(lambda block, inputs, output: features.append(output[1]))
     logits = model(codes, label)
     features[-1] = features[-1].relu()
-    return logits, torch.stack(features, dim=1).permute(0, 1, 3, 4, 2)
+    return logits, torch.stack(features, dim=1)
 
 
 def case(widths, channels, blocks, levels, size, images, labels=0, given=0, threads=1,

@@ -158,7 +158,7 @@ def test_every_channel_has_feature_maps_of_its_own(width, channels):
     seen = 0
     for seed in range(4):
         model = network(seed, channels=channels, hidden_dim=width, blocks_num=1)
-        leaf = torch.rand(1, channels, 1, 1, dtype=torch.double, requires_grad=True)
+        leaf = torch.rand(1, 1, 1, channels, dtype=torch.double, requires_grad=True)
         _, h = model.blocks[0](leaf, leaf)
         seen = seen + torch.stack(
             [torch.autograd.grad(f, leaf, retain_graph=True, allow_unused=True,
@@ -278,7 +278,7 @@ def test_in_a_fresh_network_the_deepest_vertical_features_still_feel_the_picture
     codes = pictures(2, 28, 28, model.config)
     with torch.no_grad():
         model(codes)
-    fades = [(v[0] - v[1])[:, 20:].pow(2).mean().sqrt().item() for v in vertical]
+    fades = [(v[0] - v[1])[20:].pow(2).mean().sqrt().item() for v in vertical]
     assert fades[-1] > 1e-3 * fades[0], f"difference of two pictures, by block: {fades}"
 
 

@@ -1,0 +1,170 @@
+"""Gated PixelCNN's own forward and backward passes against ordinary convolutions and autograd."""
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from test_pixelcnn import labels_for, network, pictures
+from torch.nn.parallel import DistributedDataParallel
+
+from models.neighbours import BUFFER, Window, convolve, matrix
+from models.pixelcnn import PixelCNN, PixelCNNConfig
+
+NETWORKS = [  # channels, hidden_dim, out_hidden_dim, labels, blocks_num
+    (1, 1, 1, 0, 1), (1, 5, 7, 3, 1), (1, 4, 3, 0, 2), (2, 5, 4, 0, 3), (3, 3, 3, 0, 1),
+    (3, 7, 5, 2, 2), (3, 8, 7, 0, 6)]
+
+
+def plain(model, codes, label=None):
+    """The network in torch's own convolutions and autograd, its pictures (B, C, H, W)."""
+    def conv(x, weight, bias, left, top, right=0):
+        return F.conv2d(F.pad(x, (left, right, top, 0)), weight, bias)
+
+    def pointwise(x, layer):
+        mask = 1 if layer.mask is None else layer.mask
+        return F.conv2d(x, layer.weight * mask, layer.bias)
+
+    def gated(x, gate):
+        if gate.condition is not None:
+            x = x + gate.condition.weight[label][:, :, None, None]
+        f, g = x.chunk(2, 1)
+        return f.tanh() * g.sigmoid()
+
+    v = h = model.scale(codes)
+    height, width = codes.shape[2:]
+    for i, block in enumerate(model.blocks):
+        reach = 1 if i else 3
+        # The frame lets the kernel make a row more below (in the first block), cut off here.
+        above = conv(v, block.vertical.weight, block.vertical.bias, reach, reach, reach)
+        above = above[:, :, :height]
+        x = F.conv2d(above, block.vertical_to_horizontal.weight, block.vertical_to_horizontal.bias)
+        x = x + conv(h, block.left.weight, None, reach, 0)[..., :width]
+        if block.here is not None:
+            x = x + pointwise(h, block.here)
+        y = pointwise(gated(x, block.horizontal_gate), block.out)
+        h = h + y if i else y
+        v = gated(above, block.vertical_gate) if block.vertical_gate is not None else None
+    x = pointwise(pointwise(h.relu(), model.hidden).relu(), model.logits)
+    return x.unflatten(1, (codes.shape[1], -1)).transpose(1, 2)
+
+
+def gradients(model, loss):
+    """The gradient of each parameter by name, zeros where there is none."""
+    names, parameters = zip(*model.named_parameters(), strict=True)
+    grads = torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
+    return dict(zip(names, grads, strict=True))
+
+
+def assert_equal(actual, wanted):
+    for name, grad in wanted.items():
+        torch.testing.assert_close(actual[name], grad, rtol=1e-9, atol=1e-9,
+                                   msg=lambda text, name=name: f"gradient of {name}: {text}")
+
+
+@pytest.mark.parametrize("batch, height, width", [
+    (3, 6, 9), (1, 9, 6), (2, 1, 1), (2, 1, 5), (2, 5, 1), (1, 2, 2), (2, 3, 3)])
+@pytest.mark.parametrize("channels, hidden_dim, out_hidden_dim, labels, blocks_num", NETWORKS)
+def test_outputs_and_every_gradient_are_those_of_plain_convolutions(
+        channels, hidden_dim, out_hidden_dim, labels, blocks_num, batch, height, width):
+    model = network(levels=4, channels=channels, hidden_dim=hidden_dim, blocks_num=blocks_num,
+                    out_hidden_dim=out_hidden_dim, labels=labels)
+    codes, label = pictures(batch, height, width, model.config), labels_for(batch, model.config)
+    before = codes.clone()
+    actual, wanted = model(codes, label), plain(model, codes, label)
+    torch.testing.assert_close(actual, wanted, rtol=1e-9, atol=1e-9)
+    direction = torch.randn_like(wanted)
+    assert_equal(gradients(model, (actual * direction).sum()),
+                 gradients(model, (wanted * direction).sum()))
+    with torch.inference_mode():
+        assert torch.equal(model(codes, label), actual)
+    assert torch.equal(codes, before)
+
+
+@pytest.mark.parametrize("place", [(0, 0, 0, 0, 0), (1, 3, 2, 4, 5), (1, 0, 1, 2, 0)])
+def test_gradients_of_a_single_output(place):
+    model = network(levels=4, channels=3, hidden_dim=7, blocks_num=3, labels=2)
+    codes, label = pictures(2, 5, 6, model.config), torch.tensor([1, 0])
+    assert_equal(gradients(model, model(codes, label)[place]),
+                 gradients(model, plain(model, codes, label)[place]))
+
+
+@pytest.mark.parametrize("buffer", [1, 700, BUFFER])
+def test_however_many_pictures_are_convolved_at_a_time(buffer, monkeypatch):
+    """Also windows that see only what is outside of the picture, and inputs without a gradient."""
+    monkeypatch.setattr("models.neighbours.BUFFER", buffer)
+    torch.manual_seed(0)
+    windows = [Window(2, 3, -1, -1), Window(1, 2, 0, -5), Window(1, 1, 0, 0)]
+    inputs = [torch.randn(5, 4, 3, n, dtype=torch.double, requires_grad=n != 3) for n in (2, 3, 4)]
+    weights = [torch.randn(6, x.shape[-1], w.rows, w.columns, dtype=torch.double)
+               for x, w in zip(inputs, windows, strict=True)]
+    weight = torch.cat([matrix(weight) for weight in weights], dim=1).requires_grad_()
+    bias = torch.randn(6, dtype=torch.double, requires_grad=True)
+    assert torch.autograd.gradcheck(
+        lambda *given: convolve(given[2:], windows, *given[:2]), (weight, bias, *inputs))
+    wanted = bias[:, None, None] + sum(
+        F.conv2d(F.pad(x.permute(0, 3, 1, 2), (5, 5, 5, 5)), weight)[
+            :, :, 5 + w.top:, 5 + w.left:][:, :, :4, :3]
+        for x, w, weight in zip(inputs, windows, weights, strict=True))
+    torch.testing.assert_close(convolve(inputs, windows, weight, bias).permute(0, 3, 1, 2), wanted)
+
+
+def test_a_second_derivative_is_refused():
+    model = network(hidden_dim=4, blocks_num=2)
+    codes = pictures(1, 4, 4, model.config)
+    grad, = torch.autograd.grad(model(codes).square().sum(), model.blocks[1].vertical.weight,
+                                create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        grad.sum().backward()
+
+
+@pytest.mark.parametrize("precision", [None, torch.bfloat16])
+def test_the_same_pictures_give_the_same_bits_again(precision):
+    torch.manual_seed(0)
+    model = PixelCNN(PixelCNNConfig(levels=4, channels=3, hidden_dim=9, blocks_num=3, labels=2))
+    model.compute_dtype = precision
+    codes, label = pictures(4, 8, 8, model.config), labels_for(4, model.config)
+
+    def once():
+        logits = model(codes, label)
+        return logits, gradients(model, F.cross_entropy(logits, codes))
+
+    (logits, grads), (again, grads_again) = once(), once()
+    assert torch.equal(logits, again)
+    assert all(torch.equal(grad, grads_again[name]) for name, grad in grads.items())
+
+
+def test_products_in_bfloat16_are_near_those_of_the_weights_and_gradients_are_the_weights():
+    torch.manual_seed(0)
+    model = PixelCNN(PixelCNNConfig(levels=4, channels=3, hidden_dim=32, blocks_num=3, labels=2))
+    codes, label = pictures(4, 8, 8, model.config), labels_for(4, model.config)
+    logits = model(codes, label)
+    grads = gradients(model, F.cross_entropy(logits, codes))
+    model.compute_dtype = torch.bfloat16
+    rounded = model(codes, label)
+    assert rounded.dtype == torch.float32
+    assert 0 < (rounded - logits).norm() / logits.norm() < 0.02
+    for name, grad in gradients(model, F.cross_entropy(rounded, codes)).items():
+        assert grad.dtype == torch.float32
+        assert (grad - grads[name]).norm() < 0.05 * grads[name].norm(), name
+
+
+def test_dropout_is_of_training_alone():
+    model = network(levels=4, hidden_dim=32, blocks_num=3)
+    codes = pictures(2, 5, 5, model.config)
+    without = model(codes)
+    model.dropout = 0.5
+    assert not torch.equal(model(codes), without)
+    assert not torch.equal(model(codes), model(codes))
+    assert torch.equal(model.eval()(codes), without)
+
+
+def test_distributed_data_parallel_gives_the_gradients_of_the_model_alone(tmp_path):
+    model = network(levels=4, channels=3, hidden_dim=5, blocks_num=3, labels=2)
+    codes, label = pictures(2, 4, 5, model.config), torch.tensor([1, 0])
+    wanted = gradients(model, F.cross_entropy(model(codes, label), codes))
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        F.cross_entropy(DistributedDataParallel(model)(codes, label), codes).backward()
+    finally:
+        dist.destroy_process_group()
+    assert_equal({name: p.grad for name, p in model.named_parameters()}, wanted)
