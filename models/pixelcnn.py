@@ -171,6 +171,7 @@ class PixelCNN(nn.Module):
         features = groups(config.hidden_dim, config.channels)
         hidden = groups(config.out_hidden_dim, config.channels)
         logits = groups(config.channels * config.levels, config.channels)
+        self.compute_dtype, self.dropout = None, 0.0
         self.hidden = GroupedConv2d(features, hidden)
         self.logits = GroupedConv2d(hidden, logits)
 

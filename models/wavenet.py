@@ -113,6 +113,7 @@ class WaveNet(nn.Module):
         last = len(self.dilations) - 1
         self.layers = nn.ModuleList(
             ResidualLayer(config, last=i == last) for i in range(len(self.dilations)))
+        self.compute_dtype, self.dropout = None, 0.0
         self.hidden = nn.Linear(config.out_hidden_dim, config.out_hidden_dim)
         self.logits = nn.Linear(config.out_hidden_dim, config.levels)
 
