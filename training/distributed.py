@@ -11,6 +11,7 @@ Does not import torch before it is needed: --help is instant.
 
 import os
 import sys
+import time
 import warnings
 from contextlib import contextmanager
 from datetime import timedelta
@@ -19,6 +20,7 @@ import numpy as np
 
 from datasets.errors import UserError
 
+SECONDS_TO_SPEAK = 2  # for the first process to say what is wrong
 TIMEOUT = timedelta(minutes=10)  # for a process that is there but does not answer
 _SIGNS_OF_LOSS = ("connection", "timed out", "timeout", "nccl", "gloo", "peer", "store")
 
@@ -83,11 +85,20 @@ def connected():
     if not is_first():
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - to the end of the process
     try:
+        store, rank, count = next(distributed.rendezvous("env://", timeout=TIMEOUT))
+        if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+            # The store outlives a restart: what was in it before is of processes that are gone.
+            store = distributed.PrefixStore(os.environ["TORCHELASTIC_RESTART_COUNT"], store)
         distributed.init_process_group(
-            "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=TIMEOUT)
+            "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=TIMEOUT,
+            store=store, rank=rank, world_size=count)
         yield
         distributed.barrier()
         distributed.destroy_process_group()
+    except UserError:
+        if not is_first_here():
+            time.sleep(SECONDS_TO_SPEAK)  # torchrun ends all as soon as one has
+        raise
     except RuntimeError as error:
         text = str(error).strip()
         if not any(sign in text.lower() for sign in _SIGNS_OF_LOSS):

@@ -92,6 +92,7 @@ class Trainer:
         self.resumed_at = None
         self._earlier_seconds, self._started = 0.0, time.monotonic()
         self._extensions, self._at_signal = [], None
+        self._signal = None  # that ends the run
         self._signals = Signals("finishing the update or validation in hand, then writing a "
                                 "snapshot", patient=distributed.processes() > 1)
 
@@ -135,18 +136,18 @@ class Trainer:
         with self._signals:
             try:
                 with self._progress_bar() as bar:
-                    while not (self.reason or self._signals.number):
+                    while not (self.reason or self._signal):
                         self._run_epoch(bar)
                     self.is_ending = True
-                    if not self._signals.number and not self.is_new_epoch:
+                    if self.reason and not self.is_new_epoch:
                         self._call_extensions()
-                if self._signals.number and self._at_signal:
+                if not self.reason and self._at_signal:
                     self._at_signal(self)
             finally:
                 for extension, _ in self._extensions:
                     if hasattr(extension, "finish"):
                         extension.finish()
-            if self._signals.number:
+            if not self.reason:
                 self._leave()
 
     def _run_epoch(self, bar):
@@ -164,17 +165,14 @@ class Trainer:
             bar.update()
             bar.set_postfix_str(self._postfix(bar), refresh=False)
             self.reason = self._why_stop()
-            if self.reason or self._signals.number:
+            if self.reason or self._signal:
                 return
             began = time.monotonic()
 
     def update(self, batch):
         """One step of the optimizer on a batch, of which `batch` is this process's share."""
         torch.manual_seed(distributed.seed_of(self.seed, self.iteration))
-        targets, samples, signals = distributed.totals(
-            likelihood.count_targets(batch), self.samples(batch), bool(self._signals.number))
-        if signals:  # one that another process was sent ends them all, after the same update
-            self._signals.number = self._signals.number or signal.SIGTERM
+        targets, samples = distributed.totals(likelihood.count_targets(batch), self.samples(batch))
         factor = learning_rate_factor(self.schedule, self.done)
         for group, peak in zip(self.optimizer.param_groups, self._peaks, strict=True):
             group["lr"] = peak * factor
@@ -185,7 +183,9 @@ class Trainer:
             (loss * distributed.processes()).backward()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
         value, norm = torch.stack((loss.detach(), norm)).tolist()
-        value, = distributed.totals(value)
+        value, signals = distributed.totals(value, bool(self._signals.number))
+        if signals:  # whichever process was sent one: all end after the same update
+            self._signal = self._signals.number or signal.SIGTERM
         if not (math.isfinite(value) and math.isfinite(norm)):
             culprit = "gradient" if math.isfinite(value) else "loss"
             raise DivergedError(
@@ -290,4 +290,4 @@ class Trainer:
         if self._at_signal:
             print(f"stopped at iteration {self.iteration}; go on with --resume auto",
                   file=sys.stderr)
-        sys.exit(128 + self._signals.number)
+        sys.exit(128 + self._signal)
