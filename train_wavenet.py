@@ -6,6 +6,7 @@
 
 import argparse
 
+from training import restart
 from training.arguments import add_training, parse, positive_float, positive_int, run_script
 
 
@@ -34,6 +35,8 @@ def arguments():
 def main():
     """Parse, build, run."""
     args = arguments()
+    if args.auto_restart:
+        restart.supervise(args.auto_restart, args.out)
 
     # After parsing, for importing torch takes seconds.
     from datasets.corpus import Corpus

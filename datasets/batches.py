@@ -35,11 +35,12 @@ class Batch(NamedTuple):
 class EpochOrder(Sampler):
     """Lists of indices, one for each batch, from item `position` of one epoch's order on.
 
-    With `shuffle` off the items come as they lie; for validation.
+    With `shuffle` off the items come as they lie; for validation. share: a function of a batch's
+    indices that picks this process's share of them.
     """
 
-    def __init__(self, items, batchsize, *, seed=0, epoch=0, position=0, shuffle=True):
-        self.batchsize, self.position = batchsize, position
+    def __init__(self, items, batchsize, share, *, seed=0, epoch=0, position=0, shuffle=True):
+        self.batchsize, self.position, self.share = batchsize, position, share
         if shuffle:
             self.order = np.random.default_rng((seed, epoch)).permutation(items)
         else:
@@ -47,28 +48,37 @@ class EpochOrder(Sampler):
 
     def __iter__(self):
         for start in range(self.position, len(self.order), self.batchsize):
-            yield self.order[start:start + self.batchsize]
+            yield self.share(self.order[start:start + self.batchsize])
 
     def __len__(self):
         return math.ceil((len(self.order) - self.position) / self.batchsize)
 
 
-def training_batches(dataset: Dataset, batchsize, *, seed, epoch, position=0):
+def whole(indices):
+    """All of a batch: the share of a process that is the only one."""
+    return indices
+
+
+def training_batches(dataset: Dataset, batchsize, *, seed, epoch, position=0, share=whole,
+                     **loading):
     """The batches of one epoch, the last one smaller, from item `position` on.
 
     `dataset[indices]` makes a whole `Batch`; `dataset.epoch` tells it which epoch's random draws
-    (such as those of a binarisation) are wanted.
+    (such as those of a binarisation) are wanted. share: see `EpochOrder`; what is left of a small
+    batch may be no item at all. loading: workers and pinned, see `_loader`.
     """
     dataset.epoch = epoch
-    order = EpochOrder(len(dataset), batchsize, seed=seed, epoch=epoch, position=position)
-    return _loader(dataset, order)
+    order = EpochOrder(len(dataset), batchsize, share, seed=seed, epoch=epoch, position=position)
+    return _loader(dataset, order, **loading)
 
 
-def evaluation_batches(dataset: Dataset, batchsize):
+def evaluation_batches(dataset: Dataset, batchsize, share=whole, **loading):
     """All items once, as they lie."""
-    return _loader(dataset, EpochOrder(len(dataset), batchsize, shuffle=False))
+    return _loader(dataset, EpochOrder(len(dataset), batchsize, share, shuffle=False), **loading)
 
 
-def _loader(dataset, order):
-    # A generator of its own, lest the loader draw from the one that a snapshot has the state of.
-    return DataLoader(dataset, sampler=order, batch_size=None, generator=torch.Generator())
+def _loader(dataset, order, workers=0, pinned=False):
+    """workers: processes that read ahead. pinned: in memory that a GPU copies from by itself."""
+    # A generator of its own, lest the loader draw from the one that a run's random numbers are of.
+    return DataLoader(dataset, sampler=order, batch_size=None, num_workers=workers,
+                      pin_memory=pinned, generator=torch.Generator())

@@ -5,3 +5,9 @@ class UserError(Exception):
     """Wrong input. The message names the file or flag and says what to do; scripts exit with 2."""
 
     exit_code = 2
+
+
+class DivergedError(UserError):
+    """A run whose loss is not finite: it can't go on, and begun again would come to the same."""
+
+    exit_code = 3

@@ -109,11 +109,12 @@ class ImageCodes(Dataset):
 
     def __getitem__(self, indices):
         """The Batch of the images `indices`: codes (B, C, H, W)."""
-        indices = np.asarray(indices)
+        indices = np.asarray(indices, np.int64)
         pixels = self.pixels[indices]
         if self.sampled:
-            codes = np.stack([self.draw(index, image)
-                              for index, image in zip(indices, pixels, strict=True)])
+            codes = np.empty(pixels.shape, np.bool_)
+            for image, index, code in zip(pixels, indices, codes, strict=True):
+                code[...] = self.draw(index, image)
         else:
             codes = quantize_pixels(pixels, self.levels)
         codes = torch.from_numpy(codes.astype(np.int64))

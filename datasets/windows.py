@@ -31,7 +31,7 @@ class Windows(Dataset):
 
     def __getitem__(self, indices):
         """The Batch of the windows `indices`: codes (B, T), targets (B, target_length)."""
-        indices = np.asarray(indices)
+        indices = np.asarray(indices, np.int64)
         owners = np.searchsorted(self.ends, indices, side="right")
         shape = len(indices), self.receptive_field + self.target_length - 1
         codes = np.full(shape, silence(self.levels), np.int64)
@@ -48,5 +48,6 @@ class Windows(Dataset):
             codes[row, skipped:skipped + len(seen)] = seen
         label = None
         if self.labelled:
-            label = torch.tensor([self.part.recordings[owner].label for owner in owners])
+            label = torch.tensor([self.part.recordings[owner].label for owner in owners],
+                                 dtype=torch.long)
         return Batch(torch.from_numpy(codes), torch.from_numpy(targets), label)

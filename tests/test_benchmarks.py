@@ -7,7 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from test_commands import write_mnist, write_sounds
+
+from benchmarks.original import OriginalPixelCNN, OriginalWaveNet
+from models.pixelcnn import PixelCNNConfig
+from models.wavenet import WaveNetConfig
 
 BENCHMARKS = Path(__file__).resolve().parent / "benchmarks"
 
@@ -50,3 +55,54 @@ def test_sampling_speed_beside_its_limit():
         assert len(cells) == len(header.strip("|").split("|"))
         assert all(float(cells[i].replace(",", "")) > 0 for i in (2, 3, 4))
         assert int(cells[7].rstrip("%")) > 0
+
+
+def test_training_speed_beside_the_original_and_its_limit():
+    only = "16 images 28×28×3, fp32"
+    printed = run("training.py", "--seconds", 0.1, "--threads", 1, "--only", only)
+    threads, _, header, _, row, _, loading = printed.splitlines()
+    cells = [cell.strip(" *") for cell in row.strip("|").split("|")]
+    assert only in cells[0] and "PixelCNN 32 wide" in cells[0] and threads == "on 1 thread"
+    assert len(cells) == len(header.strip("|").split("|"))
+    ours, original, ratio, gflops, peak, share, memory = (
+        float(re.match(r"[\d,.]+", cell)[0].replace(",", "")) for cell in cells[1:])
+    assert ours > 0 and ratio == pytest.approx(ours / original, abs=0.1, rel=0.05)
+    # 0.37 MB of weights, as in the table of sampling; thrice a product and a sum, in each pixel
+    assert gflops == pytest.approx(ours * 6 * 0.37e6 / 4 * 28 * 28 / 1e9, abs=1, rel=0.05)
+    assert share == pytest.approx(100 * gflops / peak, abs=3, rel=0.1)
+    assert 100 < memory < 4000
+    milliseconds, of_step = re.search(r"([\d.]+) ms, ([\d.]+)% of a step", loading).groups()
+    assert only in loading and float(milliseconds) > 0
+    assert float(of_step) == pytest.approx(float(milliseconds) * ours / 16 / 10, abs=0.1, rel=0.1)
+
+
+# ------------------------------------------------------------------------------ the original
+
+def influence(model, codes):
+    """Whether each code decides each output, by changing one code at a time: (code, output …).
+
+    codes: (1, …), of two levels.
+    """
+    n = codes.numel()
+    changes = torch.cat((torch.zeros(1, n), torch.eye(n))).long().view(n + 1, *codes.shape[1:])
+    with torch.inference_mode():
+        logits = model.double()(codes ^ changes)[:, 0]
+    return (logits[1:] - logits[:1]).abs() > 1e-12
+
+
+def test_an_output_of_the_original_wavenet_sees_its_receptive_field():
+    torch.manual_seed(0)
+    config = WaveNetConfig(2, 8, 32, stacks_num=2, layers_num=3)
+    field, outputs = config.receptive_field, 4
+    codes = torch.randint(2, (1, field + outputs - 1))
+    behind = torch.arange(outputs) + field - 1 - torch.arange(codes.shape[1])[:, None]
+    seen = influence(OriginalWaveNet(config), codes)
+    assert torch.equal(seen, (behind >= 0) & (behind < field))
+
+
+def test_an_output_of_the_original_pixelcnn_sees_all_before_it():
+    torch.manual_seed(0)
+    codes = torch.randint(2, (1, 3, 5, 5))  # of which two blocks see everything
+    seen = influence(OriginalPixelCNN(PixelCNNConfig(2, 3, 48, 48, blocks_num=2)), codes)
+    seen = seen.view(3, 5, 5, 3, 5, 5).permute(1, 2, 0, 4, 5, 3).reshape(75, 75)
+    assert torch.equal(seen, torch.ones(75, 75, dtype=torch.bool).triu(1))

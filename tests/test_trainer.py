@@ -10,7 +10,7 @@ import torch
 from datasets.errors import UserError
 from datasets.images import ImageCodes
 from models.pixelcnn import PixelCNN, PixelCNNConfig
-from training import extensions, likelihood
+from training import checkpoints, extensions, likelihood
 from training.trainer import DivergedError, Stop, Trainer
 
 IMAGES = 22
@@ -192,13 +192,13 @@ def test_the_best_model_is_kept_and_only_that(tmp_path):
     trainer.extend(lambda trainer: trainer.observation.update(
         {"validation/main/nll": next(validation)}))
     kept = []
-    best = extensions.BestModel(tmp_path, lambda: {"kind": "pixelcnn"})
+    best = checkpoints.BestModel(tmp_path, lambda: {"kind": "pixelcnn"})
     trainer.extend(best)
     trainer.extend(lambda trainer: kept.append(
         sorted(path.name for path in tmp_path.glob("pixelcnn_*"))))
     trainer.run()
     assert kept == [["pixelcnn_6"], ["pixelcnn_12"], ["pixelcnn_12"], ["pixelcnn_24"]]
-    again = extensions.BestModel(tmp_path, dict)
+    again = checkpoints.BestModel(tmp_path, dict)
     again.restore(best.state())
     assert (again.nll, again.path) == (0.2, tmp_path / "pixelcnn_24")
 
@@ -246,7 +246,7 @@ def test_without_validation_the_mean_of_the_epoch_decides_on_the_best_model(tmp_
     trainer.extend(lambda trainer: losses.append(trainer.observation["main/nll"]),
                    (1, "iteration"))
     trainer.extend(extensions.LogReport(tmp_path), (4, "both"))
-    best = extensions.BestModel(tmp_path, lambda: {"kind": "pixelcnn"})
+    best = checkpoints.BestModel(tmp_path, lambda: {"kind": "pixelcnn"})
     trainer.extend(best)
     trainer.run()
     counts = [4, 4, 4, 4]  # of the first entry; the second is of 4 images and 2

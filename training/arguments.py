@@ -6,9 +6,11 @@ import math
 import os
 import signal
 import sys
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from datasets.errors import UserError
+from training import distributed
 
 
 def positive_int(text):
@@ -44,6 +46,31 @@ def fraction(text):
 def probability(text):
     """A number above 0, up to 1."""
     return _number(text, float, lambda x: 0 < x <= 1, "a number above 0, up to 1")
+
+
+@dataclass(frozen=True)
+class Every:
+    """How often: every so many updates or seconds of training."""
+
+    number: int
+    in_seconds: bool = False
+
+    def __str__(self):
+        return f"{self.number}{'s' if self.in_seconds else ''}"
+
+    def has_passed(self, now, since):
+        """Whether so much has passed between two moments, each (iteration, seconds)."""
+        return now[self.in_seconds] - since[self.in_seconds] >= self.number
+
+
+def every(text):
+    """An `Every`: updates, such as 1000, or seconds, minutes or hours, such as 30s, 10m, 2h."""
+    def read(text):
+        seconds = {"s": 1, "m": 60, "h": 3600}.get(text[-1:])
+        return Every(int(text[:-1]) * seconds, True) if seconds else Every(int(text))
+
+    return _number(text, read, lambda it: it.number >= 1,
+                   "a whole number of updates from 1 up, or of s, m or h, such as 10m")
 
 
 class Length(NamedTuple):
@@ -112,11 +139,46 @@ def add_training(parser, *, batchsize, epoch, learning_rate):
                         help="go on from a snapshot, or the newest in a run's folder; auto: from "
                              "the newest in --out, if any")
     parser.add_argument("--learning_rate", type=positive_float, default=learning_rate, metavar="X",
-                        help=f"of Adam (default: {learning_rate})")
+                        help=f"at its height (default: {learning_rate})")
     parser.add_argument("--weight_decay", type=non_negative_float, default=1e-4, metavar="X",
                         help="L2 penalty on the weights (default: 1e-4)")
     parser.add_argument("--stats", action="store_true",
                         help="log statistics of each layer's weights and gradients every epoch")
+    _add_learning(parser.add_argument_group("how it learns"))
+    _add_running(parser.add_argument_group("how it runs"))
+
+
+def _add_learning(group):
+    group.add_argument("--optimizer", choices=("adam", "sgd", "rmsprop"), default="adam",
+                       help="sgd and rmsprop with a momentum of 0.9 (default: adam)")
+    group.add_argument("--schedule", choices=("constant", "cosine", "step"), default="constant",
+                       help="of the learning rate: cosine and step rise over the first hundredth "
+                            "of the run, then fall, along half a cosine to 0 or to a tenth after "
+                            "60 %% and again after 85 %% of it (default: constant)")
+    group.add_argument("--ema", type=fraction, metavar="X",
+                       help="validate and sample with a moving average of the weights, X of which "
+                            "is kept at each update, such as 0.999 (default: none)")
+    group.add_argument("--dropout", type=fraction, default=0.0, metavar="X",
+                       help="set this part of the gated features to 0 while training (default: 0)")
+
+
+def _add_running(group):
+    group.add_argument("--precision", choices=("fp32", "tf32", "bf16"), default="fp32",
+                       help="of the matrix products while training; validation is in fp32 always, "
+                            "and tf32 is for CUDA (default: fp32)")
+    group.add_argument("--workers", type=non_negative_int, default=0, metavar="N",
+                       help="processes that read data ahead (default: 0, none)")
+    group.add_argument("--snapshot_every", type=every, default=Every(1000),
+                       metavar="N[s|m|h]",
+                       help="write a snapshot every N updates, seconds, minutes or hours, and at "
+                            "each epoch's end (default: 1000)")
+    group.add_argument("--snapshots_kept", type=positive_int, default=3, metavar="N",
+                       help="of these the latest N stay (default: 3)")
+    group.add_argument("--keep_every", type=every, metavar="N[s|m|h]",
+                       help="write one that is never deleted as often as this (default: none)")
+    group.add_argument("--auto_restart", type=non_negative_int, default=0, metavar="N",
+                       help="after a crash go on from the last snapshot, up to N times, each time "
+                            "after a longer wait (default: 0)")
 
 
 def parse(parser, argv=None):
@@ -177,9 +239,10 @@ def run_script(main):
     is no error. What else is raised is a defect of ours and keeps its traceback.
     """
     try:
-        code = main()
+        with distributed.connected():
+            code = main()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        distributed.say(f"error: {error}")
         code = error.exit_code
     except KeyboardInterrupt:
         # Threads are waited for. Who presses Ctrl+C once more ends that too, without a word.

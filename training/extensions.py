@@ -1,8 +1,7 @@
-"""What happens beside the updates: validation, the log, TensorBoard, models and snapshots."""
+"""What happens beside the updates: validation, the log, TensorBoard, statistics."""
 
 import json
 import math
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,7 @@ from tqdm import tqdm
 from datasets.batches import evaluation_batches
 from datasets.errors import UserError
 from datasets.files import replacing
-from training import likelihood, snapshot
+from training import distributed, likelihood, restart
 from training.trainer import DivergedError
 
 
@@ -22,9 +21,11 @@ class Evaluator:
         self.dataset, self.batchsize, self.prefix = dataset, batchsize, prefix
 
     def __call__(self, trainer):
-        batches = tqdm(evaluation_batches(self.dataset, self.batchsize), desc=self.prefix,
-                       disable=None, leave=False, dynamic_ncols=True)
-        mean = likelihood.evaluate(trainer.model, batches, trainer.device)
+        batches = evaluation_batches(
+            self.dataset, self.batchsize * distributed.processes(), **trainer.loading)
+        bar = tqdm(batches, desc=self.prefix, leave=False, dynamic_ncols=True,
+                   disable=None if distributed.is_first() else True)
+        mean = likelihood.evaluate(trainer.learned, bar, trainer.device)
         if not math.isfinite(mean):
             raise DivergedError(f"iteration {trainer.iteration}: {self.prefix}/nll is not finite; "
                                 f"go on from an earlier snapshot with --resume and a lower "
@@ -35,9 +36,12 @@ class Evaluator:
 class LogReport:
     """The run's `log`: a JSON list of dictionaries, the original study's keys.
 
+    Each process keeps it, for a run may end by what is in it; the first writes it.
+
     main/… are means over the updates since the entry before; samples_per_second is of the updates
     alone, elapsed_time of everything, in seconds, over resumptions. The first entry after one has
-    "resumed_at", the iteration that the run went on from. Whatever else was observed since the
+    "resumed_at", the iteration that the run went on from, and, if that was for a crash, "restart",
+    the how-manieth it was. Whatever else was observed since the
     last update, such as validation/main/nll at an epoch's end, is in the entry too.
     """
 
@@ -54,13 +58,18 @@ class LogReport:
                      "elapsed_time": trainer.elapsed_time}
             if trainer.resumed_at is not None:
                 entry["resumed_at"], trainer.resumed_at = trainer.resumed_at, None
+                if restart.count():
+                    entry["restart"] = restart.count()
             trainer.log.append(entry)
             trainer.interval = type(interval)()
         elif trainer.log:  # the run is complete, right after an entry: main/... stay its means
-            trainer.log[-1] |= {name: value for name, value in trainer.observation.items()
-                                if not name.startswith("main/")}
-        with replacing(self.path) as temporary:
-            temporary.write_text(json.dumps(trainer.log, indent=1, allow_nan=False))
+            # Not in place: a snapshot may be writing the entry at this moment.
+            trainer.log[-1] = trainer.log[-1] | {
+                name: value for name, value in trainer.observation.items()
+                if not name.startswith("main/")}
+        if distributed.is_first():
+            with replacing(self.path) as temporary:
+                temporary.write_text(json.dumps(trainer.log, indent=1, allow_nan=False))
 
 
 def mean_since(trainer, iteration):
@@ -146,68 +155,6 @@ class TensorBoardReport:
         """Go on after that, if it is there; a run resumed in another folder writes it anew."""
         if self.folder.exists():
             self.entries, self.names = state["entries"], set(state["names"])
-
-
-class BestModel:
-    """Keeps the model with the lowest validation/main/nll as `<kind>_<iteration>` in `out`.
-
-    Where nothing is held back, the mean of main/nll since the last comparison decides. An earlier
-    best that this run wrote is removed once the better one is there. `origin` is the folder that
-    the run was in before it was resumed.
-    """
-
-    def __init__(self, out, describe, origin=None):
-        self.out, self.describe, self.origin = Path(out), describe, Path(origin or out)
-        self.nll, self.path, self.compared = math.inf, None, 0
-
-    def __call__(self, trainer):
-        nll = trainer.observation.get("validation/main/nll")
-        if nll is None:
-            nll = mean_since(trainer, self.compared)
-        self.compared = trainer.iteration
-        if nll >= self.nll:
-            return
-        content = self.describe()
-        path = self.out / f"{content['kind']}_{trainer.iteration}"
-        snapshot.save(path, content)
-        if self.path and self.path != path:
-            self.path.unlink(missing_ok=True)
-        self.nll, self.path = nll, path
-
-    def state(self):
-        """The best so far: its nll in nats, its file's name, the iteration last looked at."""
-        return {"nll": self.nll, "file": self.path.name if self.path else None,
-                "compared": self.compared}
-
-    def restore(self, state):
-        """Take up the best so far; if its file is gone, the next model is the best anew."""
-        self.compared = state["compared"]
-        if state["file"] is None or not (self.origin / state["file"]).exists():
-            return
-        self.nll, self.path = state["nll"], self.out / state["file"]
-        if self.origin.resolve() != self.out.resolve():
-            with replacing(self.path) as temporary:
-                shutil.copyfile(self.origin / state["file"], temporary)
-
-
-class Snapshot:
-    """Writes `snapshot_iter_<iteration>`: the model and all that is needed to go on.
-
-    Of those that this process wrote the latest `kept` stay.
-    """
-
-    def __init__(self, out, describe, kept=3):
-        self.out, self.describe, self.kept = Path(out), describe, kept
-        self.written = []
-
-    def __call__(self, trainer):
-        path = self.out / f"snapshot_iter_{trainer.iteration}"
-        if path in self.written:
-            return
-        snapshot.save(path, {**self.describe(), "run": trainer.state()})
-        self.written.append(path)
-        while len(self.written) > self.kept:
-            self.written.pop(0).unlink(missing_ok=True)
 
 
 class ParameterStatistics:

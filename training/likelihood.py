@@ -1,23 +1,39 @@
 """The one loss of both networks, and the units it is told in."""
 
 import math
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
 
 from datasets.batches import IGNORED
+from training import distributed
 
 
-def nll(model, batch):
-    """Negative log-likelihood of a batch's targets in nats, mean over the targets: a scalar.
+@contextmanager
+def products_in(model, precision):
+    """In its context the model's matrix products are made in `precision`, a torch type.
+
+    None is the weights' own precision.
+    """
+    before, model.compute_dtype = model.compute_dtype, precision
+    try:
+        yield
+    finally:
+        model.compute_dtype = before
+
+
+def nll(model, batch, reduction="mean"):
+    """Negative log-likelihood of a batch's targets in nats, their mean or their "sum": a scalar.
 
     A target is a sub-pixel or a sample; a dimension, in the papers' words.
     """
-    scores = model(batch.codes, batch.label).movedim(1, -1)
+    logits = model(batch.codes, batch.label).movedim(1, -1)
     # As they lie in memory: a softmax over values side by side, and nothing is copied for it.
-    order = sorted(range(batch.targets.ndim), key=scores.stride, reverse=True)
-    return F.cross_entropy(scores.permute(*order, -1).flatten(0, -2),
-                           batch.targets.permute(order).flatten(), ignore_index=IGNORED)
+    order = sorted(range(batch.targets.ndim), key=logits.stride, reverse=True)
+    return F.cross_entropy(logits.permute(*order, -1).flatten(0, -2),
+                           batch.targets.permute(order).flatten(), ignore_index=IGNORED,
+                           reduction=reduction)
 
 
 def count_targets(batch):
@@ -26,17 +42,21 @@ def count_targets(batch):
 
 
 def evaluate(model, batches, device):
-    """Mean negative log-likelihood over all the targets of `batches`, in nats: a float."""
+    """Mean negative log-likelihood over all the targets of `batches`, in nats: a float.
+
+    With several processes, each gives its share of the batches, and all get the same mean. In the
+    precision of the weights, whatever the training's is.
+    """
     model.eval()
     total = torch.zeros((), dtype=torch.float64, device=device)
     targets = 0
-    with torch.inference_mode():
+    with torch.inference_mode(), products_in(model, None):
         for batch in batches:
-            count = count_targets(batch)
-            total += nll(model, batch.to(device)).double() * count
-            targets += count
+            total += nll(model, batch.to(device), "sum").double()
+            targets += count_targets(batch)
     model.train()
-    return (total / targets).item()
+    total, targets = distributed.totals(total.item(), targets)
+    return total / targets
 
 
 def in_units(mean_nll, prefix, dimensions=None):

@@ -8,7 +8,7 @@ from datasets.files import replacing
 class PlotReport:
     """Draws `loss.png` (bits/dim by iteration) and `speed.png` (samples a second) in `out`.
 
-    Dashed lines mark where the run was resumed.
+    Dashed lines mark where the run was resumed, red dotted ones where that was for a crash.
     """
 
     def __init__(self, out):
@@ -30,10 +30,13 @@ class PlotReport:
             if points:
                 style = {"marker": ".", "markersize": 9} if label != "training" else {}
                 axes.plot(*zip(*points, strict=True), label=label, linewidth=1.2, **style)
-        for i, iteration in enumerate(entry["resumed_at"] for entry in log
-                                      if "resumed_at" in entry):
-            axes.axvline(iteration, color="grey", linestyle="--", linewidth=1,
-                         label=None if i else "resumed")
+        styles = {"resumed": ("grey", "--"), "restarted after a crash": ("tab:red", ":")}
+        for label, (color, linestyle) in styles.items():
+            iterations = [entry["resumed_at"] for entry in log if "resumed_at" in entry
+                          and ("restart" in entry) == (label != "resumed")]
+            for i, iteration in enumerate(iterations):
+                axes.axvline(iteration, color=color, linestyle=linestyle, linewidth=1.2,
+                             label=None if i else label)
         axes.set(xlabel="iteration", ylabel=unit)
         if name == "speed.png":
             axes.set_ylim(bottom=0)

@@ -11,12 +11,14 @@ import torch
 
 from datasets.errors import UserError
 from datasets.files import make_folder, replacing
-from training import extensions, snapshot
+from training import checkpoints, distributed, extensions, snapshot
 from training.device import device_of
+from training.optimization import optimizer_of
 from training.plots import PlotReport
 from training.trainer import Stop, Trainer
 
 NOT_SETTINGS = ("resume", "config")
+PRECISIONS = {"fp32": None, "tf32": None, "bf16": torch.bfloat16}
 
 
 class Start(NamedTuple):
@@ -36,7 +38,8 @@ class Start(NamedTuple):
 def start(args, kind):
     """The `Start` that the flags ask for: what can be refused before any data is read, is."""
     out, device = make_folder(args.out, "--out"), device_of(args.gpu)
-    path, content = _snapshot_to_resume(args, kind)
+    # Processes on other machines may not see the first one's files.
+    path, content = distributed.from_first(lambda: _snapshot_to_resume(args, kind))
     recorded = content["run"]["seed"] if content else None
     if content and args.seed not in (None, recorded):
         raise UserError(f"--seed {args.seed} contradicts {path}, which has seed {recorded}; leave "
@@ -130,55 +133,64 @@ def train(args, start, kind, model, *, training_set, validation_set, test_set=No
     if start.content:
         _check_resumed(start, model, data, label_names)
         model.load_state_dict(start.content["weights"])
-    model.to(start.device)
-    optimizer = torch.optim.Adam(model.parameters(), lr=args.learning_rate,
-                                 weight_decay=args.weight_decay, fused=True)
-    trainer = Trainer(model, optimizer, training_set, batchsize=args.batchsize, seed=start.seed,
-                      clip=clip, device=start.device,
+    model.to(start.device).dropout = args.dropout
+    torch.backends.cuda.matmul.allow_tf32 = args.precision == "tf32"
+    trainer = Trainer(model, optimizer_of(args.optimizer, model.parameters(), args.learning_rate,
+                                          args.weight_decay),
+                      training_set, batchsize=args.batchsize, seed=start.seed, clip=clip,
+                      device=start.device, schedule=args.schedule, ema=args.ema,
+                      precision=PRECISIONS[args.precision], workers=args.workers,
                       stop=Stop(args.epoch, args.iterations, args.target_loss), **trainer_options)
     best = _extend(trainer, args, start, kind, validation_set,
-                   lambda: snapshot.describe(kind, model, label_names, data))
+                   lambda: snapshot.describe(kind, trainer.learned, label_names, data))
     if start.content:
         trainer.restore(start.content["run"])
-    _set_aside(start, kind)
-    settings = {name: value for name, value in vars(args).items() if name not in NOT_SETTINGS}
-    with replacing(start.out / "config.json") as temporary:
-        temporary.write_text(json.dumps(settings, indent=1, ensure_ascii=False) + "\n")
+    distributed.wait_for_all()  # whoever has refused to run has left the files as they were
+    if distributed.is_first():
+        _set_aside(start, kind)
+        settings = {name: value for name, value in vars(args).items() if name not in NOT_SETTINGS}
+        with replacing(start.out / "config.json") as temporary:
+            temporary.write_text(json.dumps(settings, indent=1, ensure_ascii=False, default=str)
+                                 + "\n")
 
     size = sum(parameter.numel() for parameter in model.parameters())
     held_back = len(validation_set) if validation_set is not None else 0
-    print(f"{size:,} parameters on {start.device}, {torch.get_num_threads()} threads; "
-          f"{len(training_set):,} items to train on, {held_back:,} held back; writing to "
-          f"{os.path.join(start.out, '')}")
+    several = distributed.processes()
+    print(f"{size:,} parameters on {start.device}, {f'{several} processes of ' * (several > 1)}"
+          f"{torch.get_num_threads()} threads; {len(training_set):,} items to train on, "
+          f"{held_back:,} held back; writing to {os.path.join(start.out, '')}")
     trainer.run()
-    print(f"{trainer.reason}; the best model is {best.path or 'gone'}")
-    if best.path:
+    best_path = distributed.from_first(lambda: best.path)
+    print(f"{trainer.reason}; the best model is {best_path or 'gone'}")
+    if best_path:
         if test_set is not None:
-            _test(trainer, best.path, kind, test_set, args.batchsize)
-        print(f"next: python infer_{kind}.py -m {best.path}")
+            _test(trainer, best_path, kind, test_set, args.batchsize)
+        print(f"next: python infer_{kind}.py -m {best_path}")
 
 
 def _extend(trainer, args, start, kind, validation_set, describe):
     """The trainer's extensions, each with what it leaves in the run's folder; the best model's."""
     out = start.out
     if validation_set is not None:
-        trainer.extend(extensions.Evaluator(validation_set, args.batchsize))
+        trainer.extend(extensions.Evaluator(validation_set, args.batchsize), everywhere=True)
     if args.stats:
         trainer.extend(extensions.ParameterStatistics())
-    trainer.extend(extensions.LogReport(out), (100, "both"))  # log
+    trainer.extend(extensions.LogReport(out), (100, "both"), everywhere=True)  # log
     trainer.extend(extensions.PrintReport())  # a line on the terminal
     trainer.extend(extensions.TensorBoardReport(out), (100, "both"))  # tensorboard/
     trainer.extend(PlotReport(out))  # loss.png and speed.png
-    best = extensions.BestModel(out, describe, origin=start.path and start.path.parent)
+    best = checkpoints.BestModel(out, describe, origin=start.path and start.path.parent)
     trainer.extend(best)  # pixelcnn_N or wavenet_N, the best so far
-    trainer.extend(extensions.Snapshot(out, describe), (1000, "both"),
-                   at_signal=True)  # snapshot_iter_N, to go on from
+    trainer.extend(checkpoints.Snapshot(out, describe, args.snapshot_every, args.snapshots_kept,
+                                        args.keep_every),
+                   (1, "iteration"), at_signal=True)  # snapshot_iter_N, to go on from
     return best
 
 
 def _test(trainer, path, kind, test_set, batchsize):
     """The best model's likelihood of the test set: printed, and in the log's last entry."""
-    trainer.model.load_state_dict(snapshot.load(path, kind).model.state_dict())
+    trainer.learned.load_state_dict(distributed.from_first(
+        lambda: snapshot.load(path, kind).model.state_dict()))
     trainer.observation = {}
     extensions.Evaluator(test_set, batchsize, "test/main")(trainer)
     extensions.LogReport(path.parent)(trainer)

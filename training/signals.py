@@ -12,11 +12,13 @@ class Signals:
 
     Args:
         doing: what the script does before it ends, which is said on stderr.
+        patient: note them every time: torchrun, when Ctrl+C has reached its processes, sends them
+            SIGTERM as well, and ends those that take too long by other means.
     """
 
-    def __init__(self, doing):
-        self.number = None
-        self._message = f"\n{doing}; once more to stop at once\n".encode()
+    def __init__(self, doing, patient=False):
+        self.number, self.patient = None, patient
+        self._message = f"\n{doing}{'' if patient else '; once more to stop at once'}\n".encode()
         self._before = {}
 
     def __enter__(self):
@@ -29,8 +31,11 @@ class Signals:
             signal.signal(number, handler)
 
     def _note(self, number, _frame):
+        if self.number is not None:
+            return
         self.number = number
-        self.__exit__()
+        if not self.patient:
+            self.__exit__()
         # Not print, which may be what was interrupted. Ctrl+C also ends what reads our stderr.
         with suppress(OSError):
             os.write(2, self._message)

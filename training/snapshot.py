@@ -46,8 +46,16 @@ def describe(kind, model, label_names, data):
     """The content of a model file, without the run that made it."""
     return {"kind": kind, "format": FORMAT_VERSION, "config": dataclasses.asdict(model.config),
             "label_names": list(label_names), "data": dict(data),
-            "weights": {name: weight.detach().cpu().clone()
-                        for name, weight in model.state_dict().items()}}
+            "weights": on_cpu(model.state_dict())}
+
+
+def on_cpu(content):
+    """A copy of `content`, dictionaries, lists and plain values, with its tensors on the CPU."""
+    if isinstance(content, dict):
+        return {name: on_cpu(value) for name, value in content.items()}
+    if isinstance(content, list):
+        return [on_cpu(value) for value in content]
+    return content.detach().cpu().clone() if isinstance(content, torch.Tensor) else content
 
 
 def save(path, content):

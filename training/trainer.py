@@ -5,10 +5,13 @@
     trainer.run()
 
 Triggers look at nothing but the iteration and the epoch, the data order is a function of the seed
-and the epoch, so a run that is resumed from `state()` is the run that it would have been.
+and the epoch, and random numbers one of the seed and the iteration: so a run that is resumed from
+`state()` is the run that it would have been. Each process of a run on many (see
+`training.distributed`) has a trainer, which is given its share of each batch.
 """
 
 import math
+import signal
 import sys
 import time
 from dataclasses import asdict, dataclass
@@ -18,15 +21,10 @@ import torch
 from tqdm import tqdm
 
 from datasets.batches import training_batches
-from datasets.errors import UserError
-from training import likelihood
+from datasets.errors import DivergedError, UserError
+from training import distributed, likelihood
+from training.optimization import average_of, learning_rate_factor
 from training.signals import Signals
-
-
-class DivergedError(UserError):
-    """A run whose loss is not finite: it can't go on, through no wrong flag. Exit code 1."""
-
-    exit_code = 1
 
 
 class Stop(NamedTuple):
@@ -62,38 +60,60 @@ class Trainer:
         samples: a function of a batch: how many samples (images, or samples of sound) it has,
             for the speed. unit: what they are called.
         dimensions: C·H·W of an image, None for sound.
+        schedule: of the learning rate, which begins as the optimizer's; see
+            `training.optimization.learning_rate_factor`.
+        ema: how much of the weights' moving average is kept at an update; None for no average.
+        precision: of the training's matrix products, a torch type; None for the weights' own.
+        workers: processes that read data ahead.
 
     Extensions are called with the trainer. They find in it `iteration`, `epoch` (complete ones),
-    `is_new_epoch`, `observation` (what the last update and the extensions called before them
-    report, by the log's keys), `interval` (sums since the last entry of the log) and `log`. An
-    extension with `state()` and `restore(state)` is kept in snapshots under its class's name.
+    `is_new_epoch`, `is_ending` (where it ends in mid-epoch), `observation` (what the last update
+    and the extensions called before them report, by the log's keys), `interval` (sums since the
+    last entry of the log) and `log`. An extension with `state()` and `restore(state)` is kept in
+    snapshots under its class's name; one with `finish()` is told when the run ends, however it
+    does.
     """
 
     def __init__(self, model, optimizer, dataset, *, batchsize, seed, clip, stop, device,
-                 samples, unit, dimensions=None):
+                 samples, unit, dimensions=None, schedule="constant", ema=None, precision=None,
+                 workers=0):
         self.model, self.optimizer, self.dataset = model, optimizer, dataset
+        self._parallel = distributed.parallel(model, device)
+        self._average = average_of(model, ema) if ema else None
+        self.schedule, self.precision = schedule, precision
+        self._peaks = [group["lr"] for group in optimizer.param_groups]
+        self.loading = dict(share=distributed.share, workers=workers, pinned=device.type == "cuda")
         self.batchsize, self.seed, self.clip = batchsize, seed, clip
         self.stop, self.device = stop, device
         self.samples, self.unit, self.dimensions = samples, unit, dimensions
         self.iteration = self.epoch = self.position = 0
-        self.is_new_epoch = False
+        self.is_new_epoch = self.is_ending = False
         self.observation, self.interval, self.log = {}, Interval(), []
         self.resumed_at = None
         self._earlier_seconds, self._started = 0.0, time.monotonic()
         self._extensions, self._at_signal = [], None
+        self._signal = None  # that ends the run
         self._signals = Signals("finishing the update or validation in hand, then writing a "
-                                "snapshot")
+                                "snapshot", patient=distributed.processes() > 1)
 
-    def extend(self, extension, trigger=(1, "epoch"), at_signal=False):
+    def extend(self, extension, trigger=(1, "epoch"), at_signal=False, everywhere=False):
         """Call `extension(trainer)` every n iterations or epochs: (n, "iteration" | "epoch").
 
         (n, "both") means every n iterations and at each epoch's end. All extensions are called
         when the run is complete, be it in mid-epoch; the one with `at_signal` also when a signal
-        ends it. Extensions are called in the order they were added.
+        ends it. Extensions are called in the order they were added; of several processes by the
+        first, or `everywhere`.
         """
+        if not (everywhere or distributed.is_first()):
+            return
         self._extensions.append((extension, trigger))
         if at_signal:
             self._at_signal = extension
+
+    @property
+    def learned(self):
+        """The network to evaluate and to sample from: of averaged weights, if they are averaged."""
+        return self._average.module if self._average else self.model
 
     @property
     def elapsed_time(self):
@@ -113,22 +133,31 @@ class Trainer:
         self.reason = self._why_stop()
         if self.reason:  # a resumed run that was complete
             return
-        with self._signals, self._progress_bar() as bar:
-            while not (self.reason or self._signals.number):
-                self._run_epoch(bar)
-            if not self._signals.number and not self.is_new_epoch:
-                self._call_extensions(complete=True)
-        if self._signals.number:
-            self._leave()
+        with self._signals:
+            try:
+                with self._progress_bar() as bar:
+                    while not (self.reason or self._signal):
+                        self._run_epoch(bar)
+                    self.is_ending = True
+                    if self.reason and not self.is_new_epoch:
+                        self._call_extensions()
+                if not self.reason and self._at_signal:
+                    self._at_signal(self)
+            finally:
+                for extension, _ in self._extensions:
+                    if hasattr(extension, "finish"):
+                        extension.finish()
+            if not self.reason:
+                self._leave()
 
     def _run_epoch(self, bar):
         """Updates from `position` to the epoch's end, or until there is a reason to stop."""
         began = time.monotonic()
         for batch in training_batches(self.dataset, self.batchsize, seed=self.seed,
-                                      epoch=self.epoch, position=self.position):
+                                      epoch=self.epoch, position=self.position, **self.loading):
             self.update(batch)
             self.interval.seconds += time.monotonic() - began
-            self.position += len(batch.codes)
+            self.position += self.batchsize
             self.is_new_epoch = self.position >= len(self.dataset)
             if self.is_new_epoch:
                 self.epoch, self.position = self.epoch + 1, 0
@@ -136,24 +165,35 @@ class Trainer:
             bar.update()
             bar.set_postfix_str(self._postfix(bar), refresh=False)
             self.reason = self._why_stop()
-            if self.reason or self._signals.number:
+            if self.reason or self._signal:
                 return
             began = time.monotonic()
 
     def update(self, batch):
-        """One step of the optimizer on `batch`."""
-        targets, samples = likelihood.count_targets(batch), self.samples(batch)
+        """One step of the optimizer on a batch, of which `batch` is this process's share."""
+        torch.manual_seed(distributed.seed_of(self.seed, self.iteration))
+        targets, samples = distributed.totals(likelihood.count_targets(batch), self.samples(batch))
+        factor = learning_rate_factor(self.schedule, self.done)
+        for group, peak in zip(self.optimizer.param_groups, self._peaks, strict=True):
+            group["lr"] = peak * factor
         self.optimizer.zero_grad(set_to_none=True)
-        loss = likelihood.nll(self.model, batch.to(self.device))
-        loss.backward()
+        with likelihood.products_in(self.model, self.precision):
+            loss = likelihood.nll(self._parallel, batch.to(self.device), "sum") / targets
+            # Of the processes' gradients the mean is taken, but the batch's loss is their sum.
+            (loss * distributed.processes()).backward()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
         value, norm = torch.stack((loss.detach(), norm)).tolist()
+        value, signals = distributed.totals(value, bool(self._signals.number))
+        if signals:  # whichever process was sent one: all end after the same update
+            self._signal = self._signals.number or signal.SIGTERM
         if not (math.isfinite(value) and math.isfinite(norm)):
             culprit = "gradient" if math.isfinite(value) else "loss"
             raise DivergedError(
                 f"iteration {self.iteration + 1}: the {culprit} is not finite; snapshots are from "
                 f"before it: go on with --resume auto and a lower --learning_rate")
         self.optimizer.step()
+        if self._average:
+            self._average.update_parameters(self.model)
         self.iteration += 1
         self.observation = likelihood.in_units(value, "main", self.dimensions)
         self.interval.nll += value * targets
@@ -161,19 +201,21 @@ class Trainer:
         self.interval.samples += samples
 
     def state(self):
-        """All that is needed to go on, as tensors and plain values."""
-        cuda = torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None
+        """All that is needed to go on, as tensors and plain values, beside the weights `learned`.
+
+        Of a run that averages its weights, those that it was about to move are in here too.
+        """
         return {"iteration": self.iteration, "epoch": self.epoch, "position": self.position,
                 "items": len(self.dataset), "seed": self.seed, "elapsed_time": self.elapsed_time,
                 "interval": asdict(self.interval), "log": list(self.log),
                 "optimizer": self.optimizer.state_dict(),
-                "random": {"cpu": torch.get_rng_state(), "cuda": cuda},
+                **({"weights": self.model.state_dict()} if self._average else {}),
                 "extensions": {type(extension).__name__: extension.state()
                                for extension, _ in self._extensions
                                if hasattr(extension, "state")}}
 
     def restore(self, state):
-        """Take up the run that `state` is of; the weights are the model's own affair.
+        """Take up the run that `state` is of; the model has the weights `learned` there.
 
         Hyper-parameters of the optimizer stay those of this run, not of the earlier one.
         Raises UserError if the data is not as large as it was.
@@ -192,17 +234,19 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         for group, ours in zip(self.optimizer.param_groups, groups, strict=True):
             group.update(ours)
-        torch.set_rng_state(state["random"]["cpu"])
-        if self.device.type == "cuda" and state["random"]["cuda"] is not None:
-            torch.cuda.set_rng_state(state["random"]["cuda"], self.device)
+        if self._average:
+            self._average.module.load_state_dict(self.model.state_dict())
+            self._average.n_averaged.fill_(self.iteration)
+        if "weights" in state:
+            self.model.load_state_dict(state["weights"])
         for extension, _ in self._extensions:
             name = type(extension).__name__
             if name in state["extensions"]:
                 extension.restore(state["extensions"][name])
 
-    def _call_extensions(self, complete=False):
+    def _call_extensions(self):
         for extension, (n, unit) in self._extensions:
-            if (complete
+            if (self.is_ending
                     or unit in ("iteration", "both") and self.iteration % n == 0
                     or unit == "epoch" and self.is_new_epoch and self.epoch % n == 0
                     or unit == "both" and self.is_new_epoch):
@@ -219,11 +263,21 @@ class Trainer:
             return f"--target_loss {self.stop.target_loss} reached: main/nll is {logged:.4f}"
         return None
 
-    def _progress_bar(self):
+    @property
+    def done(self):
+        """The part of the run that the next update will be in, from 0 to 1."""
+        return (self.iteration + 0.5) / self.length if self.length else 0.0
+
+    @property
+    def length(self):
+        """The updates of the whole run, unless the loss ends it before; None if unknown."""
         an_epoch = -(-len(self.dataset) // self.batchsize)
         ends = [n for n in (self.stop.iterations, (self.stop.epoch or 0) * an_epoch) if n]
-        return tqdm(total=min(ends, default=None), initial=self.iteration, disable=None,
-                    unit="it", dynamic_ncols=True)
+        return min(ends, default=None)
+
+    def _progress_bar(self):
+        return tqdm(total=self.length, initial=self.iteration, unit="it", dynamic_ncols=True,
+                    disable=None if distributed.is_first() else True)
 
     def _postfix(self, bar):
         if bar.disable or not self.interval.seconds:
@@ -232,8 +286,8 @@ class Trainer:
         return f"{self.observation['main/bits/dim']:.3f} bits/dim, {speed:,.0f} {self.unit}/s"
 
     def _leave(self):
+        distributed.wait_for_all()
         if self._at_signal:
-            self._at_signal(self)
             print(f"stopped at iteration {self.iteration}; go on with --resume auto",
                   file=sys.stderr)
-        sys.exit(128 + self._signals.number)
+        sys.exit(128 + self._signal)

@@ -10,7 +10,7 @@ prints bits a sample over all test samples, each recording begun from silence; a
 the weights as `infer_wavenet.py --precision bf16` rounds them.
 
 The learning rate warms up over 1 % of the time and falls to 0 along a half cosine by its end,
-unless --constant. Only the training is timed, not reading the data nor the test.
+unless --schedule says otherwise. Only the training is timed, not reading the data nor the test.
 """
 
 import argparse
@@ -36,10 +36,16 @@ from models.pixelcnn import PixelCNN, PixelCNNConfig
 from models.wavenet import WaveNet, WaveNetConfig
 from sampling.wavenet import rounded
 from training import likelihood
-from training.arguments import positive_float, positive_int, run_script
+from training.arguments import (
+    fraction,
+    non_negative_float,
+    positive_float,
+    positive_int,
+    run_script,
+)
+from training.optimization import optimizer_of
+from training.run import PRECISIONS
 from training.trainer import Stop, Trainer
-
-WARM_UP = 0.01
 
 
 def arguments():
@@ -57,7 +63,12 @@ def arguments():
     parser.add_argument("--layers_num", type=positive_int, default=10)
     parser.add_argument("--target_length", type=positive_int, default=1600)
     parser.add_argument("--learning_rate", type=positive_float, default=2e-3)
-    parser.add_argument("--constant", action="store_true", help="keep the learning rate constant")
+    parser.add_argument("--weight_decay", type=non_negative_float, default=0.0)
+    parser.add_argument("--optimizer", choices=("adam", "sgd", "rmsprop"), default="adam")
+    parser.add_argument("--schedule", choices=("constant", "cosine", "step"), default="cosine")
+    parser.add_argument("--ema", type=fraction, help="test an average of the weights")
+    parser.add_argument("--dropout", type=fraction, default=0.0)
+    parser.add_argument("--precision", choices=PRECISIONS, default="fp32")
     parser.add_argument("--labels", action="store_true", help="condition on digits or speakers")
     parser.add_argument("--test_items", type=positive_int, default=2000, help="test digits")
     parser.add_argument("--threads", type=positive_int, default=2)
@@ -95,19 +106,20 @@ def sound(args, folder):
     return *sets, WaveNet(config), "samples", None
 
 
-class Clock:
-    """An extension that sets the learning rate by the time gone, and ends the run at its end."""
+class TimedTrainer(Trainer):
+    """A run that takes `seconds`, and has its schedule by the clock."""
 
-    def __init__(self, seconds, peak, constant):
-        self.seconds, self.peak, self.constant = seconds, peak, constant
+    seconds = None
 
-    def __call__(self, trainer):
-        gone = trainer.elapsed_time / self.seconds
-        if gone >= 1:
-            trainer.stop = Stop(iterations=trainer.iteration)
-        factor = 1.0 if self.constant else (1 + math.cos(math.pi * min(gone, 1))) / 2
-        for group in trainer.optimizer.param_groups:
-            group["lr"] = self.peak * factor * min(1, max(gone, 1e-4) / WARM_UP)
+    @property
+    def done(self):
+        """The part of the time that is gone."""
+        return self.elapsed_time / self.seconds
+
+    def end_in_time(self, _):
+        """An extension for every update."""
+        if self.done >= 1:
+            self.stop = Stop(iterations=self.iteration)
 
 
 def main():
@@ -119,12 +131,16 @@ def main():
         training_set, test_set, model, unit, dimensions = (
             images(args) if args.network == "pixelcnn" else sound(args, folder))
     batchsize = args.batchsize or (16 if args.network == "pixelcnn" else 4)
-    optimizer = torch.optim.Adam(model.parameters(), lr=args.learning_rate * 1e-2, fused=True)
+    model.dropout = args.dropout
+    optimizer = optimizer_of(args.optimizer, model.parameters(), args.learning_rate,
+                             args.weight_decay)
     count = (lambda batch: len(batch.codes)) if dimensions else likelihood.count_targets
-    trainer = Trainer(model, optimizer, training_set, batchsize=batchsize, seed=args.seed, clip=1.0,
-                      stop=Stop(), device=torch.device("cpu"), unit=unit, samples=count,
-                      dimensions=dimensions)
-    trainer.extend(Clock(args.minutes * 60, args.learning_rate, args.constant), (1, "iteration"))
+    trainer = TimedTrainer(
+        model, optimizer, training_set, batchsize=batchsize, seed=args.seed, clip=1.0, stop=Stop(),
+        device=torch.device("cpu"), unit=unit, samples=count, dimensions=dimensions,
+        schedule=args.schedule, ema=args.ema, precision=PRECISIONS[args.precision])
+    trainer.seconds = args.minutes * 60
+    trainer.extend(trainer.end_in_time, (1, "iteration"))
     trainer.run()
     interval, seconds = trainer.interval, trainer.elapsed_time
     print(f"{args.network}: {sum(p.numel() for p in model.parameters()):,} parameters, "
@@ -137,12 +153,12 @@ def main():
         return likelihood.evaluate(model, batches, torch.device("cpu"))
 
     began = time.monotonic()
-    mean = test_nll(model)
+    mean = test_nll(trainer.learned)
     of_image = f", {mean * dimensions:.2f} nats an image" if dimensions else ""
     print(f"test: {mean / math.log(2):.4f} bits/dim{of_image} on {len(test_set):,} "
           f"{'images' if dimensions else 'windows'} ({time.monotonic() - began:.0f} s)")
     if args.network == "wavenet":
-        more = (test_nll(rounded(model)) - mean) / math.log(2)
+        more = (test_nll(rounded(trainer.learned)) - mean) / math.log(2)
         print(f"with the weights of --precision bf16: {more:+.6f} bits/dim")
 
 

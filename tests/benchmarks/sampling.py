@@ -30,6 +30,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from machine import best_rate, matrix_product, number, weights_of_a_pixel
 from models.pixelcnn import PixelCNN, PixelCNNConfig
 from models.wavenet import WaveNet, WaveNetConfig
 from sampling import pixelcnn, pixelcnn_compiled, wavenet, wavenet_compiled
@@ -57,9 +58,9 @@ class Row:
         c = self.config
         if isinstance(c, WaveNetConfig):
             of = f"WaveNet {c.hidden_dim} wide, {c.stacks_num}×{c.layers_num}"
-            return f"{of}, {_number(self.count, 'sound')}, {self.precision}"
+            return f"{of}, {number(self.count, 'sound')}, {self.precision}"
         return (f"PixelCNN {c.hidden_dim} wide, {c.blocks_num} blocks, {c.levels} levels, "
-                f"{_number(self.count, 'image')} {HEIGHT}×{WIDTH}×{c.channels}")
+                f"{number(self.count, 'image')} {HEIGHT}×{WIDTH}×{c.channels}")
 
 
 def rows(threads):
@@ -86,7 +87,7 @@ def main():
 
     peaks = {threads: matrix_product_peak(threads, args.seconds) for threads in {1, args.threads}}
     print("matrix product: " + ", ".join(
-        f"{peak / 1e9:,.0f} GFLOP/s on {_number(threads, 'thread')}"
+        f"{peak / 1e9:,.0f} GFLOP/s on {number(threads, 'thread')}"
         for threads, peak in sorted(peaks.items())))
     print(f"from the command to the first sample: {first_sample_seconds():.1f} s\n")
     print("| network and task | a second | × Cached | × Naive | GFLOP/s | weights | yardstick "
@@ -130,9 +131,7 @@ def measure_sound(row, seconds, peak):
 def measure_images(row, seconds, peak):
     """One row of the table for a PixelCNN; rates are images a second."""
     model = PixelCNN(row.config).eval()
-    weights = sum(module.weight.numel() if getattr(module, "mask", None) is None
-                  else int(module.mask.sum()) for module in model.modules()
-                  if isinstance(module, nn.Conv2d))
+    weights = weights_of_a_pixel(model)
     flop = 2 * weights * HEIGHT * WIDTH
 
     def rate(sampler, threads):
@@ -162,26 +161,10 @@ def table_row(name, rate, to_cached, to_naive, flops, size, yardstick, share):
 
 # ------------------------------------------------------------------------------ the machine
 
-def best_rate(work, seconds):
-    """The highest of the rates at which `work`, which returns how much it did, was done.
-
-    A measurement lasts a tenth of `seconds` or longer; of two at the least.
-    """
-    rates, begin = [], time.perf_counter()
-    while len(rates) < 2 or time.perf_counter() - begin < seconds:
-        done, began = 0, time.perf_counter()
-        while time.perf_counter() - began < seconds / 10:
-            done += work()
-        rates.append(done / (time.perf_counter() - began))
-    return max(rates)
-
-
 def matrix_product_peak(threads, seconds):
-    """FLOP/s of torch's product of two matrices of 1,024 × 1,024."""
+    """FLOP/s of torch's matrix product."""
     torch.set_num_threads(threads)
-    a, b = torch.rand(1024, 1024), torch.rand(1024, 1024)
-    out = torch.empty(1024, 1024)
-    return best_rate(lambda: torch.mm(a, b, out=out).shape[0], seconds) * 2 * 1024 ** 2
+    return best_rate(matrix_product(), seconds)
 
 
 @numba.njit
@@ -220,10 +203,6 @@ def first_sample_seconds():
                 assert len(process.stdout.read(2)) == 2, "infer_wavenet.py wrote no sample"
                 seconds.append(time.perf_counter() - began)
     return min(seconds)
-
-
-def _number(count, noun):
-    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 if __name__ == "__main__":

@@ -1,0 +1,145 @@
+"""The one place that knows of processes and ranks: a run on many, as torchrun starts it.
+
+    torchrun --nproc_per_node=2 train_wavenet.py …
+
+A batch is shared out between the processes, DistributedDataParallel brings their gradients
+together, and every process makes the same step: so many do what one does. The first of them writes
+all files. Without torchrun there is one process, and nothing here does anything.
+
+Does not import torch before it is needed: --help is instant.
+"""
+
+import os
+import sys
+import time
+import warnings
+from contextlib import contextmanager
+from datetime import timedelta
+
+import numpy as np
+
+from datasets.errors import UserError
+
+SECONDS_TO_SPEAK = 2  # for the first process to say what is wrong
+TIMEOUT = timedelta(minutes=10)  # for a process that is there but does not answer
+_SIGNS_OF_LOSS = ("connection", "timed out", "timeout", "nccl", "gloo", "peer", "store")
+
+
+class LostProcessError(UserError):
+    """Another process of the run is gone. Exit code 1."""
+
+    exit_code = 1
+
+
+def processes():
+    """How many processes the run has."""
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def is_first():
+    """Whether this process is the one that writes files and reports."""
+    return _number("RANK") == 0
+
+
+def is_first_here():
+    """Whether it is the first on its machine: the one that says what is wrong there."""
+    return _number("LOCAL_RANK") == 0
+
+
+def device_here(first):
+    """The CUDA device of this process, `first` being that of the first on this machine."""
+    return first + _number("LOCAL_RANK")
+
+
+def seed_of(*numbers):
+    """A seed that is another one for each process and for other `numbers`."""
+    return int(np.random.SeedSequence((*numbers, _number("RANK"))).generate_state(1, np.uint64)[0])
+
+
+def _number(name):
+    return int(os.environ.get(name, 0))
+
+
+def say(text):
+    """Print a line on stderr, once on each machine."""
+    if is_first_here():
+        print(text, file=sys.stderr)
+
+
+def share(indices):
+    """This process's share of a batch's indices; there may be fewer than there are processes."""
+    return np.array_split(indices, processes())[_number("RANK")]
+
+
+@contextmanager
+def connected():
+    """In its context the processes of a run can reach each other.
+
+    Raises LostProcessError if one of them is gone.
+    """
+    if processes() == 1:
+        yield
+        return
+    import torch
+    from torch import distributed
+    if not is_first():
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - to the end of the process
+    try:
+        store, rank, count = next(distributed.rendezvous("env://", timeout=TIMEOUT))
+        if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+            # The store outlives a restart: what was in it before is of processes that are gone.
+            store = distributed.PrefixStore(os.environ["TORCHELASTIC_RESTART_COUNT"], store)
+        distributed.init_process_group(
+            "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=TIMEOUT,
+            store=store, rank=rank, world_size=count)
+        yield
+        distributed.barrier()
+        distributed.destroy_process_group()
+    except UserError:
+        if not is_first_here():
+            time.sleep(SECONDS_TO_SPEAK)  # torchrun ends all as soon as one has
+        raise
+    except RuntimeError as error:
+        text = str(error).strip()
+        if not any(sign in text.lower() for sign in _SIGNS_OF_LOSS):
+            raise
+        raise LostProcessError(f"another process of this run has ended or can't be reached "
+                               f"({text.splitlines()[0]}); go on with --resume auto") from None
+
+
+def parallel(model, device):
+    """`model` such that its backward pass leaves the mean of all processes' gradients."""
+    if processes() == 1:
+        return model
+    from torch.nn.parallel import DistributedDataParallel
+    devices = [device] if device.type == "cuda" else None
+    with warnings.catch_warnings():  # that later versions call the argument otherwise
+        warnings.simplefilter("ignore", FutureWarning)
+        return DistributedDataParallel(model, devices, broadcast_buffers=False)  # all constant
+
+
+def totals(*numbers):
+    """The sum of each of the numbers over all processes: a list."""
+    if processes() == 1:
+        return list(numbers)
+    import torch
+    sums = torch.tensor(numbers, dtype=torch.float64)
+    torch.distributed.all_reduce(sums)
+    return sums.tolist()
+
+
+def from_first(make):
+    """What `make()` returns in the first process, in every process."""
+    if processes() == 1:
+        return make()
+    import torch
+    made = [make() if is_first() else None]
+    torch.distributed.broadcast_object_list(made, src=0, device=torch.device("cpu"))
+    return made[0]
+
+
+def wait_for_all():
+    """Return once every process has come here."""
+    if processes() > 1:
+        import torch
+        torch.distributed.barrier()

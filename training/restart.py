@@ -1,0 +1,70 @@
+"""--auto_restart: the training in a process of its own, begun again where it was if it dies."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from datasets.errors import DivergedError, UserError
+
+LONGEST_WAIT = 300  # seconds
+_RESTARTS = "TRAINING_RESTARTS"  # tells that process how often it has been begun again
+
+
+def count():
+    """How often this training was begun again after a crash, by ourselves or by torchrun."""
+    return int(os.environ.get(_RESTARTS) or os.environ.get("TORCHELASTIC_RESTART_COUNT") or 0)
+
+
+def supervise(most, out):
+    """Run this very command in a child process, and again up to `most` times if that crashes.
+
+    Goes on from the newest snapshot in the folder `out`, if the run has written one yet. Before
+    restart n it waits 2^(n-1) seconds, at most five minutes. Does nothing in the child itself;
+    otherwise ends with the exit code of the last child. Not a crash is what would only happen
+    again (wrong flags, a loss that is not finite) or was asked for (Ctrl+C, SIGTERM).
+    """
+    if _RESTARTS in os.environ:
+        return
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        raise UserError("--auto_restart: under torchrun it is torchrun that restarts; give it "
+                        "--max-restarts, and this script --resume auto")
+    began, command = time.time(), sys.orig_argv
+    for restarts in range(most + 1):
+        code = _run(command, restarts)
+        if not _is_crash(code) or restarts == most:
+            break
+        if any(path.stat().st_mtime >= began for path in Path(out).glob("snapshot_iter_*")):
+            command = [*sys.orig_argv, "--resume", "auto"]
+        wait = min(2 ** restarts, LONGEST_WAIT)
+        print(f"the training died ({_cause(code)}); restart {restarts + 1} of {most} in {wait} s",
+              file=sys.stderr)
+        time.sleep(wait)
+    sys.exit(128 - code if code < 0 else code)
+
+
+def _run(command, restarts):
+    """The exit code of the child; below 0 the signal that it died of."""
+    child = subprocess.Popen(command, env={**os.environ, _RESTARTS: str(restarts)})
+    # Ctrl+C reaches the child by itself, and it is for the child to say what happens then.
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN), signal.signal(
+        signal.SIGTERM, lambda number, _: child.send_signal(number))
+    try:
+        return child.wait()
+    finally:
+        signal.signal(signal.SIGINT, before[0])
+        signal.signal(signal.SIGTERM, before[1])
+
+
+def _is_crash(code):
+    """Whether a run that ended so is worth beginning again."""
+    asked_for = signal.SIGINT, signal.SIGTERM
+    ends = {0, UserError.exit_code, DivergedError.exit_code, *(128 + n for n in asked_for),
+            *(-n for n in asked_for)}
+    return code not in ends
+
+
+def _cause(code):
+    return f"exit code {code}" if code > 0 else signal.Signals(-code).name
