@@ -74,6 +74,6 @@ class GatedActivation(nn.Module):
     def forward(self, x, label=None):
         """x: (B, …, 2p), label: (B,); or both without a label -> x's shape with p for 2p."""
         if self.condition is not None:
-            h = self.condition(label)
+            h = self.condition(label).to(x.dtype)
             x = x + h.view(len(h), *(1,) * (x.ndim - 2), -1)
         return gate(x)
