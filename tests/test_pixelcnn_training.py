@@ -145,7 +145,7 @@ def test_products_in_bfloat16_are_near_those_of_the_weights_and_gradients_are_th
     assert 0 < (rounded - logits).norm() / logits.norm() < 0.02
     for name, grad in gradients(model, F.cross_entropy(rounded, codes)).items():
         assert grad.dtype == torch.float32
-        assert (grad - grads[name]).norm() < 0.05 * grads[name].norm(), name
+        assert (grad - grads[name]).norm() < 0.1 * grads[name].norm(), name
 
 
 def test_dropout_is_of_training_alone():
