@@ -143,9 +143,11 @@ def test_products_in_bfloat16_are_near_those_of_the_weights_and_gradients_are_th
     rounded = model(codes, label)
     assert rounded.dtype == torch.float32
     assert 0 < (rounded - logits).norm() / logits.norm() < 0.02
-    for name, grad in gradients(model, F.cross_entropy(rounded, codes)).items():
-        assert grad.dtype == torch.float32
-        assert (grad - grads[name]).norm() < 0.1 * grads[name].norm(), name
+    of_rounded = gradients(model, F.cross_entropy(rounded, codes))
+    assert {grad.dtype for grad in of_rounded.values()} == {torch.float32}
+    whole, of_rounded = (torch.cat([grad.flatten() for grad in each.values()])
+                         for each in (grads, of_rounded))
+    assert (of_rounded - whole).norm() < 0.03 * whole.norm()
 
 
 def test_dropout_is_of_training_alone():
