@@ -12,13 +12,13 @@ from typing import NamedTuple
 
 import matplotlib.figure  # noqa: F401 - once for all forks; so the next two
 import torch
-import torch._dynamo  # noqa: F401 - which every optimizer imports
-import torch.utils.tensorboard  # noqa: F401
+import torch._dynamo
+import torch.utils.tensorboard
+from test_commands import write_mnist, write_sounds
 
 import preprocess
 import train_pixelcnn
 import train_wavenet
-from test_commands import write_mnist, write_sounds
 from training.arguments import run_script
 from training.plots import PlotReport
 
@@ -48,7 +48,7 @@ class Fork:
 
     def __init__(self, command, folder, prepare=None, environment=()):
         script, *flags = command.split()
-        self._files = [tempfile.TemporaryFile() for _ in range(2)]
+        self._files = [tempfile.TemporaryFile() for _ in range(2)]  # noqa: SIM115
         sys.stdout.flush(), sys.stderr.flush()
         self.pid = os.fork()
         if self.pid:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from forks import PIXELCNN, UPDATES, WAVENET, Fork, difference, forked, snapshot_in, write_data
+
 from training import likelihood
 from training.extensions import Evaluator
 from training.trainer import Trainer
