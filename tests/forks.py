@@ -51,11 +51,12 @@ class Fork:
         self._files = [tempfile.TemporaryFile() for _ in range(2)]  # noqa: SIM115
         sys.stdout.flush(), sys.stderr.flush()
         self.pid = os.fork()
+        with suppress(OSError):  # in both, whichever is first
+            os.setpgid(self.pid, self.pid)
         if self.pid:
             return
         code = 70
         try:
-            os.setpgid(0, 0)
             for number, file in zip((1, 2), self._files, strict=True):
                 os.dup2(file.fileno(), number)
             for name, number in (("stdout", 1), ("stderr", 2)):
