@@ -224,11 +224,10 @@ class Trainer:
         if state["items"] != len(self.dataset):
             raise UserError(f"--resume: the snapshot's run had {state['items']} items to train on, "
                             f"this one has {len(self.dataset)}; give the same data, or begin anew")
-        ours = type(self.optimizer).__name__
-        if state["optimizer_name"] != ours:
-            raise UserError(f"--resume: the snapshot's run had the optimizer "
-                            f"{state['optimizer_name']}, this one has {ours}; give the same "
-                            f"--optimizer, or begin anew")
+        names = state.get("optimizer_name", "Adam"), type(self.optimizer).__name__
+        if names[0] != names[1]:
+            raise UserError(f"--resume: the snapshot's run had the optimizer {names[0]}, this one "
+                            f"has {names[1]}; give the same --optimizer, or begin anew")
         for name in ("iteration", "epoch", "position", "seed"):
             setattr(self, name, state[name])
         self._earlier_seconds = state["elapsed_time"]
