@@ -140,13 +140,13 @@ def test_the_training_goes_on_while_a_snapshot_is_written(monkeypatch, tmp_path)
     weights = {}
 
     def slow(path, content):
-        if path.name == "snapshot_iter_5":
+        if path.name == "snapshot_iter_6":
             assert later.wait(60), "the training waits for the snapshot"
         save(path, content)
 
     def look(trainer):
         weights[trainer.iteration] = snapshot.on_cpu(trainer.state()["optimizer"])
-        if trainer.iteration == 9:
+        if trainer.iteration == 10:
             later.set()
 
     monkeypatch.setattr(snapshot, "save", slow)
@@ -154,12 +154,12 @@ def test_the_training_goes_on_while_a_snapshot_is_written(monkeypatch, tmp_path)
     trainer.extend(look, (1, "iteration"))
     trainer.extend(Snapshot(tmp_path, dict, Every(5), kept=9), (1, "iteration"))
     trainer.run()
-    assert iterations(tmp_path) == [5, 10, 12]  # the last is there when the run is complete
+    assert iterations(tmp_path) == [5, 6, 11, 12]  # the last is there when the run is complete
     # It is of its moment, although the training had gone on when it was written.
-    early = snapshot_in(tmp_path, 5)["run"]
-    assert early["iteration"] == 5 and len(early["log"]) == 2
-    assert difference(early["optimizer"], weights[5]) == ""
-    assert difference(early["optimizer"], weights[9]) != ""
+    early = snapshot_in(tmp_path, 6)["run"]
+    assert early["iteration"] == 6 and len(early["log"]) == 3
+    assert difference(early["optimizer"], weights[6]) == ""
+    assert difference(early["optimizer"], weights[10]) != ""
 
 
 def test_what_kept_a_snapshot_from_the_disk_is_raised_and_the_earlier_ones_stay(
