@@ -95,9 +95,11 @@ def connected():
         yield
         distributed.barrier()
         distributed.destroy_process_group()
-    except UserError:
+    except UserError as error:
         if not is_first_here():
-            time.sleep(SECONDS_TO_SPEAK)  # torchrun ends all as soon as one has
+            # torchrun ends all as soon as one has: who is still there alone knows of this error.
+            time.sleep(SECONDS_TO_SPEAK)
+            print(f"error: {error}", file=sys.stderr)
         raise
     except RuntimeError as error:
         text = str(error).strip()

@@ -106,6 +106,13 @@ def _set_aside(start, kind):
     print(f"{out}: what an earlier run left is in {out / f'earlier_{n}'} now", file=sys.stderr)
 
 
+def _clear_up(out, kind):
+    """Delete what a process that was killed had begun to write: it may be large."""
+    for name in ("snapshot_iter", kind):
+        for path in out.glob(f".{name}_*.*"):
+            path.unlink(missing_ok=True)
+
+
 def _check_resumed(start, model, data, label_names):
     """Refuse to go on from a snapshot of another network or of other data."""
     content = start.content
@@ -148,6 +155,7 @@ def train(args, start, kind, model, *, training_set, validation_set, test_set=No
     distributed.wait_for_all()  # whoever has refused to run has left the files as they were
     if distributed.is_first():
         _set_aside(start, kind)
+        _clear_up(start.out, kind)
         settings = {name: value for name, value in vars(args).items() if name not in NOT_SETTINGS}
         with replacing(start.out / "config.json") as temporary:
             temporary.write_text(json.dumps(settings, indent=1, ensure_ascii=False, default=str)

@@ -209,6 +209,7 @@ class Trainer:
                 "items": len(self.dataset), "seed": self.seed, "elapsed_time": self.elapsed_time,
                 "interval": asdict(self.interval), "log": list(self.log),
                 "optimizer": self.optimizer.state_dict(),
+                "optimizer_name": type(self.optimizer).__name__,
                 **({"weights": self.model.state_dict()} if self._average else {}),
                 "extensions": {type(extension).__name__: extension.state()
                                for extension, _ in self._extensions
@@ -218,11 +219,15 @@ class Trainer:
         """Take up the run that `state` is of; the model has the weights `learned` there.
 
         Hyper-parameters of the optimizer stay those of this run, not of the earlier one.
-        Raises UserError if the data is not as large as it was.
+        Raises UserError if the data is not as large as it was, or the optimizer another one.
         """
         if state["items"] != len(self.dataset):
             raise UserError(f"--resume: the snapshot's run had {state['items']} items to train on, "
                             f"this one has {len(self.dataset)}; give the same data, or begin anew")
+        names = state.get("optimizer_name", "Adam"), type(self.optimizer).__name__
+        if names[0] != names[1]:
+            raise UserError(f"--resume: the snapshot's run had the optimizer {names[0]}, this one "
+                            f"has {names[1]}; give the same --optimizer, or begin anew")
         for name in ("iteration", "epoch", "position", "seed"):
             setattr(self, name, state[name])
         self._earlier_seconds = state["elapsed_time"]

@@ -1,0 +1,206 @@
+"""Which snapshots stay, when they are written, and what happens when they can't be."""
+
+import errno
+import os
+import re
+import shutil
+import threading
+from types import SimpleNamespace
+
+import pytest
+import torch
+from forks import PIXELCNN, difference, forked, snapshot_in, write_data
+from test_optimization import trainer_of
+
+from datasets.errors import UserError
+from training import snapshot
+from training.arguments import Every, every
+from training.checkpoints import Snapshot
+from training.extensions import LogReport
+from training.trainer import Stop, Trainer
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("world")
+    write_data(folder)
+    return folder
+
+
+def iterations(folder):
+    return [int(path.name.rpartition("_")[2])
+            for path in snapshot.numbered(folder, "snapshot_iter")]
+
+
+def go_on(extension, until, since=0, epoch=10 ** 9, seconds=0.0):
+    """Call a `Snapshot` after the updates since … until, each of so many `seconds`."""
+    seen = []
+    for iteration in range(since + 1, until + 1):
+        extension(SimpleNamespace(iteration=iteration, elapsed_time=iteration * seconds,
+                                  is_new_epoch=iteration % epoch == 0, is_ending=False,
+                                  state=lambda: {"extensions": extension.state()}))
+        extension.finish()
+        seen.append(iterations(extension.out))
+    return seen
+
+
+def resumed_from(folder, iteration, *args, **options):
+    """A `Snapshot` that has taken up what one of its snapshots says."""
+    content = torch.load(folder / f"snapshot_iter_{iteration}", weights_only=True)
+    extension = Snapshot(folder, dict, *args, **options)
+    extension.restore(content["run"]["extensions"])
+    return extension
+
+
+# ------------------------------------------------------------------------------ which stay
+
+def test_the_latest_stay_and_those_of_epochs_are_among_them(tmp_path):
+    seen = go_on(Snapshot(tmp_path, dict, Every(4), kept=2), 16, epoch=6)
+    assert seen[3] == [4] and seen[5] == [4, 6] and seen[9] == [6, 10]
+    assert seen[11] == [10, 12] and seen[-1] == [12, 16]
+
+
+def test_one_for_every_so_many_updates_is_never_deleted(tmp_path):
+    go_on(Snapshot(tmp_path, dict, Every(2), kept=1, keep_every=Every(5)), 21)
+    # At once and not only when another is due; of the others, after 7, 9, 12, 14, 17, 19, the last.
+    assert iterations(tmp_path) == [5, 10, 15, 19, 20]
+
+
+@pytest.mark.parametrize("cut", range(1, 12))
+def test_what_stays_is_the_same_over_a_resumption(tmp_path, cut):
+    options = dict(every=Every(2), kept=2, keep_every=Every(5))
+    (tmp_path / "whole").mkdir(), (tmp_path / "cut").mkdir()
+    go_on(Snapshot(tmp_path / "whole", dict, **options), 23)
+    go_on(Snapshot(tmp_path / "cut", dict, **options), cut)
+    newest = max(iterations(tmp_path / "cut"), default=None)
+    if newest is None:
+        assert cut == 1
+        return
+    go_on(resumed_from(tmp_path / "cut", newest, **options), 23, since=newest)
+    assert iterations(tmp_path / "cut") == iterations(tmp_path / "whole")
+    assert {5, 10, 15, 20} <= set(iterations(tmp_path / "cut"))
+
+
+def test_what_was_kept_for_ever_stays_whatever_a_resumption_asks_for(tmp_path):
+    go_on(Snapshot(tmp_path, dict, Every(1), kept=1, keep_every=Every(4)), 9)
+    assert iterations(tmp_path) == [4, 8, 9]
+    go_on(resumed_from(tmp_path, 9, Every(1), kept=2), 14, since=9)
+    assert iterations(tmp_path) == [4, 8, 13, 14]
+
+
+def test_fewer_are_kept_at_once_if_a_resumption_asks_for_fewer(tmp_path):
+    go_on(Snapshot(tmp_path, dict, Every(1), kept=5), 7)
+    go_on(resumed_from(tmp_path, 7, Every(1), kept=2), 8, since=7)
+    assert iterations(tmp_path) == [7, 8]
+
+
+# ------------------------------------------------------------------------------ when
+
+@pytest.mark.parametrize("text, number, in_seconds", [
+    ("7", 7, False), ("30s", 30, True), ("10m", 600, True), ("2h", 7200, True)])
+def test_how_often_is_in_updates_or_time_and_is_read_again_as_written(text, number, in_seconds):
+    assert every(text) == Every(number, in_seconds) == every(str(every(text)))
+
+
+def test_by_the_clock(tmp_path):
+    seen = go_on(Snapshot(tmp_path, dict, every("30s"), kept=9), 12, seconds=8.0)
+    assert seen[2] == [] and seen[-1] == [4, 8, 12]  # 32, 64 and 96 s
+    extension = resumed_from(tmp_path, 8, every("30s"), kept=9)
+    shutil.rmtree(tmp_path), tmp_path.mkdir()
+    assert go_on(extension, 12, since=8, seconds=8.0)[-1] == [12]
+
+
+def test_by_the_clock_of_a_run_that_is_resumed(monkeypatch, tmp_path):
+    now = 0.0
+    monkeypatch.setattr(Trainer, "elapsed_time", property(lambda trainer: now))
+
+    def tick(trainer):
+        nonlocal now
+        now += 20
+
+    def run(stop):
+        trainer = trainer_of(stop)
+        trainer.extend(tick, (1, "iteration"))
+        trainer.extend(Snapshot(tmp_path, lambda: {}, every("1m"), kept=2,
+                                keep_every=every("4m")), (1, "iteration"))
+        return trainer
+
+    run(Stop(epoch=1)).run()  # 6 updates
+    assert iterations(tmp_path) == [3, 6]
+    second = run(Stop(epoch=4))
+    second.restore(snapshot_in(tmp_path, 6)["run"])
+    second.run()
+    assert iterations(tmp_path) == [12, 18, 21, 24]  # those of 240 and 480 s, and the last two
+
+
+# ------------------------------------------------------------------------------ beside training
+
+def test_the_training_goes_on_while_a_snapshot_is_written(monkeypatch, tmp_path):
+    trainer, later, save = trainer_of(Stop(epoch=2)), threading.Event(), snapshot.save
+    weights = {}
+
+    def slow(path, content):
+        if path.name == "snapshot_iter_6":
+            assert later.wait(60), "the training waits for the snapshot"
+        save(path, content)
+
+    def look(trainer):
+        weights[trainer.iteration] = snapshot.on_cpu(trainer.state()["optimizer"])
+        if trainer.iteration == 10:
+            later.set()
+
+    monkeypatch.setattr(snapshot, "save", slow)
+    trainer.extend(LogReport(tmp_path), (2, "iteration"))
+    trainer.extend(look, (1, "iteration"))
+    trainer.extend(Snapshot(tmp_path, dict, Every(5), kept=9), (1, "iteration"))
+    trainer.run()
+    assert iterations(tmp_path) == [5, 6, 11, 12]  # the last is there when the run is complete
+    # It is of its moment, although the training had gone on when it was written.
+    early = snapshot_in(tmp_path, 6)["run"]
+    assert early["iteration"] == 6 and len(early["log"]) == 3
+    assert difference(early["optimizer"], weights[6]) == ""
+    assert difference(early["optimizer"], weights[10]) != ""
+
+
+def test_what_kept_a_snapshot_from_the_disk_is_raised_and_the_earlier_ones_stay(
+        monkeypatch, tmp_path):
+    extension = Snapshot(tmp_path, dict, Every(1), kept=2)
+    go_on(extension, 3)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UserError, match="snapshot_iter_4.*No space left.*make room"):
+        go_on(extension, 4, since=3)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("what", ["full", "gone"])
+def test_a_run_whose_folder_fails_it_ends_with_one_line(world, tmp_path, what):
+    out = tmp_path / "out"
+
+    def prepare():
+        save = snapshot.save
+
+        def failing(path, content):
+            if path.name == "snapshot_iter_12" and what == "gone":
+                out.rename(tmp_path / "elsewhere")
+            elif path.name == "snapshot_iter_12":
+                def full(*_):
+                    raise OSError(errno.ENOSPC, "No space left on device")
+
+                os.fsync = full
+            save(path, content)
+
+        snapshot.save = failing
+
+    ended = forked(f"{PIXELCNN} --snapshot_every 4 -o {out}", world, prepare, code=2)
+    lines = ended.err.splitlines()
+    assert len(lines) == 1
+    assert re.match(rf"error: {out}.*(choose another folder|make room)", lines[0]), lines
+    if what == "gone":
+        (tmp_path / "elsewhere").rename(out)
+    assert iterations(out) == [4, 8]
+    assert "going on from" in forked(f"{PIXELCNN} -o {out} --resume auto", world).err

@@ -1,0 +1,398 @@
+"""A run on several processes does what one does: quick ones as forks, slow ones by torchrun."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from forks import PIXELCNN, WAVENET, Fork, forked, snapshot_in, write_data
+from test_commands import ROOT
+
+from datasets.batches import evaluation_batches, training_batches
+from datasets.errors import UserError
+from training import distributed, likelihood
+from training.trainer import Trainer
+
+BOTH = pytest.mark.parametrize("command", [PIXELCNN, WAVENET], ids=["pixelcnn", "wavenet"])
+LOST = "error: another process of this run has ended or can't be reached"
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("world")
+    write_data(folder)
+    return folder
+
+
+def free_port():
+    with socket.socket() as it:
+        it.bind(("127.0.0.1", 0))
+        return it.getsockname()[1]
+
+
+def processes(command, folder, count=2, prepare=None, machines=1):
+    """A run on `count` processes, as torchrun would start them: its `Fork`s.
+
+    prepare: called in each with its rank. machines: as many or 1.
+    """
+    shared = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1",
+              "MASTER_PORT": str(free_port())}
+    return [Fork(command, folder, prepare and (lambda rank=rank: prepare(rank)),
+                 {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank if machines == 1 else 0)})
+            for rank in range(count)]
+
+
+def on_processes(command, folder, count=2, prepare=None):
+    """The same to its end: what the first and the others said."""
+    ended = [fork.wait() for fork in processes(command, folder, count, prepare)]
+    assert not any(each.code for each in ended), ended
+    return ended
+
+
+def log_of(folder):
+    return json.loads((folder / "log").read_text())
+
+
+def check_same_losses(a, b):
+    names = {name for entry in [*a, *b] for name in entry if name.endswith("/nll")}
+    assert len(a) == len(b) and "validation/main/nll" in names
+    for name in names:
+        seen = [[entry.get(name) for entry in log] for log in (a, b)]
+        assert seen[0] == pytest.approx(seen[1], abs=1e-5), name
+
+
+# ------------------------------------------------------------------------------ shares
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+@pytest.mark.parametrize("items", [0, 1, 2, 6, 7, 16])
+def test_shares_have_every_index_once_and_are_alike_in_size(monkeypatch, count, items):
+    monkeypatch.setenv("WORLD_SIZE", str(count))
+    indices, shares = np.arange(items) * 3, []
+    for rank in range(count):
+        monkeypatch.setenv("RANK", str(rank))
+        shares.append(distributed.share(indices))
+    assert np.concatenate(shares).tolist() == indices.tolist()
+    sizes = [len(share) for share in shares]
+    assert max(sizes) - min(sizes) <= 1
+
+
+class Numbers(torch.utils.data.Dataset):
+    def __len__(self):
+        return 9
+
+    def __getitem__(self, indices):
+        return list(map(int, indices))
+
+
+def test_batches_in_shares_are_the_whole_batches_in_the_same_order(monkeypatch):
+    for batches in (lambda **_: evaluation_batches(Numbers(), 4, **_),
+                    lambda **_: training_batches(Numbers(), 4, seed=1, epoch=2, **_)):
+        whole, shares = list(batches()), []
+        for rank in range(2):
+            monkeypatch.setenv("WORLD_SIZE", "2")
+            monkeypatch.setenv("RANK", str(rank))
+            shares.append(list(batches(share=distributed.share)))
+        assert [a + b for a, b in zip(*shares, strict=True)] == whole
+        assert [len(share[-1]) for share in shares] == [1, 0]
+
+
+def test_alone_nothing_is_brought_together():
+    assert distributed.totals(2, 3.5) == [2, 3.5]
+    assert distributed.from_first(lambda: "made") == "made"
+    assert distributed.is_first() and distributed.is_first_here()
+    model = torch.nn.Linear(1, 1)
+    assert distributed.parallel(model, torch.device("cpu")) is model
+
+
+def test_processes_draw_different_numbers_and_the_same_ones_again(monkeypatch):
+    seeds = set()
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        assert distributed.seed_of(5, 7) == distributed.seed_of(5, 7)
+        seeds |= {distributed.seed_of(5, n) for n in range(50)}
+    assert len(seeds) == 100
+
+
+# ------------------------------------------------------------------------------ the same run
+
+@BOTH
+@pytest.mark.parametrize("flags", ["", "-b 5", "-b 1 -e 1", "--ema 0.9 --workers 1 --stats"],
+                         ids=["plain", "empty", "one", "ema"])
+def test_two_processes_learn_what_one_does_and_one_writes(world, tmp_path, command, flags):
+    # Both have 31 or 15 items, so that -b 5 leaves one for the last update, and none for a process.
+    if flags == "-b 5" and command == WAVENET:
+        flags = "-b 7"
+    command = f"{command} {flags} --snapshot_every 3"
+    forked(f"{command} -o {tmp_path}/one", world)
+    first, second = on_processes(f"{command} -o {tmp_path}/two", world)
+    check_same_losses(log_of(tmp_path / "one"), log_of(tmp_path / "two"))
+    epochs = log_of(tmp_path / "two")[-1]["epoch"]
+    assert second.out == second.err == "" and first.err == ""
+    lines = first.out.splitlines()
+    assert "2 processes of 1" in lines[0] and lines[-1].startswith("next: ")
+    assert len([line for line in lines if line.startswith("epoch ")]) == epochs
+    assert [path.name for path in tmp_path.glob("two/.*")] == []
+
+
+@BOTH
+def test_three_processes_do_what_one_does(world, tmp_path, command):
+    forked(f"{command} -o {tmp_path}/one", world)
+    on_processes(f"{command} -o {tmp_path}/three", world, 3)
+    check_same_losses(log_of(tmp_path / "one"), log_of(tmp_path / "three"))
+
+
+@BOTH
+def test_a_run_goes_on_on_another_number_of_processes(world, tmp_path, command):
+    command = f"{command} --ema 0.9 --schedule cosine"
+    forked(f"{command} -o {tmp_path}/whole", world)
+    for name, first, second in (("fewer", on_processes, forked), ("more", forked, on_processes)):
+        def stop(rank=0):
+            at_update(11, lambda: signal.raise_signal(signal.SIGTERM))
+
+        if first is forked:
+            forked(f"{command} -o {tmp_path}/{name}", world, stop, code=128 + signal.SIGTERM)
+        else:
+            for fork in processes(f"{command} -o {tmp_path}/{name}", world, prepare=stop):
+                assert fork.wait().code == 128 + signal.SIGTERM
+        second(f"{command} -o {tmp_path}/{name} --resume auto", world)
+        assert log_of(tmp_path / name)[1]["resumed_at"] == 11
+        check_same_losses(log_of(tmp_path / "whole"), log_of(tmp_path / name))
+
+
+# ------------------------------------------------------------------------------ how it ends
+
+def at_update(number, do):
+    """Call `do` in the middle of that update."""
+    update, norm = Trainer.update, torch.nn.utils.clip_grad_norm_
+
+    def counted(trainer, batch):
+        if trainer.iteration + 1 == number:
+            def once(*args):
+                torch.nn.utils.clip_grad_norm_ = norm
+                do()
+                return norm(*args)
+
+            torch.nn.utils.clip_grad_norm_ = once
+        update(trainer, batch)
+
+    Trainer.update = counted
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_process_that_is_killed_ends_the_run_with_one_line(world, tmp_path, lost):
+    def prepare(rank):
+        if rank == lost:
+            at_update(11, lambda: os.kill(os.getpid(), signal.SIGKILL))
+
+    forks = processes(f"{PIXELCNN} -o {tmp_path}", world, prepare=prepare, machines=2)
+    ended = [fork.wait(20) for fork in forks]
+    assert ended[lost].code == -signal.SIGKILL and ended[1 - lost].code == 1
+    lines = ended[1 - lost].err.splitlines()
+    assert len(lines) == 1 and lines[0].startswith(LOST) and "--resume auto" in lines[0]
+    # What was there is gone on from.
+    on_processes(f"{PIXELCNN} -o {tmp_path} --resume auto", world)
+    forked(f"{PIXELCNN} -o {tmp_path}/whole", world)
+    check_same_losses(log_of(tmp_path / "whole"), log_of(tmp_path))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("whom", [(0, 1), (1,)], ids=["both", "second"])
+def test_a_signal_ends_all_after_the_same_update_with_a_snapshot(world, tmp_path, number, whom):
+    def prepare(rank):
+        if rank in whom:
+            at_update(11, lambda: signal.raise_signal(number))
+
+    ended = [fork.wait() for fork in processes(f"{PIXELCNN} -o {tmp_path}", world,
+                                               prepare=prepare)]
+    assert all(ended[rank].code == 128 + number for rank in whom), ended
+    assert all(each.code in (128 + number, 128 + signal.SIGTERM) for each in ended)
+    assert ended[0].err.count("stopped at iteration 11; go on with --resume auto") == 1
+    assert "stopped at" not in ended[1].err
+    assert snapshot_in(tmp_path, 11)["run"]["iteration"] == 11
+
+
+@pytest.mark.parametrize("machines", [1, 2])
+def test_wrong_flags_are_said_once_on_each_machine(world, tmp_path, machines):
+    forks = processes(f"{PIXELCNN} -o {tmp_path} --levels 999", world, machines=machines)
+    ended = [forks[0].wait()]
+    if machines == 1:
+        forks[1].send(signal.SIGTERM)  # as torchrun does
+    ended.append(forks[1].wait())
+    assert [each.code for each in ended] == [2, 2 if machines == 2 else -signal.SIGTERM]
+    said = [each.err.splitlines() for each in ended]
+    assert len(said[0]) == 1 and said[0][0].startswith("error: --levels 999")
+    assert said[1] == (said[0] if machines == 2 else [])
+
+
+def test_what_only_the_first_can_see_is_said_by_it(world, tmp_path):
+    forks = processes(f"{PIXELCNN} -o {tmp_path} --resume {tmp_path}", world)
+    first, second = [fork.wait() for fork in forks]
+    assert first.code == 2 and len(first.err.splitlines()) == 1
+    assert "holds no snapshot_iter_N" in first.err
+    assert second.code == 1
+
+
+def test_what_only_another_can_see_is_said_too(world, tmp_path):
+    def prepare(rank):
+        def unreadable():
+            raise UserError("shard 3: can't be read")
+
+        if rank == 1:
+            at_update(5, unreadable)
+
+    first, second = [fork.wait() for fork in processes(f"{PIXELCNN} -o {tmp_path}", world,
+                                                       prepare=prepare)]
+    assert second.code == 2 and first.code == 1
+    assert "shard 3: can't be read" in first.err + second.err
+
+
+def test_a_loss_that_is_not_finite_ends_all_at_once(world, tmp_path):
+    def prepare(rank):
+        if rank == 1:
+            nll = likelihood.nll
+            likelihood.nll = lambda *args: nll(*args) * (float("nan") if len(args) == 3 else 1)
+
+    forks = processes(f"{PIXELCNN} -o {tmp_path}", world, prepare=prepare)
+    ended = [fork.wait() for fork in forks]
+    assert [each.code for each in ended] == [3, 3]
+    assert len(ended[0].err.splitlines()) == 1 and "loss is not finite" in ended[0].err
+
+
+# ------------------------------------------------------------------------------ torchrun itself
+
+class Agent:
+    """`torchrun` with its options, running `PIXELCNN` with more flags in `folder`."""
+
+    def __init__(self, options, flags, folder, environment=()):
+        script, *its_flags = f"{PIXELCNN} {flags}".split()
+        self.file = tempfile.TemporaryFile()  # noqa: SIM115
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "torch.distributed.run", *options.split(), ROOT / script,
+             *its_flags], cwd=folder, stdout=self.file, stderr=self.file, start_new_session=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1", **dict(environment)})
+
+    def text(self):
+        return os.pread(self.file.fileno(), 1 << 20, 0).decode()
+
+    def workers(self):
+        """Its processes: {rank: process id}."""
+        found = {}
+        for place in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                parent = (place / "stat").read_text().rpartition(")")[2].split()[1]
+                settings = (place / "environ").read_text().split("\0")
+                rank = next((it[5:] for it in settings if it.startswith("RANK=")), None)
+                if int(parent) == self.process.pid and rank:
+                    found[int(rank)] = int(place.name)
+        return found
+
+    def wait(self, code=0):
+        try:
+            assert self.process.wait(180) == code, self.text()
+        finally:
+            for process in self.workers().values():
+                os.kill(process, signal.SIGKILL)
+            self.process.kill()
+            self.process.wait()
+        return self.text()
+
+
+def wait_for(path, agent):
+    until = time.monotonic() + 180
+    while not path.exists() and time.monotonic() < until and agent.process.poll() is None:
+        time.sleep(0.02)
+    assert path.exists(), agent.text()
+
+
+LONG = "-e 400 --iterations 90 --snapshot_every 4 --resume auto"
+ONE_MACHINE = "--standalone --nproc_per_node=2"
+
+
+@pytest.mark.slow
+def test_torchrun_runs_it_and_says_what_is_wrong_once(world, tmp_path):
+    text = Agent(ONE_MACHINE, f"-o {tmp_path}/two", world).wait()
+    assert text.count("epoch 3 ") == text.count("next: ") == 1
+    forked(f"{PIXELCNN} -o {tmp_path}/one", world)
+    check_same_losses(log_of(tmp_path / "one"), log_of(tmp_path / "two"))
+    text = Agent(ONE_MACHINE, f"-o {tmp_path}/no --levels 999", world).wait(code=1)
+    assert text.count("error: --levels 999") == 1
+    text = Agent(ONE_MACHINE, f"-o {tmp_path}/no --auto_restart 2", world).wait(code=1)
+    assert text.count("error: --auto_restart") == 1 and "--max-restarts" in text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_torchrun_restarts_a_run_of_which_a_process_was_killed(world, tmp_path, rank):
+    forked(f"{PIXELCNN} {LONG} -o {tmp_path}/whole", world)
+    agent = Agent(f"{ONE_MACHINE} --max-restarts=1", f"{LONG} -o {tmp_path}/cut", world)
+    wait_for(tmp_path / "cut/snapshot_iter_12", agent)
+    os.kill(agent.workers()[rank], signal.SIGKILL)
+    text = agent.wait()
+    assert "going on from" in text and "--iterations 90 reached" in text
+    check_same_losses(log_of(tmp_path / "whole"), log_of(tmp_path / "cut"))
+    assert [entry["restart"] for entry in log_of(tmp_path / "cut") if "restart" in entry] == [1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_torchrun_that_is_asked_to_end_leaves_a_snapshot(world, tmp_path, number):
+    agent = Agent(ONE_MACHINE, f"-e 4000 -o {tmp_path}/out", world)
+    wait_for(tmp_path / "out/snapshot_iter_8", agent)
+    if number == signal.SIGINT:  # as a terminal does
+        for process in agent.workers().values():
+            os.kill(process, number)
+    agent.process.send_signal(number)
+    text = agent.wait(code=1)
+    assert text.count("stopped at iteration ") == 1
+    stopped = int(text.partition("stopped at iteration ")[2].partition(";")[0])
+    assert snapshot_in(tmp_path / "out", stopped)["run"]["iteration"] == stopped
+
+
+MACHINES = {  # all on this one; ways for the agents of two to find each other
+    "static": ("--nnodes=2 --node_rank={n} --master_addr=127.0.0.1 --master_port={port}", {}),
+    "c10d": ("--nnodes=2 --rdzv_id=1 --rdzv_backend=c10d --rdzv_endpoint=127.0.0.1:{port}",
+             {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"})}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", MACHINES)
+@pytest.mark.parametrize("lost", [None, 0, 1])
+def test_two_machines_do_what_one_does_and_are_restarted(world, tmp_path, way, lost):
+    forked(f"{PIXELCNN} {LONG} -o {tmp_path}/whole", world)
+    (options, environment), port, folders = MACHINES[way], free_port(), []
+    for n in range(2):  # each machine has its own files
+        folders.append(tmp_path / str(n))
+        folders[n].mkdir()
+        (folders[n] / "data").symlink_to(world / "data")
+    agents = [Agent(f"{options.format(n=n, port=port)} --nproc_per_node=1 --max-restarts=1",
+                    f"{LONG} -o out", folders[n], environment) for n in range(2)]
+    if lost is not None:
+        first = next_first(agents)
+        wait_for(folders[first] / "out/snapshot_iter_12", agents[first])
+        os.kill(next(iter(agents[lost].workers().values())), signal.SIGKILL)
+    for agent in agents:
+        agent.wait()
+    logs = [log_of(folder / "out") for folder in folders if (folder / "out/log").exists()]
+    assert len(logs) == 1
+    check_same_losses(log_of(tmp_path / "whole"), logs[0])
+    assert sum("resumed_at" in entry for entry in logs[0]) == (lost is not None)
+
+
+def next_first(agents):
+    """Which of the agents has the process of rank 0; c10d gives it to either."""
+    until = time.monotonic() + 120
+    while time.monotonic() < until:
+        for n, agent in enumerate(agents):
+            if 0 in agent.workers():
+                return n
+        time.sleep(0.05)
+    raise AssertionError([agent.text() for agent in agents])

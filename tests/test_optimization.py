@@ -1,0 +1,200 @@
+"""How the weights are moved: optimizers, the learning rate's course, the average of the weights."""
+
+import math
+import signal
+from functools import partial
+
+import pytest
+import torch
+from forks import PIXELCNN, WAVENET, difference, forked, snapshot_in, write_data
+from test_trainer import images
+
+from datasets.errors import UserError
+from models.pixelcnn import PixelCNN, PixelCNNConfig
+from training import checkpoints, extensions, likelihood, snapshot
+from training.arguments import Every
+from training.optimization import learning_rate_factor, optimizer_of
+from training.trainer import Stop, Trainer
+
+CPU = torch.device("cpu")
+OPTIMIZERS = {"adam": 3e-3, "sgd": 3e-1, "rmsprop": 1e-3}
+
+
+def trainer_of(stop, optimizer="adam", **options):
+    torch.manual_seed(3)
+    model = PixelCNN(PixelCNNConfig(2, 1, 6, 5, 2, labels=2))
+    return Trainer(model, optimizer_of(optimizer, model.parameters(), OPTIMIZERS[optimizer], 1e-4),
+                   images(), batchsize=4, seed=3, clip=1.0, stop=stop, device=CPU,
+                   samples=lambda batch: len(batch.codes), unit="images", dimensions=36, **options)
+
+
+def resumed(first, stop, **options):
+    """A new trainer that has taken up the run of another."""
+    trainer = trainer_of(stop, **options)
+    trainer.model.load_state_dict(first.learned.state_dict())
+    trainer.restore(snapshot.on_cpu(first.state()))
+    return trainer
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("world")
+    write_data(folder)
+    return folder
+
+
+# ------------------------------------------------------------------------------ schedules
+
+@pytest.mark.parametrize("done", [0.0, 0.3, 1.0])
+def test_a_constant_rate_is_constant(done):
+    assert learning_rate_factor("constant", done) == 1
+
+
+@pytest.mark.parametrize("done, factor", [
+    (0, 0), (0.005, 0.5), (0.01, 1), (0.25, (1 + math.sqrt(0.5)) / 2), (0.5, 0.5),
+    (0.75, (1 - math.sqrt(0.5)) / 2), (1, 0), (1.2, 0)])
+def test_cosine_rises_and_then_falls_to_0(done, factor):
+    assert learning_rate_factor("cosine", done) == pytest.approx(factor, abs=3e-4)
+
+
+@pytest.mark.parametrize("done, factor", [
+    (0, 0), (0.005, 0.5), (0.01, 1), (0.599, 1), (0.601, 0.1), (0.849, 0.1), (0.851, 0.01),
+    (1, 0.01)])
+def test_step_rises_and_is_then_divided_by_10_twice(done, factor):
+    assert learning_rate_factor("step", done) == pytest.approx(factor)
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "step"])
+def test_the_rate_of_an_update_is_a_function_of_its_iteration(schedule):
+    def rates_of(trainer):
+        seen = []
+        trainer.extend(lambda trainer: seen.append(trainer.optimizer.param_groups[0]["lr"]),
+                       (1, "iteration"))
+        trainer.run()
+        return seen
+
+    whole = rates_of(trainer_of(Stop(epoch=3), schedule=schedule))
+    assert whole == pytest.approx([OPTIMIZERS["adam"] * learning_rate_factor(
+        schedule, (i + 0.5) / 18) for i in range(18)])
+    first = trainer_of(Stop(epoch=3), schedule=schedule)
+    first.extend(lambda _: signal.raise_signal(signal.SIGTERM), (6, "iteration"))
+    with pytest.raises(SystemExit):
+        first.run()
+    cut = first.iteration
+    second = resumed(first, Stop(epoch=3), schedule=schedule)
+    assert 0 < cut < 18 and rates_of(second) == whole[cut:]
+
+
+def test_the_length_of_a_run_is_what_ends_it_first():
+    assert trainer_of(Stop(epoch=2)).length == 12  # 22 images in batches of 4
+    assert trainer_of(Stop(epoch=2, iterations=7)).length == 7
+    assert trainer_of(Stop(epoch=2, iterations=70)).length == 12
+
+
+# ------------------------------------------------------------------------------ optimizers
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimizer_lowers_the_loss(name):
+    trainer = trainer_of(Stop(epoch=25), name)
+    before = likelihood.evaluate(trainer.model, [images(40, seed=9)[range(40)]], CPU)
+    trainer.run()
+    after = likelihood.evaluate(trainer.model, [images(40, seed=9)[range(40)]], CPU)
+    assert after < 0.75 * before
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("ema", [None, 0.9])
+def test_every_optimizer_is_taken_up_exactly(name, ema):
+    whole, first = (trainer_of(Stop(iterations=n), name, ema=ema) for n in (13, 7))
+    whole.run()
+    first.run()
+    second = resumed(first, Stop(iterations=13), optimizer=name, ema=ema)
+    second.run()
+    assert difference(whole.state(), second.state()) == ""
+    assert difference(dict(whole.learned.state_dict()), dict(second.learned.state_dict())) == ""
+
+
+def test_weight_decay_draws_weights_to_0():
+    for name in OPTIMIZERS:
+        weight = torch.nn.Parameter(torch.full((3,), 2.0))
+        optimizer = optimizer_of(name, [weight], 1e-2, 0.5)
+        for _ in range(5):
+            weight.grad = torch.zeros(3)
+            optimizer.step()
+        assert (weight < 2).all() and (weight > 0).all(), name
+
+
+@pytest.mark.parametrize("first, second", [("adam", "sgd"), ("sgd", "adam"), ("adam", "rmsprop")])
+def test_going_on_with_another_optimizer_is_refused(first, second):
+    run = trainer_of(Stop(iterations=3), first)
+    run.run()
+    with pytest.raises(UserError, match="--optimizer"):
+        resumed(run, Stop(iterations=5), optimizer=second)
+
+
+# ------------------------------------------------------------------------------ averaged weights
+
+def test_the_average_is_the_one_that_is_defined():
+    trainer, seen = trainer_of(Stop(epoch=7), ema=0.7), []
+
+    def look(trainer):
+        weights = [p.detach().double().clone() for p in trainer.model.parameters()]
+        if not seen:  # the average begins as the weights of the first update
+            seen.append(weights)
+            return
+        n = trainer.iteration - 1
+        kept = min(0.7, (1 + n) / (10 + n))
+        seen[0] = [kept * a + (1 - kept) * w for a, w in zip(seen[0], weights, strict=True)]
+
+    trainer.extend(look, (1, "iteration"))
+    trainer.run()
+    assert trainer.learned is not trainer.model
+    for ours, theirs, moved in zip(seen[0], trainer.learned.parameters(),
+                                   trainer.model.parameters(), strict=True):
+        assert torch.allclose(ours, theirs.double(), atol=1e-6)
+        assert not torch.equal(theirs, moved)
+
+
+def test_what_is_evaluated_and_kept_are_the_averaged_weights(tmp_path):
+    trainer = trainer_of(Stop(epoch=2), ema=0.9)
+    held_back = images(7, seed=5)
+    describe = partial(snapshot.describe, "pixelcnn", label_names=["a", "b"],
+                       data={"levels": 2})
+    trainer.extend(extensions.Evaluator(held_back, 4))
+    for extension in (checkpoints.BestModel, partial(checkpoints.Snapshot, every=Every(50))):
+        trainer.extend(extension(tmp_path, lambda: describe(model=trainer.learned)))
+    trainer.run()
+    averaged = trainer.learned.state_dict()
+    expected = likelihood.evaluate(trainer.learned, [held_back[range(7)]], CPU)
+    moved = likelihood.evaluate(trainer.model, [held_back[range(7)]], CPU)
+    assert trainer.observation["validation/main/nll"] == pytest.approx(expected, rel=1e-5)
+    assert moved != pytest.approx(expected, rel=1e-3)
+    for name in ("pixelcnn_12", "snapshot_iter_12"):
+        model = snapshot.load(tmp_path / name, "pixelcnn").model  # as sampling does
+        assert difference(dict(model.state_dict()), dict(averaged)) == ""
+    run = snapshot.read(tmp_path / "snapshot_iter_12", "pixelcnn")["run"]
+    assert difference(run["weights"], dict(trainer.model.state_dict())) == ""
+
+
+def test_an_average_can_be_begun_and_left_on_resuming():
+    plain = trainer_of(Stop(iterations=7))
+    plain.run()
+    begun = resumed(plain, Stop(iterations=7), ema=0.9)
+    assert difference(dict(begun.learned.state_dict()), dict(plain.model.state_dict())) == ""
+    averaged, whole = (trainer_of(Stop(iterations=n), ema=e) for n, e in ((7, 0.9), (13, None)))
+    averaged.run()
+    whole.run()
+    left = resumed(averaged, Stop(iterations=13))
+    left.run()  # on from the weights that were moved, not from their average
+    assert difference(dict(left.model.state_dict()), dict(whole.model.state_dict())) == ""
+
+
+@pytest.mark.parametrize("command", [PIXELCNN, WAVENET], ids=["pixelcnn", "wavenet"])
+def test_a_script_can_begin_and_leave_the_average_on_resuming(world, tmp_path, command):
+    forked(f"{command} -o {tmp_path}/whole", world)
+    flags = ("-e 1 --ema 0.9", "-e 2", "-e 3 --ema 0.9")
+    for each in flags:
+        forked(f"{command} {each} -o {tmp_path}/changed --resume auto", world)
+    changed, whole = (snapshot_in(tmp_path / name) for name in ("changed", "whole"))
+    assert difference(changed["run"]["weights"], whole["weights"]) == ""
+    assert difference(changed["weights"], whole["weights"]) != ""

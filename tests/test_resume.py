@@ -1,0 +1,230 @@
+"""A run that is killed at any moment, and gone on with, ends as one that never was: bit for bit."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from forks import PIXELCNN, UPDATES, WAVENET, Fork, difference, forked, snapshot_in, write_data
+
+from training import likelihood
+from training.extensions import Evaluator
+from training.trainer import Trainer
+
+BOTH = pytest.mark.parametrize("command", [PIXELCNN, WAVENET], ids=["pixelcnn", "wavenet"])
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("world")
+    write_data(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(world):
+    """A function of a command: the folder of that run, never interrupted."""
+    done = {}
+
+    def run(command):
+        if command not in done:
+            done[command] = world / f"whole_{len(done)}"
+            forked(f"{command} -o {done[command]}", world)
+        return done[command]
+
+    return run
+
+
+def best_model(folder):
+    return next(path for path in Path(folder).iterdir()
+                if path.name.startswith(("pixelcnn_", "wavenet_")))
+
+
+def check_same(run, other):
+    """That two complete runs have left the same."""
+    assert difference(snapshot_in(run), snapshot_in(other)) == ""
+    assert best_model(run).name == best_model(other).name
+    assert best_model(run).read_bytes() == best_model(other).read_bytes()
+    assert difference(*(json.loads((folder / "log").read_text()) for folder in (run, other))) == ""
+
+
+def check_killed(world, command, out, moments):
+    """Begin a run again until it is complete, dying at each of the moments: how often it died."""
+    deaths = 0
+    for moment in moments:
+        ended = Fork(f"{command} -o {out} --resume auto", world, moment).wait()
+        assert ended.code in (-signal.SIGKILL, 0), ended
+        assert "passed over" not in ended.err, ended.err  # no half snapshot is ever seen
+        deaths += ended.code != 0
+    forked(f"{command} -o {out} --resume auto", world)
+    return deaths
+
+
+# ------------------------------------------------------------------------------ moments to die at
+
+def die(*_, **__):
+    """End this process as a power failure would."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def in_update(number):
+    """In the middle of that update, once its gradient is there."""
+    def prepare():
+        update = Trainer.update
+
+        def counted(trainer, batch):
+            if trainer.iteration + 1 == number:
+                torch.nn.utils.clip_grad_norm_ = die
+            update(trainer, batch)
+
+        Trainer.update = counted
+
+    return prepare
+
+
+def in_evaluation(number):
+    """In the middle of the validation after that update."""
+    def prepare():
+        evaluate = Evaluator.__call__
+
+        def counted(evaluator, trainer):
+            if trainer.iteration == number:
+                likelihood.count_targets = die
+            evaluate(evaluator, trainer)
+
+        Evaluator.__call__ = counted
+
+    return prepare
+
+
+def at_file(is_moment):
+    """Before an operation on a file; of one that writes, when half is written.
+
+    is_moment: a function of the operation's name and the file's, that of a temporary file being
+    the one of the file whose place it is to take.
+    """
+    def prepare():
+        ours = os.getpid()  # and not those that read data ahead
+
+        def dying_at(owner, operation, position):
+            do = getattr(owner, operation)
+
+            def watched(*args, **kwargs):
+                path = Path(args[position])
+                name = path.name[1:].rpartition(".")[0] if path.name[0] == "." else path.name
+                if os.getpid() == ours and is_moment(operation, name):
+                    if operation == "write_bytes":
+                        with open(path, "wb") as file:
+                            file.write(bytes(args[1])[:len(args[1]) // 2])
+                    die()
+                return do(*args, **kwargs)
+
+            setattr(owner, operation, watched)
+
+        for owner, operation, position in ((Path, "write_bytes", 0), (Path, "write_text", 0),
+                                           (os, "replace", 1), (os, "unlink", 0),
+                                           (os, "rename", 0)):
+            dying_at(owner, operation, position)
+
+    return prepare
+
+
+def at(operation, name):
+    return at_file(lambda *seen: seen == (operation, name))
+
+
+def at_operation(number):
+    """Before the file operation of that number."""
+    count = iter(range(1, 10 ** 6))
+    return at_file(lambda *_: next(count) == number)
+
+
+# ------------------------------------------------------------------------------ tests
+
+FLAGS = ["--snapshot_every 7", "--snapshot_every 3 --ema 0.9 --schedule cosine --workers 2"]
+
+
+@BOTH
+@pytest.mark.parametrize("flags", FLAGS)
+def test_killed_in_mid_epoch(world, whole, tmp_path, command, flags):
+    command = f"{command} {flags}"
+    moments = [in_update(n) for n in (1, 6, 12, 13, 24)]
+    assert check_killed(world, command, tmp_path, moments) == 5
+    check_same(tmp_path, whole(command))
+
+
+@BOTH
+def test_killed_while_it_evaluates(world, whole, tmp_path, command):
+    command = f"{command} --ema 0.9"
+    assert check_killed(world, command, tmp_path, [in_evaluation(16), in_evaluation(24)]) == 2
+    check_same(tmp_path, whole(command))
+
+
+@pytest.mark.parametrize("moment", [
+    ("write_bytes", "snapshot_iter_15"), ("replace", "snapshot_iter_15"),
+    ("unlink", "snapshot_iter_7"), ("write_bytes", "pixelcnn_16"), ("replace", "pixelcnn_16"),
+    ("unlink", "pixelcnn_8"), ("replace", "log"), ("replace", "snapshot_iter_24")], ids=" ".join)
+def test_killed_while_it_writes(world, whole, tmp_path, moment):
+    command = f"{PIXELCNN} {FLAGS[0]} --snapshots_kept 1"
+    assert check_killed(world, command, tmp_path, [at(*moment)]) == 1
+    check_same(tmp_path, whole(command))
+    assert len(list(tmp_path.glob("pixelcnn_*"))) == 1
+
+
+def test_killed_while_an_earlier_attempts_files_are_set_aside(world, whole, tmp_path):
+    command = f"{PIXELCNN} {FLAGS[0]}"
+    # The first leaves a best model that is later than its last snapshot.
+    moments = [at("replace", "snapshot_iter_16"), at("rename", "pixelcnn_16")]
+    assert check_killed(world, command, tmp_path, moments) == 2
+    check_same(tmp_path, whole(command))
+
+
+def test_what_a_killed_process_was_writing_does_not_stay_for_ever(world, tmp_path):
+    command = f"{PIXELCNN} {FLAGS[0]}"
+    moments = [at("replace", name) for name in ("snapshot_iter_15", "pixelcnn_16")]
+    assert check_killed(world, command, tmp_path, moments) == 2
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+@pytest.mark.slow
+@BOTH
+@pytest.mark.parametrize("flags", [*FLAGS, "--keep_every 5 --snapshots_kept 1 --optimizer rmsprop"])
+def test_killed_at_every_operation_on_a_file(world, whole, tmp_path, command, flags):
+    command, number = f"{command} {flags}", 0
+    while True:
+        number += 1
+        out = tmp_path / str(number)
+        if not check_killed(world, command, out, [at_operation(number)]):
+            break
+        check_same(out, whole(command))
+        shutil.rmtree(out)
+    assert number > 30
+
+
+@pytest.mark.slow
+@BOTH
+@pytest.mark.parametrize("flags", FLAGS)
+def test_killed_at_random_moments(world, whole, tmp_path, command, flags):
+    command, generator = f"{command} {flags}", random.Random(f"{command} {flags}")
+    began = time.monotonic()
+    forked(f"{command} -o {tmp_path}/again", world)
+    duration, deaths, attempt = time.monotonic() - began, 0, 0
+    check_same(tmp_path / "again", whole(command))
+    while deaths < 20:
+        attempt += 1
+        out = tmp_path / str(attempt)
+        complete = False
+        while not complete:
+            fork = Fork(f"{command} -o {out} --resume auto", world)
+            time.sleep(generator.uniform(0.1, 1.2) * duration)
+            fork.send(signal.SIGKILL)
+            ended = fork.wait()
+            assert ended.code in (-signal.SIGKILL, 0) and "passed over" not in ended.err, ended
+            complete, deaths = ended.code == 0, deaths + (ended.code != 0)
+        assert json.loads((out / "log").read_text())[-1]["iteration"] == UPDATES
+        check_same(out, whole(command))
