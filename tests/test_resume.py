@@ -10,20 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from forks import PIXELCNN, UPDATES, WAVENET, Fork, difference, forked, snapshot_in, write_data
+from forks import PIXELCNN, UPDATES, WAVENET, Fork, difference, forked, snapshot_in
 
 from training import likelihood
 from training.extensions import Evaluator
 from training.trainer import Trainer
 
 BOTH = pytest.mark.parametrize("command", [PIXELCNN, WAVENET], ids=["pixelcnn", "wavenet"])
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("world")
-    write_data(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
