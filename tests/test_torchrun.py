@@ -67,7 +67,7 @@ ONE_MACHINE = "--standalone --nproc_per_node=2"
 
 def test_torchrun_runs_it_and_says_what_is_wrong_once(world, tmp_path):
     text = Agent(ONE_MACHINE, f"-o {tmp_path}/two", world).wait()
-    assert text.count("epoch 3 ") == text.count("next: ") == 1
+    assert text.count("epoch 3  iteration") == text.count("next: ") == 1
     forked(f"{PIXELCNN} -o {tmp_path}/one", world)
     check_same_losses(log_of(tmp_path / "one"), log_of(tmp_path / "two"))
     text = Agent(ONE_MACHINE, f"-o {tmp_path}/no --levels 999", world).wait(code=1)
