@@ -5,6 +5,7 @@ epoch by its position, with no generator state to carry along.
 """
 
 import math
+import signal
 from typing import NamedTuple
 
 import numpy as np
@@ -81,4 +82,10 @@ def _loader(dataset, order, workers=0, pinned=False):
     """workers: processes that read ahead. pinned: in memory that a GPU copies from by itself."""
     # A generator of its own, lest the loader draw from the one that a run's random numbers are of.
     return DataLoader(dataset, sampler=order, batch_size=None, num_workers=workers,
-                      pin_memory=pinned, generator=torch.Generator())
+                      pin_memory=pinned, generator=torch.Generator(),
+                      worker_init_fn=_leave_ctrl_c_to_the_run)
+
+
+def _leave_ctrl_c_to_the_run(_worker):
+    # A terminal sends it to them as well.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -79,6 +79,15 @@ def models(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="session")
+def world(tmp_path_factory):
+    """A folder with the data that `forks.PIXELCNN` and `forks.WAVENET` train on."""
+    from forks import write_data  # here: it imports much that other tests have no need of
+    folder = tmp_path_factory.mktemp("world")
+    write_data(folder)
+    return folder
+
+
 @pytest.fixture
 def call(monkeypatch, tmp_path, capsys):
     """Run a script's main in this process and an empty folder: (exit code, stdout, stderr)."""

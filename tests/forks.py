@@ -93,6 +93,8 @@ class Fork:
                 os.waitpid(self.pid, 0)
                 raise AssertionError(f"did not end in {seconds} s: {self.texts()}")
             time.sleep(0.005)
+        with suppress(ProcessLookupError):
+            self.send(signal.SIGKILL)  # those that it read data with, if they have not noticed
         return Ended(os.waitstatus_to_exitcode(end[1]), *self.texts())
 
     def texts(self):

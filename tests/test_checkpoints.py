@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from forks import PIXELCNN, difference, forked, snapshot_in, write_data
+from forks import PIXELCNN, difference, forked, snapshot_in
 from test_optimization import trainer_of
 
 from datasets.errors import UserError
@@ -18,13 +18,6 @@ from training.arguments import Every, every
 from training.checkpoints import Snapshot
 from training.extensions import LogReport
 from training.trainer import Stop, Trainer
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("world")
-    write_data(folder)
-    return folder
 
 
 def iterations(folder):

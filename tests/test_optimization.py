@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 import torch
-from forks import PIXELCNN, WAVENET, difference, forked, snapshot_in, write_data
+from forks import PIXELCNN, WAVENET, difference, forked, snapshot_in
 from test_trainer import images
 
 from datasets.errors import UserError
@@ -34,13 +34,6 @@ def resumed(first, stop, **options):
     trainer.model.load_state_dict(first.learned.state_dict())
     trainer.restore(snapshot.on_cpu(first.state()))
     return trainer
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("world")
-    write_data(folder)
-    return folder
 
 
 # ------------------------------------------------------------------------------ schedules

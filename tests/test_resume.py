@@ -10,20 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from forks import PIXELCNN, UPDATES, WAVENET, Fork, difference, forked, snapshot_in, write_data
+from forks import PIXELCNN, UPDATES, WAVENET, Fork, difference, forked, snapshot_in
 
 from training import likelihood
 from training.extensions import Evaluator
 from training.trainer import Trainer
 
 BOTH = pytest.mark.parametrize("command", [PIXELCNN, WAVENET], ids=["pixelcnn", "wavenet"])
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("world")
-    write_data(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -189,6 +182,18 @@ def test_what_a_killed_process_was_writing_does_not_stay_for_ever(world, tmp_pat
     moments = [at("replace", name) for name in ("snapshot_iter_15", "pixelcnn_16")]
     assert check_killed(world, command, tmp_path, moments) == 2
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_ctrl_c_is_for_the_run_and_not_for_those_that_read_ahead(world, tmp_path):
+    fork = Fork(f"{PIXELCNN} -b 1 -e 3000 --snapshot_every 10 --workers 2 -o {tmp_path}", world)
+    until = time.monotonic() + 60
+    while not (tmp_path / "snapshot_iter_41").exists() and time.monotonic() < until:
+        time.sleep(0.01)
+    fork.send(signal.SIGINT)
+    ended = fork.wait()
+    assert ended.code == 128 + signal.SIGINT, ended
+    said, stopped = ended.err.splitlines()[1:]
+    assert said.startswith("finishing the update") and stopped.startswith("stopped at iteration")
 
 
 @pytest.mark.slow
