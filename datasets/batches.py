@@ -5,7 +5,7 @@ epoch by its position, with no generator state to carry along.
 """
 
 import math
-import signal
+import os
 from typing import NamedTuple
 
 import numpy as np
@@ -74,7 +74,7 @@ def training_batches(dataset: Dataset, batchsize, *, seed, epoch, position=0, sh
 
 
 def evaluation_batches(dataset: Dataset, batchsize, share=whole, **loading):
-    """All items once, as they lie."""
+    """All items once, as they lie; share and loading as in `training_batches`."""
     return _loader(dataset, EpochOrder(len(dataset), batchsize, share, shuffle=False), **loading)
 
 
@@ -83,9 +83,9 @@ def _loader(dataset, order, workers=0, pinned=False):
     # A generator of its own, lest the loader draw from the one that a run's random numbers are of.
     return DataLoader(dataset, sampler=order, batch_size=None, num_workers=workers,
                       pin_memory=pinned, generator=torch.Generator(),
-                      worker_init_fn=_leave_ctrl_c_to_the_run)
+                      worker_init_fn=_leave_signals_to_the_run)
 
 
-def _leave_ctrl_c_to_the_run(_worker):
-    # A terminal sends it to them as well.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _leave_signals_to_the_run(_worker):
+    # A terminal, or torchrun, sends them to a whole group of processes: not to this one of its own.
+    os.setpgid(0, 0)

@@ -64,6 +64,8 @@ def dilated_layers(x, outputs, weights, dilations, workspace, dropout=0.0, dtype
         dropout: the probability that a gated feature is left out.
         dtype: that the matrix products are computed in; by default x's.
     """
+    if not x.shape[1]:  # no sequence, but a gradient for every weight
+        return sum(part.sum() for part in (x, *weights)).expand(outputs, 0, weights[-1].shape[2])
     keep = torch.is_grad_enabled() and any(part.requires_grad for part in (x, *weights))
     return _DilatedLayers.apply(x, outputs, dilations, workspace, dropout, dtype, keep, *weights)
 

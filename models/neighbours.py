@@ -112,7 +112,7 @@ def _gathered(inputs, windows, dtype):
     batch, height, width, _ = inputs[0].shape
     sizes = [w.rows * w.columns * x.shape[-1] for x, w in zip(inputs, windows, strict=True)]
     limit = BUFFER if inputs[0].device.type == "cpu" else GPU_BUFFER
-    count = min(max(1, limit // (sum(sizes) * height * width)), batch)
+    count = max(1, min(limit // (sum(sizes) * height * width), batch))
     buffer = inputs[0].new_empty(count, height, width, sum(sizes), dtype=dtype)
     each = [part.unflatten(3, (w.rows, w.columns, -1))
             for part, w in zip(buffer.split(sizes, 3), windows, strict=True)]

@@ -179,7 +179,14 @@ class Block(nn.Module):
 
 
 class PixelCNN(nn.Module):
-    """Logits of every sub-pixel given all before it, and a label if the network has labels."""
+    """Logits of every sub-pixel given all before it, and a label if the network has labels.
+
+    Attributes that may be set:
+        dropout: the probability that a gated feature of the horizontal stack is left out in
+            training; at first 0.
+        compute_dtype: what the blocks' matrix products are computed in, such as torch.bfloat16;
+            None, as at first, for the weights' own.
+    """
 
     def __init__(self, config):
         super().__init__()

@@ -164,14 +164,15 @@ def _add_learning(group):
 
 def _add_running(group):
     group.add_argument("--precision", choices=("fp32", "tf32", "bf16"), default="fp32",
-                       help="of the matrix products while training; validation is in fp32 always, "
-                            "and tf32 is for CUDA (default: fp32)")
+                       help="of the matrix products while training, and with bf16 of PixelCNN's "
+                            "vertical stack; validation is in fp32 always, and tf32 is for CUDA "
+                            "(default: fp32)")
     group.add_argument("--workers", type=non_negative_int, default=0, metavar="N",
                        help="processes that read data ahead (default: 0, none)")
     group.add_argument("--snapshot_every", type=every, default=Every(1000),
                        metavar="N[s|m|h]",
-                       help="write a snapshot every N updates, seconds, minutes or hours, and at "
-                            "each epoch's end (default: 1000)")
+                       help="write a snapshot N updates, seconds, minutes or hours after the last "
+                            "one, and at each epoch's end (default: 1000)")
     group.add_argument("--snapshots_kept", type=positive_int, default=3, metavar="N",
                        help="of these the latest N stay (default: 3)")
     group.add_argument("--keep_every", type=every, metavar="N[s|m|h]",

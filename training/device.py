@@ -22,4 +22,5 @@ def device_of(gpu):
     if gpu >= torch.cuda.device_count():
         raise UserError(f"--gpu {gpu}: there is no such device, this machine has 0 to "
                         f"{torch.cuda.device_count() - 1}; choose one, or -1 for the CPU")
+    torch.cuda.set_device(gpu)  # what copies data for it asks for the current one
     return torch.device("cuda", gpu)

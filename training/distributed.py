@@ -22,7 +22,6 @@ from datasets.errors import UserError
 
 SECONDS_TO_SPEAK = 2  # for the first process to say what is wrong
 TIMEOUT = timedelta(minutes=10)  # for a process that is there but does not answer
-_SIGNS_OF_LOSS = ("connection", "timed out", "timeout", "nccl", "gloo", "peer", "store")
 
 
 class LostProcessError(UserError):
@@ -88,6 +87,8 @@ def connected():
         store, rank, count = next(distributed.rendezvous("env://", timeout=TIMEOUT))
         if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
             # The store outlives a restart: what was in it before is of processes that are gone.
+            # (Agents that meet by c10d may count restarts differently: there it must not be shared,
+            # TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1.)
             store = distributed.PrefixStore(os.environ["TORCHELASTIC_RESTART_COUNT"], store)
         distributed.init_process_group(
             "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=TIMEOUT,
@@ -103,10 +104,13 @@ def connected():
         raise
     except RuntimeError as error:
         text = str(error).strip()
-        if not any(sign in text.lower() for sign in _SIGNS_OF_LOSS):
+        if not (isinstance(error, distributed.DistError) or "gloo" in text.lower()):
             raise
-        raise LostProcessError(f"another process of this run has ended or can't be reached "
-                               f"({text.splitlines()[0]}); go on with --resume auto") from None
+        lost = LostProcessError(f"another process of this run has ended or can't be reached "
+                                f"({text.splitlines()[0]}); go on with --resume auto")
+        if not is_first_here():  # which may be the one that is lost
+            print(f"error: {lost}", file=sys.stderr)
+        raise lost from None
 
 
 def parallel(model, device):

@@ -40,9 +40,9 @@ class LogReport:
 
     main/… are means over the updates since the entry before; samples_per_second is of the updates
     alone, elapsed_time of everything, in seconds, over resumptions. The first entry after one has
-    "resumed_at", the iteration that the run went on from, and, if that was for a crash, "restart",
-    the how-manieth it was. Whatever else was observed since the
-    last update, such as validation/main/nll at an epoch's end, is in the entry too.
+    "resumed_at", the iteration that the run went on from, and if that was for a crash "restart", 1
+    for the first. Whatever else was observed since the last update, such as validation/main/nll at
+    an epoch's end, is in the entry too.
     """
 
     def __init__(self, out):
@@ -63,10 +63,8 @@ class LogReport:
             trainer.log.append(entry)
             trainer.interval = type(interval)()
         elif trainer.log:  # the run is complete, right after an entry: main/... stay its means
-            # Not in place: a snapshot may be writing the entry at this moment.
-            trainer.log[-1] = trainer.log[-1] | {
-                name: value for name, value in trainer.observation.items()
-                if not name.startswith("main/")}
+            trainer.log[-1] |= {name: value for name, value in trainer.observation.items()
+                                if not name.startswith("main/")}
         if distributed.is_first():
             with replacing(self.path) as temporary:
                 temporary.write_text(json.dumps(trainer.log, indent=1, allow_nan=False))

@@ -12,15 +12,18 @@ from training import distributed
 
 @contextmanager
 def products_in(model, precision):
-    """In its context the model's matrix products are made in `precision`, a torch type.
+    """In its context the model's matrix products are in a precision: fp32, bf16, or on CUDA tf32.
 
-    None is the weights' own precision.
+    fp32 stands for that of the weights.
     """
-    before, model.compute_dtype = model.compute_dtype, precision
+    cuda = torch.backends.cuda.matmul
+    before = model.compute_dtype, cuda.allow_tf32
+    model.compute_dtype = torch.bfloat16 if precision == "bf16" else None
+    cuda.allow_tf32 = precision == "tf32"
     try:
         yield
     finally:
-        model.compute_dtype = before
+        model.compute_dtype, cuda.allow_tf32 = before
 
 
 def nll(model, batch, reduction="mean"):
@@ -50,7 +53,7 @@ def evaluate(model, batches, device):
     model.eval()
     total = torch.zeros((), dtype=torch.float64, device=device)
     targets = 0
-    with torch.inference_mode(), products_in(model, None):
+    with torch.inference_mode(), products_in(model, "fp32"):
         for batch in batches:
             total += nll(model, batch.to(device), "sum").double()
             targets += count_targets(batch)

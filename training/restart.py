@@ -28,16 +28,16 @@ def supervise(most, out):
     """
     if _RESTARTS in os.environ:
         return
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        raise UserError("--auto_restart: under torchrun it is torchrun that restarts; give it "
-                        "--max-restarts, and this script --resume auto")
-    began, command = time.time(), sys.orig_argv
+    if "WORLD_SIZE" in os.environ:
+        raise UserError("--auto_restart: of several processes it is torchrun that restarts; give "
+                        "it --max-restarts, and this script --resume auto")
+    before, command = _snapshots(out), [sys.executable, *sys.orig_argv[1:]]
     for restarts in range(most + 1):
         code = _run(command, restarts)
         if not _is_crash(code) or restarts == most:
             break
-        if any(path.stat().st_mtime >= began for path in Path(out).glob("snapshot_iter_*")):
-            command = [*sys.orig_argv, "--resume", "auto"]
+        if _snapshots(out) - before:
+            command = [sys.executable, *sys.orig_argv[1:], "--resume", "auto"]
         wait = min(2 ** restarts, LONGEST_WAIT)
         print(f"the training died ({_cause(code)}); restart {restarts + 1} of {most} in {wait} s",
               file=sys.stderr)
@@ -45,17 +45,27 @@ def supervise(most, out):
     sys.exit(128 - code if code < 0 else code)
 
 
+def _snapshots(folder):
+    """What snapshots are there: {(name, time), …}; one of another run may have the same name."""
+    return {(path.name, path.stat().st_mtime_ns) for path in Path(folder).glob("snapshot_iter_*")}
+
+
 def _run(command, restarts):
     """The exit code of the child; below 0 the signal that it died of."""
-    child = subprocess.Popen(command, env={**os.environ, _RESTARTS: str(restarts)})
-    # Ctrl+C reaches the child by itself, and it is for the child to say what happens then.
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN), signal.signal(
-        signal.SIGTERM, lambda number, _: child.send_signal(number))
+    child = None
+
+    def pass_on(number, _):
+        if child and number == signal.SIGTERM:  # Ctrl+C reaches the child by itself
+            child.send_signal(number)
+
+    # Before there is a child, which doesn't inherit what is a function.
+    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
+        child = subprocess.Popen(command, env={**os.environ, _RESTARTS: str(restarts)})
         return child.wait()
     finally:
-        signal.signal(signal.SIGINT, before[0])
-        signal.signal(signal.SIGTERM, before[1])
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _is_crash(code):

@@ -18,7 +18,6 @@ from training.plots import PlotReport
 from training.trainer import Stop, Trainer
 
 NOT_SETTINGS = ("resume", "config")
-PRECISIONS = {"fp32": None, "tf32": None, "bf16": torch.bfloat16}
 
 
 class Start(NamedTuple):
@@ -141,12 +140,11 @@ def train(args, start, kind, model, *, training_set, validation_set, test_set=No
         _check_resumed(start, model, data, label_names)
         model.load_state_dict(start.content["weights"])
     model.to(start.device).dropout = args.dropout
-    torch.backends.cuda.matmul.allow_tf32 = args.precision == "tf32"
     trainer = Trainer(model, optimizer_of(args.optimizer, model.parameters(), args.learning_rate,
                                           args.weight_decay),
                       training_set, batchsize=args.batchsize, seed=start.seed, clip=clip,
                       device=start.device, schedule=args.schedule, ema=args.ema,
-                      precision=PRECISIONS[args.precision], workers=args.workers,
+                      precision=args.precision, workers=args.workers,
                       stop=Stop(args.epoch, args.iterations, args.target_loss), **trainer_options)
     best = _extend(trainer, args, start, kind, validation_set,
                    lambda: snapshot.describe(kind, trainer.learned, label_names, data))

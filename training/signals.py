@@ -6,14 +6,14 @@ from contextlib import suppress
 
 
 class Signals:
-    """In its context both are only noted, the first time; the second time they act as ever.
+    """In its context both are only noted. Ctrl+C acts as ever once something was.
 
     number: of the signal that was noted, or None.
 
     Args:
         doing: what the script does before it ends, which is said on stderr.
-        patient: note them every time: torchrun, when Ctrl+C has reached its processes, sends them
-            SIGTERM as well, and ends those that take too long by other means.
+        patient: Ctrl+C too is noted every time: torchrun sends it to its processes once more after
+            the terminal did, and ends those that take too long by other means.
     """
 
     def __init__(self, doing, patient=False):
@@ -34,8 +34,8 @@ class Signals:
         if self.number is not None:
             return
         self.number = number
-        if not self.patient:
-            self.__exit__()
+        if not self.patient:  # with SIGTERM: a group's members may be sent it more than once
+            signal.signal(signal.SIGINT, self._before[signal.SIGINT])
         # Not print, which may be what was interrupted. Ctrl+C also ends what reads our stderr.
         with suppress(OSError):
             os.write(2, self._message)

@@ -55,7 +55,8 @@ def on_cpu(content):
         return {name: on_cpu(value) for name, value in content.items()}
     if isinstance(content, list):
         return [on_cpu(value) for value in content]
-    return content.detach().cpu().clone() if isinstance(content, torch.Tensor) else content
+    return (content.detach().to("cpu", copy=True) if isinstance(content, torch.Tensor)
+            else content)
 
 
 def save(path, content):

@@ -4,7 +4,7 @@
     trainer.extend(Evaluator(...), trigger=(1, "epoch"))
     trainer.run()
 
-Triggers look at nothing but the iteration and the epoch, the data order is a function of the seed
+What a run learns depends on nothing but its state: the data order is a function of the seed
 and the epoch, and random numbers one of the seed and the iteration: so a run that is resumed from
 `state()` is the run that it would have been. Each process of a run on many (see
 `training.distributed`) has a trainer, which is given its share of each batch.
@@ -63,10 +63,11 @@ class Trainer:
         schedule: of the learning rate, which begins as the optimizer's; see
             `training.optimization.learning_rate_factor`.
         ema: how much of the weights' moving average is kept at an update; None for no average.
-        precision: of the training's matrix products, a torch type; None for the weights' own.
+        precision: of the training's matrix products, see `training.likelihood.products_in`.
         workers: processes that read data ahead.
 
-    Extensions are called with the trainer. They find in it `iteration`, `epoch` (complete ones),
+    Extensions are called with the trainer. They find in it, beside what it was made of and the
+    properties below, `iteration`, `epoch` (complete ones),
     `is_new_epoch`, `is_ending` (where it ends in mid-epoch), `observation` (what the last update
     and the extensions called before them report, by the log's keys), `interval` (sums since the
     last entry of the log) and `log`. An extension with `state()` and `restore(state)` is kept in
@@ -75,7 +76,7 @@ class Trainer:
     """
 
     def __init__(self, model, optimizer, dataset, *, batchsize, seed, clip, stop, device,
-                 samples, unit, dimensions=None, schedule="constant", ema=None, precision=None,
+                 samples, unit, dimensions=None, schedule="constant", ema=None, precision="fp32",
                  workers=0):
         self.model, self.optimizer, self.dataset = model, optimizer, dataset
         self._parallel = distributed.parallel(model, device)
@@ -141,13 +142,13 @@ class Trainer:
                     self.is_ending = True
                     if self.reason and not self.is_new_epoch:
                         self._call_extensions()
-                if not self.reason and self._at_signal:
+                if self._signal and self._at_signal:
                     self._at_signal(self)
             finally:
                 for extension, _ in self._extensions:
                     if hasattr(extension, "finish"):
                         extension.finish()
-            if not self.reason:
+            if self._signal:
                 self._leave()
 
     def _run_epoch(self, bar):
@@ -162,6 +163,9 @@ class Trainer:
             if self.is_new_epoch:
                 self.epoch, self.position = self.epoch + 1, 0
             self._call_extensions()
+            signals, = distributed.totals(bool(self._signals.number))
+            if signals:  # whichever process was sent one: all end after the same update
+                self._signal = self._signals.number or signal.SIGTERM
             bar.update()
             bar.set_postfix_str(self._postfix(bar), refresh=False)
             self.reason = self._why_stop()
@@ -183,9 +187,7 @@ class Trainer:
             (loss * distributed.processes()).backward()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
         value, norm = torch.stack((loss.detach(), norm)).tolist()
-        value, signals = distributed.totals(value, bool(self._signals.number))
-        if signals:  # whichever process was sent one: all end after the same update
-            self._signal = self._signals.number or signal.SIGTERM
+        value, = distributed.totals(value)
         if not (math.isfinite(value) and math.isfinite(norm)):
             culprit = "gradient" if math.isfinite(value) else "loss"
             raise DivergedError(
@@ -207,7 +209,7 @@ class Trainer:
         """
         return {"iteration": self.iteration, "epoch": self.epoch, "position": self.position,
                 "items": len(self.dataset), "seed": self.seed, "elapsed_time": self.elapsed_time,
-                "interval": asdict(self.interval), "log": list(self.log),
+                "interval": asdict(self.interval), "log": self.log,
                 "optimizer": self.optimizer.state_dict(),
                 "optimizer_name": type(self.optimizer).__name__,
                 **({"weights": self.model.state_dict()} if self._average else {}),

@@ -44,7 +44,6 @@ from training.arguments import (
     run_script,
 )
 from training.optimization import optimizer_of
-from training.run import PRECISIONS
 from training.trainer import Stop, Trainer
 
 
@@ -68,7 +67,7 @@ def arguments():
     parser.add_argument("--schedule", choices=("constant", "cosine", "step"), default="cosine")
     parser.add_argument("--ema", type=fraction, help="test an average of the weights")
     parser.add_argument("--dropout", type=fraction, default=0.0)
-    parser.add_argument("--precision", choices=PRECISIONS, default="fp32")
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--labels", action="store_true", help="condition on digits or speakers")
     parser.add_argument("--test_items", type=positive_int, default=2000, help="test digits")
     parser.add_argument("--threads", type=positive_int, default=2)
@@ -138,7 +137,7 @@ def main():
     trainer = TimedTrainer(
         model, optimizer, training_set, batchsize=batchsize, seed=args.seed, clip=1.0, stop=Stop(),
         device=torch.device("cpu"), unit=unit, samples=count, dimensions=dimensions,
-        schedule=args.schedule, ema=args.ema, precision=PRECISIONS[args.precision])
+        schedule=args.schedule, ema=args.ema, precision=args.precision)
     trainer.seconds = args.minutes * 60
     trainer.extend(trainer.end_in_time, (1, "iteration"))
     trainer.run()

@@ -20,7 +20,7 @@ class OriginalWaveNet(nn.Module):
 
     def __init__(self, config):
         super().__init__()
-        self.config = config
+        self.config, self.compute_dtype = config, None
         p, skip = config.hidden_dim, config.out_hidden_dim
         self.first = _Causal(config.levels, p, 1)
         self.layers = nn.ModuleList(
@@ -55,7 +55,7 @@ class OriginalPixelCNN(nn.Module):
 
     def __init__(self, config):
         super().__init__()
-        self.config = config
+        self.config, self.compute_dtype = config, None
         p, channels = config.hidden_dim, config.channels
         self.blocks = nn.ModuleList(_Block(p, channels, first=i == 0)
                                     for i in range(config.blocks_num))

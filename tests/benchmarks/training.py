@@ -83,10 +83,7 @@ class Row:
 
     def network(self):
         """Ours."""
-        model = (WaveNet if self.is_sound else PixelCNN)(self.config)
-        if self.precision == "bf16":
-            model.compute_dtype = torch.bfloat16
-        return model
+        return (WaveNet if self.is_sound else PixelCNN)(self.config)
 
     def original(self):
         """The original's formulation."""
@@ -99,8 +96,7 @@ def rows():
     digits, pictures = PixelCNNConfig(4, 3, 32, 32, 5), PixelCNNConfig(256, 3, 128, 16, 15)
     plain = [Row(small, 4, 4, 1600), Row(small, 4, 4, 16000), Row(large, 4, 4, 1600),
              Row(digits, 16, 16), Row(pictures, 8, 2)]
-    return [replace(row, precision=precision) for row in plain for precision in PRECISIONS
-            if precision == "fp32" or hasattr(row.network(), "compute_dtype")]
+    return [replace(row, precision=precision) for row in plain for precision in PRECISIONS]
 
 
 def main():
@@ -157,8 +153,8 @@ def measure(row, seconds, threads):
     torch.set_num_threads(threads)
     model, dataset = row.network(), dataset_of(row)
     rate, original, peak = best_rates(
-        [steps(model, batch_of(dataset, row.batch)),
-         steps(row.original(), batch_of(dataset, row.original_batch)),
+        [steps(model, dataset, row.batch, row.precision),
+         steps(row.original(), dataset, row.original_batch, "fp32"),
          matrix_product(PRECISIONS[row.precision])], seconds)
     batches = run_of_batches(dataset, row.batch)
     loading = 1 / best_rate(lambda: next(batches) is not None, seconds)
@@ -167,11 +163,13 @@ def measure(row, seconds, threads):
     return Result(row, rate, original, peak, 3 * 2 * products, memory, loading)
 
 
-def steps(model, batch):
-    """A function that trains `model` by one step on `batch` and returns how many items it has."""
-    trainer = Trainer(model, torch.optim.Adam(model.parameters(), lr=1e-3, fused=True), None,
-                      batchsize=len(batch.codes), seed=0, clip=1.0, stop=Stop(), unit="items",
-                      device=torch.device("cpu"), samples=lambda batch: len(batch.codes))
+def steps(model, dataset, batchsize, precision):
+    """A function that trains `model` by one step on a batch and returns how many items it has."""
+    batch = batch_of(dataset, batchsize)
+    trainer = Trainer(model, torch.optim.Adam(model.parameters(), lr=1e-3, fused=True), dataset,
+                      batchsize=batchsize, seed=0, clip=1.0, stop=Stop(), unit="items",
+                      device=torch.device("cpu"), samples=lambda batch: len(batch.codes),
+                      precision=precision)
 
     def step():
         trainer.update(batch)
@@ -183,7 +181,7 @@ def steps(model, batch):
 def peak_memory(row, threads):
     """The most bytes that this process, which trains the row's network, has held."""
     torch.set_num_threads(threads)
-    step = steps(row.network(), batch_of(dataset_of(row), row.batch))
+    step = steps(row.network(), dataset_of(row), row.batch, row.precision)
     for _ in range(STEPS):
         step()
     # Not getrusage, whose ru_maxrss begins at the size of the process that started this one.
