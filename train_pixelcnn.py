@@ -6,7 +6,7 @@
 
 import argparse
 
-from training import restart
+from training import distributed, restart
 from training.arguments import (
     add_training,
     fraction,
@@ -65,7 +65,8 @@ def main():
 
     check_codes(args.levels, args.binarize)
     start = run.start(args, "pixelcnn")
-    images = load_images(args.dataset, args.data, args.height, args.width, args.validation)
+    with distributed.first_here_first():
+        images = load_images(args.dataset, args.data, args.height, args.width, args.validation)
     _, channels, height, width = images.train.pixels.shape
     label_names = images.label_names if args.labels == "class" else []
 

@@ -170,3 +170,15 @@ def test_distributed_data_parallel_gives_the_gradients_of_the_model_alone(tmp_pa
     finally:
         dist.destroy_process_group()
     assert_equal({name: p.grad for name, p in model.named_parameters()}, wanted)
+
+
+@pytest.mark.parametrize("labels", [0, 2])
+def test_no_picture_at_all_has_gradients_of_zero(labels):
+    model = PixelCNN(PixelCNNConfig(levels=4, channels=3, hidden_dim=5, blocks_num=3,
+                                    labels=labels))
+    codes, label = pictures(0, 6, 5, model.config), labels_for(0, model.config)
+    logits = model(codes, label)
+    assert logits.shape == (0, 4, 3, 6, 5)
+    grads = gradients(model, F.cross_entropy(logits, codes, reduction="sum"))
+    assert len(grads) == len(list(model.parameters()))
+    assert not any(grad.any() for grad in grads.values())

@@ -271,3 +271,13 @@ def test_nll_is_the_mean_over_targets_that_are_not_ignored_however_logits_lie(sh
         torch.testing.assert_close(actual, wanted, rtol=1e-12, atol=1e-12)
         torch.testing.assert_close(*(torch.autograd.grad(loss, base, retain_graph=True)[0]
                                      for loss in (actual, wanted)), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("labels", [0, 2])
+def test_no_sequence_at_all_has_gradients_of_zero(labels):
+    model = network(labels=labels)
+    T = model.config.receptive_field + 3
+    batch = Batch(torch.zeros(0, T, dtype=torch.long), torch.zeros(0, 4, dtype=torch.long),
+                  torch.zeros(0, dtype=torch.long) if labels else None)
+    likelihood.nll(model, batch, "sum").backward()
+    assert all(p.grad is not None and not p.grad.any() for p in model.parameters())

@@ -144,6 +144,16 @@ def from_first(make):
     return made[0]
 
 
+@contextmanager
+def first_here_first():
+    """In its context the first process of a machine is alone: the others find what it downloads."""
+    if not is_first_here():
+        wait_for_all()
+    yield
+    if is_first_here():
+        wait_for_all()
+
+
 def wait_for_all():
     """Return once every process has come here."""
     if processes() > 1:
