@@ -34,7 +34,7 @@ test: $(VENV)/test_tools_installed
 DIGITS = --data assets --height 14 --width 14 --levels 4 -d 32 --out_hidden_dim 32 -n 6 \
   --learning_rate 3e-3
 CORPUS = --data assets/spoken_digits --stacks_num 2 --layers_num 9
-VOICE = -b 1 --learning_rate 3e-3
+VOICE = -b 1 --learning_rate 3e-3 --schedule cosine
 
 demo: $(VENV)/installed
 	@echo "--- digits: about 2 minutes of training on 2 cores"
