@@ -8,10 +8,9 @@ import numpy as np
 from tqdm import tqdm
 
 from datasets.batches import evaluation_batches
-from datasets.errors import UserError
+from datasets.errors import DivergedError, UserError
 from datasets.files import replacing
 from training import distributed, likelihood, restart
-from training.trainer import DivergedError
 
 
 class Evaluator:

@@ -67,12 +67,11 @@ class Trainer:
         workers: processes that read data ahead.
 
     Extensions are called with the trainer. They find in it, beside what it was made of and the
-    properties below, `iteration`, `epoch` (complete ones),
-    `is_new_epoch`, `is_ending` (where it ends in mid-epoch), `observation` (what the last update
-    and the extensions called before them report, by the log's keys), `interval` (sums since the
-    last entry of the log) and `log`. An extension with `state()` and `restore(state)` is kept in
-    snapshots under its class's name; one with `finish()` is told when the run ends, however it
-    does.
+    properties below, `iteration`, `epoch` (complete ones), `is_new_epoch`, `is_ending` (where it
+    ends in mid-epoch), `observation` (what the last update and the extensions called before them
+    report, by the log's keys), `interval` (sums since the last entry of the log) and `log`. An
+    extension with `state()` and `restore(state)` is kept in snapshots under its class's name; one
+    with `finish()` is told when the run ends, however it does.
     """
 
     def __init__(self, model, optimizer, dataset, *, batchsize, seed, clip, stop, device,
