@@ -45,6 +45,11 @@ def is_first_here():
     return _number("LOCAL_RANK") == 0
 
 
+def no_bar():
+    """What tqdm is to be told as `disable`: None, to look for a terminal, in the first process."""
+    return None if is_first() else True
+
+
 def device_here(first):
     """The CUDA device of this process, `first` being that of the first on this machine."""
     return first + _number("LOCAL_RANK")

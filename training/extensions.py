@@ -23,7 +23,7 @@ class Evaluator:
         batches = evaluation_batches(
             self.dataset, self.batchsize * distributed.processes(), **trainer.loading)
         bar = tqdm(batches, desc=self.prefix, leave=False, dynamic_ncols=True,
-                   disable=None if distributed.is_first() else True)
+                   disable=distributed.no_bar())
         mean = likelihood.evaluate(trainer.learned, bar, trainer.device)
         if not math.isfinite(mean):
             raise DivergedError(f"iteration {trainer.iteration}: {self.prefix}/nll is not finite; "

@@ -283,7 +283,7 @@ class Trainer:
 
     def _progress_bar(self):
         return tqdm(total=self.length, initial=self.iteration, unit="it", dynamic_ncols=True,
-                    disable=None if distributed.is_first() else True)
+                    disable=distributed.no_bar())
 
     def _postfix(self, bar):
         if bar.disable or not self.interval.seconds:
