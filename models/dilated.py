@@ -8,14 +8,12 @@ the next layer's input is x_t + W_residual y_t, and W_skip y_t is added to the s
 connections: figure 4 of the paper. For autograd, layer by layer, this is slow for reasons that have
 nothing to do with its matrix products. So here
 
-- tanh(a) is computed as 1 - 2 σ(-2a), with the -2 in the weights: one σ in place makes both halves
-  u = σ(-2a) and v = σ(b), and one pass y = v - 2uv.
 - All layers' inputs share one buffer. A layer needs of its input what is at t and before: in the
   order of time reversed, it can be overwritten. The backward pass subtracts again what was added,
-  in the order of time. So u and v are all that is kept of a layer.
+  in the order of time. So tanh(a) and σ(b) are all that is kept of a layer.
 - Likewise all inputs' gradients: a layer passes its own on to t and before.
-- u and v lie in a workspace that one step leaves to the next: the pages of memory fresh from the
-  system cost as much time as what is computed in them.
+- What is kept lies in a workspace that one step leaves to the next: the pages of memory fresh from
+  the system cost as much time as what is computed in them.
 - Few columns are computed at a time, so that they stay in the cache of a core.
 """
 
@@ -23,6 +21,8 @@ from typing import NamedTuple
 
 import torch
 from torch.autograd.function import once_differentiable
+
+from models.gated import activate_, derivative, doubled
 
 PIECE = 2048  # columns, of all sequences together, that a thread of a CPU computes at a time
 
@@ -76,7 +76,7 @@ class _DilatedLayers(torch.autograd.Function):
     def forward(ctx, x, outputs, dilations, workspace, dropout, dtype, keep, *weights):
         T, B, p = x.shape
         layers = _plan(T, B, outputs, dilations, x.device)
-        past, now, bias, residual, skip = _prepared(weights, (-2.0, 1.0), dtype)
+        past, now, bias, residual, skip = _prepared(weights, dtype)
         columns, sums = x.reshape(-1, p).clone(), x.new_zeros(outputs * B, skip[0].shape[1])
         output = len(columns) - len(sums)  # the first row that has a skip connection
         most = max(layer.most for layer in layers)
@@ -88,13 +88,11 @@ class _DilatedLayers(torch.autograd.Function):
             constant = bias[n].addmm(start, past[n])
             for i, j, before in reversed(layer.pieces):
                 at = layer.at + i if keep else 0
-                uv, y = kept[at:at + j - i], gated[:j - i]
-                uv.view(-1, B, 2 * p).copy_(constant if before is None else bias[n])
+                ab, y = kept[at:at + j - i], gated[:j - i]
+                ab.view(-1, B, 2 * p).copy_(constant if before is None else bias[n])
                 if before is not None:
-                    uv.addmm_(columns[before:before + j - i].to(kept.dtype), past[n])
-                uv.addmm_(columns[i:j].to(kept.dtype), now[n]).sigmoid_()
-                u, v = uv[:, :p], uv[:, p:]
-                torch.addcmul(v, u, v, value=-2, out=y)
+                    ab.addmm_(columns[before:before + j - i].to(kept.dtype), past[n])
+                activate_(ab.addmm_(columns[i:j].to(kept.dtype), now[n]), y)
                 if dropout:
                     masks.append(torch.empty_like(y).bernoulli_(1 - dropout).div_(1 - dropout))
                     y.mul_(masks[-1])
@@ -114,7 +112,7 @@ class _DilatedLayers(torch.autograd.Function):
         layers, (T, B, p) = ctx.layers, ctx.shape
         columns, kept, *weights = ctx.saved_tensors
         weights, masks = weights[:5], weights[5:]
-        past, now, _, residual, skip = _prepared(weights, (4.0, 1.0), ctx.dtype, transposed=True)
+        past, now, _, residual, skip = _prepared(weights, ctx.dtype, transposed=True)
         grads = [torch.zeros_like(w) for w in weights]
         grad_past, grad_now, grad_bias, grad_residual, grad_skip = (g.unbind() for g in grads)
         columns = columns.clone()
@@ -123,16 +121,15 @@ class _DilatedLayers(torch.autograd.Function):
         output = len(columns) - len(grad_sums)
         most = max(layer.most for layer in layers)
         space_y, space_dy = kept.new_empty(most, p), kept.new_empty(most, p)
-        space_uv = kept.new_empty(most, 2 * p)
+        space_ab = kept.new_empty(most, 2 * p)
         for n, layer in reversed(list(enumerate(layers))):
             start = slice(layer.begin, layer.begin + B)
             for i, j, before in layer.pieces:
                 rows = j - i
-                y, dy, duv = space_y[:rows], space_dy[:rows], space_uv[:rows]
-                uv = kept[layer.at + i:layer.at + j]
-                u, v, du, dv = uv[:, :p], uv[:, p:], duv[:, :p], duv[:, p:]
+                y, dy, dab = space_y[:rows], space_dy[:rows], space_ab[:rows]
+                activated = kept[layer.at + i:layer.at + j]
                 x, dx = columns[i:j], grad_columns[i:j]
-                dropped = torch.addcmul(v, u, v, value=-2, out=y)
+                dropped = torch.mul(activated[:, :p], activated[:, p:], out=y)
                 mask = masks.pop() if masks else None
                 if mask is not None:
                     dropped = y * mask
@@ -150,24 +147,18 @@ class _DilatedLayers(torch.autograd.Function):
                     dy[first - i:].addmm_(dout, skip[n])
                 if mask is not None:
                     dy.mul_(mask)
-                torch.mul(dy, v, out=du)
-                torch.ops.aten.sigmoid_backward.grad_input(du, u, grad_input=du)
-                torch.mul(dy, y, out=dv)
-                torch.addcmul(dv, dv, v, value=-1, out=dv)
-                total = duv.view(-1, B, 2 * p).sum(0)
+                total = derivative(activated, dy, dab).view(-1, B, 2 * p).sum(0)
                 grad_bias[n].add_(total)
-                _add_product(grad_now[n], x.to(kept.dtype).t(), duv)
-                _add_product(dx, duv, now[n])
+                _add_product(grad_now[n], x.to(kept.dtype).t(), dab)
+                _add_product(dx, dab, now[n])
                 if before is None:
                     _add_product(grad_past[n], columns[start].to(kept.dtype).t(), total)
                     _add_product(grad_columns[start], total, past[n])
                 else:
                     x, dx = columns[before:before + rows], grad_columns[before:before + rows]
-                    _add_product(grad_past[n], x.to(kept.dtype).t(), duv)
-                    _add_product(dx, duv, past[n])
+                    _add_product(grad_past[n], x.to(kept.dtype).t(), dab)
+                    _add_product(dx, dab, past[n])
         ctx.workspace.give_back(kept)
-        for grad in grads[:3]:
-            grad[..., :p].mul_(4)
         return grad_columns.view(T, B, p), None, None, None, None, None, None, *grads
 
 
@@ -202,15 +193,13 @@ def _plan(T, B, outputs, dilations, device):
     return layers
 
 
-def _prepared(weights, scale, dtype, transposed=False):
-    """Of each kind the weights of all layers, those of the halves of the gate times scale[0], [1].
-
-    transposed: as a gradient is multiplied with them.
-    """
-    scale = torch.tensor(scale).repeat_interleave(weights[0].shape[1]).to(weights[0])
-    weights = [w * scale if n < 3 else w for n, w in enumerate(weights)]
+def _prepared(weights, dtype, transposed=False):
+    """Of each kind the weights of all layers, as `activate_` wants its input; or, transposed, as a
+    gradient is multiplied with them."""
     if transposed:
         weights = [w.transpose(1, 2) for w in weights]
+    else:
+        weights = [w * doubled(w) if n < 3 else w for n, w in enumerate(weights)]
     return [w.to(dtype or w.dtype).contiguous().unbind() for w in weights]
 
 

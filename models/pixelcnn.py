@@ -35,9 +35,9 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.autograd.function import once_differentiable
 
 from models.gated import GatedActivation
-from models.neighbours import Window, add_product, convolve, matrix
 
 FIRST_KERNEL, KERNEL = 7, 3
 VERTICAL_GAIN = 2  # of the initial weights: undoes the gate's slope of 1/2 at 0
@@ -105,8 +105,42 @@ class GroupedConv2d(nn.Conv2d):
         return F.linear(x, self.kernel.flatten(1).to(x.dtype), self.bias.to(x.dtype))
 
 
+def convolve(x, kernel, bias=None, columns=0):
+    """A convolution of channels-last pictures, in the precision of the pictures.
+
+    x: (B, H, W, in), zeros outside of it by `columns` on either side. kernel: (out, in, rows,
+    columns), bias: (out,) -> (B, H + 1 - rows, …, out).
+    """
+    kernel, bias = kernel.to(x.dtype), None if bias is None else bias.to(x.dtype)
+    return F.conv2d(x.permute(0, 3, 1, 2), kernel, bias, padding=(0, columns)).permute(0, 2, 3, 1)
+
+
+class _AddFramed(torch.autograd.Function):
+    """h + y for h (B, H, 1 + W, p) with a column of zeros at the left, which y (B, H, W, p) lacks.
+
+    That column being zeros for ever, nobody asks for its gradient, and it may be anything.
+    """
+
+    @staticmethod
+    def forward(ctx, h, y):
+        ctx.dtype = y.dtype
+        total = torch.empty_like(h)
+        total[:, :, 0] = 0
+        torch.add(h[:, :, 1:], y, out=total[:, :, 1:])
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        return grad, grad[:, :, 1:].to(ctx.dtype)
+
+
 class Block(nn.Module):
     """One layer of both stacks: figure 2 of the paper.
+
+    The features that a kernel will see outside of the picture, zeros, are made with the others: the
+    vertical stack's have `reach` rows above the picture, the horizontal one's columns at its left.
+    So every convolution is of what is there, whole, and nothing is padded, shifted or cut.
 
     Args:
         config: of the whole network.
@@ -137,45 +171,49 @@ class Block(nn.Module):
         self.horizontal_gate = GatedActivation(p, config.labels)
         self.out = GroupedConv2d(features, features)
 
-    def forward(self, v, h, label=None, dropout=0.0, dtype=None):
-        """v, h: (B, H, W, p) each (the image for both in the first block) -> the next v and h.
+    def forward(self, v, h, label=None, dropout=0.0):
+        """One block's step from v (B, 1 + H, W, p) and h (B, H, 1 + W, p) to the next ones.
 
-        The last block's v is None. dropout: of the horizontal stack's gated features. dtype: of the
-        matrix products, if not that of the weights.
+        Their first row or column is zeros. In the first block both are the image, as
+        `framed_image` makes them. The last block's v is None. dropout: of the horizontal stack's
+        gated features.
         """
-        above = None if self.last else self.vertical_features(v, dtype)
-        into, bias = self.vertical_to_horizontal.weight.flatten(1), self.vertical_to_horizontal.bias
-        own, left = self.horizontal_kernel()
+        above = None if self.last else self.vertical_features(v)
+        into = self.vertical_to_horizontal
         if self.first or self.last:
             # W_1×1 (W * v) = (W_1×1 W) * v: the latter is less work where v is the image, or where
             # nothing else needs W * v.
-            kernel = torch.cat((own, into @ matrix(self.vertical.weight)), dim=1)
-            x = convolve((h, v), (left, self.above), kernel, bias + into @ self.vertical.bias,
-                         dtype)
+            kernel = (into.weight.flatten(1) @ self.vertical.weight.flatten(1)).view_as(
+                self.vertical.weight)
+            bias = into.bias + into.weight.flatten(1) @ self.vertical.bias
+            from_above = convolve(v, kernel, bias, self.reach)
         else:
-            x = convolve((h,), (left,), own, bias, dtype)
-            x = add_product(x, above, into)
-        y = self.horizontal_gate(x, label)
+            from_above = convolve(above, into.weight, into.bias)
+        from_left = convolve(h.to(from_above.dtype), self.horizontal_kernel)
+        y = self.horizontal_gate(from_above, from_left, label=label)
         y = self.out(F.dropout(y, dropout) if dropout else y)
-        v = None if self.last else self.vertical_gate(above, label)
-        return v, y.to(h.dtype) if self.first else h + y
+        if self.first:
+            h = F.pad(y.to(self.out.weight.dtype), (0, 0, 1, 0))
+        else:
+            h = _AddFramed.apply(h, y)
+        v = None if self.last else self.vertical_gate(above, label=label, rows_above=1)
+        return v, h
+
+    def framed_image(self, image):
+        """The first block's v and h of an image (B, H, W, C)."""
+        hidden = self.horizontal_kernel.shape[3] - self.reach - 1  # -1 where mask A hides all of it
+        return (F.pad(image, (0, 0, 0, 0, self.reach, -1)),
+                F.pad(image, (0, 0, self.reach, hidden)))
+
+    def vertical_features(self, v):
+        """W * v of the vertical stack: (B, rows - 1 + H, W, in) -> (B, H, W, 2p)."""
+        return convolve(v, self.vertical.weight, self.vertical.bias, self.reach)
 
     @property
-    def above(self):
-        """What the vertical stack's kernel sees."""
-        return Window(self.rows, 2 * self.reach + 1, -self.reach, -self.reach)
-
-    def vertical_features(self, v, dtype=None):
-        """W * v of the vertical stack: (B, H, W, p) -> (B, H, W, 2p)."""
-        return convolve((v,), (self.above,), matrix(self.vertical.weight), self.vertical.bias,
-                        dtype)
-
     def horizontal_kernel(self):
-        """The matrix of the kernel that sees the left and the pixel itself, and its window."""
+        """The kernel (2p, in, 1, columns) that sees the pixels to the left and the pixel itself."""
         kernel = self.left.weight
-        if self.here is not None:
-            kernel = torch.cat((kernel, self.here.kernel), dim=3)
-        return matrix(kernel), Window(1, kernel.shape[3], 0, -self.reach)
+        return kernel if self.here is None else torch.cat((kernel, self.here.kernel), dim=3)
 
 
 class PixelCNN(nn.Module):
@@ -184,8 +222,8 @@ class PixelCNN(nn.Module):
     Attributes that may be set:
         dropout: the probability that a gated feature of the horizontal stack is left out in
             training; at first 0.
-        compute_dtype: what the blocks' matrix products are computed in, such as torch.bfloat16;
-            None, as at first, for the weights' own.
+        compute_dtype: what the blocks' convolutions are computed in, such as torch.bfloat16; None,
+            as at first, for the weights' own. The residual connections are in the weights' own.
     """
 
     def __init__(self, config):
@@ -205,10 +243,12 @@ class PixelCNN(nn.Module):
 
         Returns logits: (B, levels, C, H, W).
         """
-        v = h = self.scale(codes).permute(0, 2, 3, 1)
+        image = self.scale(codes).permute(0, 2, 3, 1)
+        image = image.to(self.compute_dtype or image.dtype)
+        v, h = self.blocks[0].framed_image(image)
         for block in self.blocks:
-            v, h = block(v, h, label, self.dropout if self.training else 0, self.compute_dtype)
-        logits = self.logits(F.relu(self.hidden(F.relu(h))))
+            v, h = block(v, h, label, self.dropout if self.training else 0)
+        logits = self.logits(F.relu(self.hidden(F.relu(h[:, :, 1:]))))
         return logits.unflatten(3, (-1, self.config.levels)).permute(0, 4, 3, 1, 2)
 
     def scale(self, codes):

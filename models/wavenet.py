@@ -95,7 +95,7 @@ class ResidualLayer(nn.Module):
         Returns the next layer's input (B, n, p), which of the last layer is None, and the skip
         connection (B, n, out_hidden_dim).
         """
-        y = self.gate(self.past(past) + self.now(now), label)
+        y = self.gate(self.past(past), self.now(now), label=label)
         return None if self.residual is None else now + self.residual(y), self.skip(y)
 
 

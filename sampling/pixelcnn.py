@@ -124,13 +124,13 @@ class _VerticalStack:
         """
         first = self.model.blocks[0]
         seen = self.codes[:, :, max(self.row - first.reach, 0):row].permute(0, 2, 3, 1)
-        v = F.pad(self.model.scale(seen), (0, 0, 0, 0, max(first.reach - self.row, 0), 1))
+        v = F.pad(self.model.scale(seen), (0, 0, 0, 0, max(first.reach - self.row, 0), 0))
         contexts = []
         for number, block in enumerate(self.model.blocks):
-            above = block.vertical_features(v)[:, block.reach:]
+            above = block.vertical_features(v)
             contexts.append(self.into_horizontal[number](above[:, -1]))
             if block.vertical_gate is not None:
-                new = block.vertical_gate(above, self.label)
+                new = block.vertical_gate(above, label=self.label)
                 v = torch.cat((self.before[number], new), dim=1)
                 self.before[number] = v[:, new.shape[1]:]
         self.row = row + 1

@@ -74,7 +74,8 @@ def plain(model, codes, label):
     features (B, L, H, W, p) after each of its blocks, the last behind the rectifier."""
     features, model = [], deepcopy(model).double()
     for block in model.blocks:
-        block.register_forward_hook(lambda block, inputs, output: features.append(output[1]))
+        block.register_forward_hook(
+            lambda block, inputs, outputs: features.append(outputs[1][:, :, 1:]))
     logits = model(codes, label)
     features[-1] = features[-1].relu()
     return logits, torch.stack(features, dim=1)

@@ -82,14 +82,14 @@ def test_label_is_added_to_both_halves_at_every_place(shape):
     place = (3, *(1,) * (len(shape) - 2), 4)
     expected = ((a + v_f[label].reshape(place)).tanh()
                 * (b + v_g[label].reshape(place)).sigmoid())
-    torch.testing.assert_close(block(x, label), expected, rtol=1e-13, atol=1e-15)
+    torch.testing.assert_close(block(x, label=label), expected, rtol=1e-13, atol=1e-15)
 
 
 @pytest.mark.parametrize("shape", [(3, 2, 5, 8), (3, 4, 8), (3, 8)])
 def test_all_of_a_labels_numbers_learn_and_those_of_an_absent_label_do_not(shape):
     torch.manual_seed(0)
     block = GatedActivation(4, labels=3).double()
-    y = block(torch.randn(shape, dtype=torch.double), torch.tensor([2, 0, 0]))
+    y = block(torch.randn(shape, dtype=torch.double), label=torch.tensor([2, 0, 0]))
     (y * torch.randn_like(y)).sum().backward()
     grad = block.condition.weight.grad
     assert (grad[[0, 2]] != 0).all()
@@ -101,10 +101,10 @@ def test_each_example_is_gated_with_its_own_label():
     block = GatedActivation(4, labels=3).double()
     x = torch.randn(3, 3, 8, dtype=torch.double)  # as many times as examples: easy to mix up
     labels = torch.tensor([2, 0, 1])
-    together = block(x, labels)
+    together = block(x, label=labels)
     for i in range(3):
         torch.testing.assert_close(
-            together[i:i + 1], block(x[i:i + 1], labels[i:i + 1]), rtol=1e-13, atol=1e-15)
+            together[i:i + 1], block(x[i:i + 1], label=labels[i:i + 1]), rtol=1e-13, atol=1e-15)
 
 
 @pytest.mark.parametrize("shape", [(3, 2, 5, 8), (3, 4, 8), (3, 8)])

@@ -159,7 +159,8 @@ def test_every_channel_has_feature_maps_of_its_own(width, channels):
     for seed in range(4):
         model = network(seed, channels=channels, hidden_dim=width, blocks_num=1)
         leaf = torch.rand(1, 1, 1, channels, dtype=torch.double, requires_grad=True)
-        _, h = model.blocks[0](leaf, leaf)
+        block = model.blocks[0]
+        h = block(*block.framed_image(leaf))[1][:, :, 1:]
         seen = seen + torch.stack(
             [torch.autograd.grad(f, leaf, retain_graph=True, allow_unused=True,
                                  materialize_grads=True)[0].flatten().abs() for f in h.flatten()])
@@ -274,7 +275,8 @@ def test_in_a_fresh_network_the_deepest_vertical_features_still_feel_the_picture
     model = PixelCNN(PixelCNNConfig(hidden_dim=32))  # 15 blocks
     vertical = []
     for block in model.blocks[:-1]:
-        block.register_forward_hook(lambda block, inputs, outputs: vertical.append(outputs[0]))
+        block.vertical_gate.register_forward_hook(
+            lambda gate, inputs, output: vertical.append(output[:, 1:]))
     codes = pictures(2, 28, 28, model.config)
     with torch.no_grad():
         model(codes)

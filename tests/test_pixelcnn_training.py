@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from test_pixelcnn import labels_for, network, pictures
 from torch.nn.parallel import DistributedDataParallel
 
-from models.neighbours import BUFFER, Window, convolve, matrix
 from models.pixelcnn import PixelCNN, PixelCNNConfig
 
 NETWORKS = [  # channels, hidden_dim, out_hidden_dim, labels, blocks_num
@@ -86,26 +85,6 @@ def test_gradients_of_a_single_output(place):
     codes, label = pictures(2, 5, 6, model.config), torch.tensor([1, 0])
     assert_equal(gradients(model, model(codes, label)[place]),
                  gradients(model, plain(model, codes, label)[place]))
-
-
-@pytest.mark.parametrize("buffer", [1, 700, BUFFER])
-def test_however_many_pictures_are_convolved_at_a_time(buffer, monkeypatch):
-    """Also windows that see only what is outside of the picture, and inputs without a gradient."""
-    monkeypatch.setattr("models.neighbours.BUFFER", buffer)
-    torch.manual_seed(0)
-    windows = [Window(2, 3, -1, -1), Window(1, 2, 0, -5), Window(1, 1, 0, 0)]
-    inputs = [torch.randn(5, 4, 3, n, dtype=torch.double, requires_grad=n != 3) for n in (2, 3, 4)]
-    weights = [torch.randn(6, x.shape[-1], w.rows, w.columns, dtype=torch.double)
-               for x, w in zip(inputs, windows, strict=True)]
-    weight = torch.cat([matrix(weight) for weight in weights], dim=1).requires_grad_()
-    bias = torch.randn(6, dtype=torch.double, requires_grad=True)
-    assert torch.autograd.gradcheck(
-        lambda *given: convolve(given[2:], windows, *given[:2]), (weight, bias, *inputs))
-    wanted = bias[:, None, None] + sum(
-        F.conv2d(F.pad(x.permute(0, 3, 1, 2), (5, 5, 5, 5)), weight)[
-            :, :, 5 + w.top:, 5 + w.left:][:, :, :4, :3]
-        for x, w, weight in zip(inputs, windows, weights, strict=True))
-    torch.testing.assert_close(convolve(inputs, windows, weight, bias).permute(0, 3, 1, 2), wanted)
 
 
 def test_a_second_derivative_is_refused():
