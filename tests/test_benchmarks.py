@@ -58,22 +58,29 @@ def test_sampling_speed_beside_its_limit():
 
 
 def test_training_speed_beside_the_original_and_its_limit():
-    only = "16 images 28×28×3, fp32"
-    printed = run("training.py", "--seconds", 0.1, "--threads", 1, "--only", only)
-    threads, _, header, _, row, _, loading = printed.splitlines()
-    cells = [cell.strip(" *") for cell in row.strip("|").split("|")]
-    assert only in cells[0] and "PixelCNN 32 wide" in cells[0] and threads == "on 1 thread"
-    assert len(cells) == len(header.strip("|").split("|"))
-    ours, original, ratio, gflops, peak, share, memory = (
-        float(re.match(r"[\d,.]+", cell)[0].replace(",", "")) for cell in cells[1:])
-    assert ours > 0 and ratio == pytest.approx(ours / original, abs=0.1, rel=0.05)
-    # 0.37 MB of weights, as in the table of sampling; thrice a product and a sum, in each pixel
-    assert gflops == pytest.approx(ours * 6 * 0.37e6 / 4 * 28 * 28 / 1e9, abs=1, rel=0.05)
-    assert share == pytest.approx(100 * gflops / peak, abs=3, rel=0.1)
-    assert 100 < memory < 4000
+    only = ["16 images 28×28×3, fp32", "16 images 28×28×3, bf16"]
+    printed = run("training.py", "--seconds", 0.1, "--threads", 1, "--only", *only)
+    threads, _, header, _, *lines = printed.splitlines()
+    assert threads == "on 1 thread"
+    speeds = []
+    for name, row in zip(only, lines[:2], strict=True):
+        cells = [cell.strip(" *") for cell in row.strip("|").split("|")]
+        assert name in cells[0] and "PixelCNN 32 wide" in cells[0]
+        assert len(cells) == len(header.strip("|").split("|"))
+        ours, original, ratio, gflops, peak, share, memory = (
+            float(re.match(r"[\d,.]+", cell)[0].replace(",", "")) for cell in cells[1:])
+        assert ours > 0 and ratio == pytest.approx(ours / original, abs=0.1, rel=0.05)
+        # 0.37 MB of weights, as in the table of sampling; thrice a product and a sum, in each pixel
+        assert gflops == pytest.approx(ours * 6 * 0.37e6 / 4 * 28 * 28 / 1e9, abs=1, rel=0.05)
+        assert share == pytest.approx(100 * gflops / peak, abs=3, rel=0.1)
+        assert 100 < memory < 4000
+        speeds.append(ours)
+    loading = lines[-1]
     milliseconds, of_step = re.search(r"([\d.]+) ms, ([\d.]+)% of a step", loading).groups()
-    assert only in loading and float(milliseconds) > 0
-    assert float(of_step) == pytest.approx(float(milliseconds) * ours / 16 / 10, abs=0.1, rel=0.1)
+    row, = (n for n, name in enumerate(only) if name in loading)
+    assert float(milliseconds) > 0
+    assert float(of_step) == pytest.approx(float(milliseconds) * speeds[row] / 16 / 10, abs=0.1,
+                                           rel=0.1)
 
 
 # ------------------------------------------------------------------------------ the original

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from models import gated
 from models.gated import GatedActivation, gate
 
 # Everything here is in double precision, so that a wrong term can't hide behind rounding.
@@ -70,6 +71,37 @@ def test_gate_is_finite_and_saturates_where_its_input_is_huge():
     assert x.grad.isfinite().all()
     assert (x.grad[0, [0, 1, 2]] == 0).all()
     assert x.grad[0, 7] != 0
+
+
+@pytest.mark.parametrize("piece", [1, 60, 1 << 18])  # one example at a time, three, and all
+@pytest.mark.parametrize("rows_above", [0, 2])
+def test_parts_are_summed_and_rows_of_zeros_put_above_however_many_at_a_time(
+        rows_above, piece, monkeypatch):
+    monkeypatch.setattr(gated, "PIECE", piece)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    torch.manual_seed(0)
+    parts = [torch.randn(7, *shape, 4, dtype=torch.double, requires_grad=True)
+             for shape in ((2, 3), (2, 3), (1, 1))]
+    y = gate(*parts, rows_above=rows_above)
+    assert y.shape == (7, rows_above + 2, 3, 2)
+    assert (y[:, :rows_above] == 0).all()
+    a, b = halves(sum(parts))
+    torch.testing.assert_close(y[:, rows_above:], a.tanh() * b.sigmoid(), rtol=1e-13, atol=1e-15)
+    assert torch.autograd.gradcheck(lambda *parts: gate(*parts, rows_above=rows_above), parts)
+
+
+@pytest.mark.parametrize("dtype, error", [(torch.float32, 1e-5), (torch.bfloat16, 0.02)])
+def test_a_small_input_is_not_lost_in_rounding(dtype, error):
+    """2 σ(2a) - 1 in 8 bits would be 0 for all |a| < 0.002, and coarse far beyond."""
+    a = torch.logspace(-4, 0, 200).to(dtype)
+    x = torch.stack((a, torch.zeros_like(a)), dim=1).requires_grad_()
+    y = gate(x)
+    wanted = a.double().tanh() / 2
+    assert y.dtype == dtype
+    assert ((y[:, 0].double() - wanted) / wanted).abs().max() < error
+    slope, = torch.autograd.grad(y.sum(), x)
+    torch.testing.assert_close(slope[:, 0].double(), (1 - (2 * wanted) ** 2) / 2, rtol=0,
+                               atol=error)
 
 
 @pytest.mark.parametrize("shape", [(3, 2, 5, 8), (3, 4, 8), (3, 8)])
