@@ -90,7 +90,7 @@ def test_parts_are_summed_and_rows_of_zeros_put_above_however_many_at_a_time(
     assert torch.autograd.gradcheck(lambda *parts: gate(*parts, rows_above=rows_above), parts)
 
 
-@pytest.mark.parametrize("dtype, error", [(torch.float32, 1e-5), (torch.bfloat16, 0.02)])
+@pytest.mark.parametrize("dtype, error", [(torch.float32, 1e-3), (torch.bfloat16, 0.02)])
 def test_a_small_input_is_not_lost_in_rounding(dtype, error):
     """2 σ(2a) - 1 in 8 bits would be 0 for all |a| < 0.002, and coarse far beyond."""
     a = torch.logspace(-4, 0, 200).to(dtype)
