@@ -4,18 +4,26 @@
 """
 
 import argparse
+import re
 import shlex
 import sys
 import time
 from datetime import timedelta
 from pathlib import Path
 
-from datasets.audio import find_recordings
+from datasets.audio import Excerpt, find_recordings
 from datasets.corpus import Corpus, CorpusWriter, validation_names
-from datasets.encoding import encoded
+from datasets.encoding import Recipe, encoded
 from datasets.errors import UserError
-from datasets.labels import KINDS, label_of
-from training.arguments import fraction, parse, positive_int, run_script
+from datasets.labels import KINDS, Labelling
+from training.arguments import (
+    fraction,
+    non_negative_float,
+    parse,
+    positive_float,
+    positive_int,
+    run_script,
+)
 
 LISTED = 10  # recordings left out that are named
 
@@ -26,22 +34,27 @@ def main():
     found = find_recordings(args.data)
     root = Path(args.data) if Path(args.data).is_dir() else Path(args.data).parent
     paths = {path.relative_to(root).as_posix(): path for path in found}
+    recipe = Recipe(Labelling(root, args.labels, args.genres), args.rate, args.levels,
+                    Excerpt(args.offset_seconds, args.max_seconds, args.min_seconds),
+                    args.silence_threshold)
+    check_split(args.validation, len(validation_names(paths, args.validation)), len(paths))
     problems = {}  # name -> why it is left out
     while True:
         readable = {name: path for name, path in paths.items() if name not in problems}
         with CorpusWriter(args.output, rate=args.rate, levels=args.levels, labels=args.labels,
                           stacks_num=args.stacks_num, layers_num=args.layers_num,
                           target_length=args.target_length, flush_every=args.flush_every) as writer:
-            clipped = fill(writer, readable, root, args, problems)
+            clipped, silent = fill(writer, readable, recipe, args, problems)
             if len(problems) == len(paths):
-                raise UserError(f"--data {args.data}: no recording in it can be read, the first: "
+                raise UserError(f"--data {args.data}: no recording in it can be used, the first: "
                                 + problems[next(iter(paths))])
             wanted = validation_names(paths.keys() - problems.keys(), args.validation)
+            check_split(args.validation, len(wanted), len(paths) - len(problems))
             if writer.recordings["train"] and bool(writer.recordings["validation"]) == bool(wanted):
                 writer.close()
                 break
         # What can't be read was all there was of one part: choose again among the others.
-    report(args, clipped, problems, time.monotonic() - began)
+    report(args, clipped, silent, problems, time.monotonic() - began)
 
 
 def arguments():
@@ -63,33 +76,96 @@ def arguments():
         help="windows in one file of the corpus (default: 10240)")
     add("--levels", type=positive_int, default=256, metavar="N",
         help="mu-law levels, 2 to 65536 (default: 256)")
-    add("--labels", choices=KINDS, default="folder",
-        help="what the network is conditioned on: each recording's folder, its speaker (from the "
-             "file name), or nothing (default: folder)")
-    add("--validation", type=fraction, default=0.1, metavar="X",
-        help="fraction of the recordings held back for validation (default: 0.1)")
-    return parse(parser)
+    add("--labels", type=label_kind, default="folder", metavar="|".join(KINDS) + "|REGEX",
+        help="what the network is conditioned on: nothing; each recording's folder; its speaker, "
+             "from the file name; genre or year, from the tags in the file; or the first group of "
+             "a regular expression, found in the path below --data (default: folder)")
+    add("--genres", type=genre_list, default=(), metavar="A,B,…",
+        help="with --labels genre: fold sub-genres into these, as metalcore into metal, and leave "
+             "others out")
+    add("--validation", type=fraction_or_expression, default=0.1, metavar="X|REGEX",
+        help="fraction of the recordings held back for validation, or what is found in the paths "
+             "of those (default: 0.1)")
+    add("--min_seconds", type=non_negative_float, default=0, metavar="S",
+        help="leave out shorter recordings")
+    add("--max_seconds", type=positive_float, default=0, metavar="S",
+        help="read no more than this of each")
+    add("--offset_seconds", type=non_negative_float, default=0, metavar="S",
+        help="and begin so late in it (default: 0)")
+    add("--silence_threshold", type=non_negative_float, default=0, metavar="X",
+        help="cut off a recording's beginning and end where the root mean square is below this, "
+             "full scale being 1 (default: 0, nothing)")
+    add("--strict", action="store_true",
+        help="a recording that can't be used is an error, instead of being left out")
+    args = parse(parser)
+    if args.genres and args.labels != "genre":
+        parser.error("--genres goes with --labels genre")
+    return args
 
 
-def fill(writer, paths, root, args, problems):
-    """Add the recordings {name: path} to the corpus; the number of samples that were clipped.
+def label_kind(text):
+    """A way of labelling: one of KINDS, or a regular expression with a group."""
+    if text not in KINDS and not expression(text).groups:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is neither one of {', '.join(KINDS)} nor a regular expression with a group, "
+            "such as '(p[0-9]+)_'")
+    return text
 
-    Those that can't be read go into `problems`, {name: why}.
+
+def genre_list(text):
+    """Genres with commas between them: a tuple."""
+    names = tuple(name.strip().casefold() for name in text.split(","))
+    if not all(re.fullmatch(r"\w+", name) for name in names):
+        raise argparse.ArgumentTypeError(f"{text!r}: give single words with commas between them, "
+                                         "such as metal,rock")
+    return names
+
+
+def fraction_or_expression(text):
+    """A number from 0 up to 1, or a regular expression (text)."""
+    try:
+        float(text)
+    except ValueError:
+        return expression(text).pattern
+    return fraction(text)
+
+
+def expression(text):
+    """A compiled regular expression."""
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no regular expression: {error}") from None
+
+
+def check_split(wanted, held_back, count):
+    """Raise UserError if a regular expression leaves nothing to train on, or to validate with."""
+    if isinstance(wanted, str) and not 0 < held_back < count:
+        raise UserError(f"--validation {wanted}: matches {held_back} of {count} recordings; "
+                        "give an expression that some match and some don't")
+
+
+def fill(writer, paths, recipe, args, problems):
+    """Add the recordings {name: path} to the corpus: samples clipped, samples of silence cut off.
+
+    Those that can't be used go into `problems`, {name: why}; with --strict that is a UserError.
     """
-    held_back, clipped = validation_names(paths, args.validation), 0
-    for (name, path), (codes, outside, problem) in zip(
-            paths.items(), encoded(list(paths.values()), args.rate, args.levels, args.workers),
-            strict=True):
-        if problem:
-            problems[name] = problem
+    held_back, clipped, silent = validation_names(paths, args.validation), 0, 0
+    for name, recording in zip(paths, encoded(list(paths.values()), recipe, args.workers),
+                               strict=True):
+        if not recording.problem:
+            writer.add("validation" if name in held_back else "train", name, recording.label,
+                       recording.codes)
+            clipped += recording.clipped
+            silent += recording.silent
+        elif args.strict:
+            raise UserError(recording.problem)
         else:
-            writer.add("validation" if name in held_back else "train", name,
-                       label_of(path, root, args.labels), codes)
-            clipped += outside
-    return clipped
+            problems[name] = recording.problem
+    return clipped, silent
 
 
-def report(args, clipped, problems, seconds):
+def report(args, clipped, silent, problems, seconds):
     """Say what was written, what wasn't, and what comes next."""
     corpus = Corpus(args.output)
     train, validation = (sum(recording.length for recording in part.recordings)
@@ -102,6 +178,8 @@ def report(args, clipped, problems, seconds):
           + f" and {len(corpus.label_names) - LISTED} more" * (len(corpus.label_names) > LISTED))
     if clipped:
         print(f"{clipped} samples beyond full scale were clipped")
+    if args.silence_threshold:
+        print(f"{silent / args.rate:.1f} s of silence at beginnings and ends were cut off")
     for problem in list(problems.values())[:LISTED]:
         print(f"left out: {problem}", file=sys.stderr)
     if len(problems) > LISTED:

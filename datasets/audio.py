@@ -4,6 +4,7 @@ import io
 import os
 import struct
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import soundfile
@@ -13,11 +14,23 @@ from datasets.errors import UserError
 from datasets.files import find_files
 
 ENDINGS = (".wav", ".flac", ".ogg", ".aiff", ".aif", ".mp3")
+FRAME = 0.02  # seconds, of which silence is told
 BLOCK = 1 << 20  # frames decoded at a time, so that an hour of stereo is never held at once
 # Container -> byte order of its chunk sizes, and the chunk that holds the samples.
 CHUNKED = {b"RIFF": ("<", b"data"), b"RIFX": (">", b"data"), b"FORM": (">", b"SSND")}
 STREAMED = 0x7FFF0000  # programs that write to a pipe give 0 or a size from here on for "unknown"
 UNKNOWN = b"\xff" * 4  # one such size that libsndfile understands
+
+
+class Excerpt(NamedTuple):
+    """The part of a recording that is read, in seconds: from `offset`, `seconds` at the most.
+
+    seconds: 0 for all that follows. Recordings shorter than `least`, in all, are refused.
+    """
+
+    offset: float = 0.0
+    seconds: float = 0.0
+    least: float = 0.0
 
 
 def find_recordings(data):
@@ -37,19 +50,19 @@ def find_recordings(data):
     return found
 
 
-def read_recording(path, rate):
+def read_recording(path, rate, excerpt=Excerpt()):  # noqa: B008 - immutable
     """The samples of the recording at `path`: float32, (length,), mean of the channels, `rate` Hz.
 
     Full scale is [-1, 1]; a float file may go beyond. Resampling is band-limited.
-    Raises UserError for a file that is no sound, ends early, is empty, or holds NaN or infinity.
+    Raises UserError for a file that is no sound, ends early, is empty, too short for the `excerpt`,
+    or holds NaN or infinity.
     """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such file; check the path, or the link")
     try:
         with soundfile.SoundFile(complete(path)) as sound:
-            mono = (block.mean(axis=1)
-                    for block in sound.blocks(BLOCK, dtype="float32", always_2d=True))
+            mono = (block.mean(axis=1) for block in blocks(path, sound, excerpt))
             samples = np.concatenate([np.empty(0, np.float32), *resampled(mono, sound, rate)])
     except (soundfile.SoundFileError, OSError, EOFError) as error:
         raise UserError(f"{path}: not a recording that can be decoded ({one_line(error)}); "
@@ -59,6 +72,31 @@ def read_recording(path, rate):
     if not np.isfinite(samples).all():
         raise UserError(f"{path}: holds NaN or infinite samples; write it anew, or remove it")
     return samples
+
+
+def blocks(path, sound, excerpt):
+    """The samples (n, channels) of the excerpt from an open `sound`, a block at a time."""
+    length = sound.frames / sound.samplerate
+    if sound.frames and length < excerpt.least:
+        raise UserError(f"{path}: {length:.3g} seconds long, shorter than --min_seconds "
+                        f"{excerpt.least:g}; give less, or remove it")
+    if sound.frames and excerpt.offset and excerpt.offset >= length:
+        raise UserError(f"{path}: {length:.3g} seconds long, over before --offset_seconds "
+                        f"{excerpt.offset:g}; give less, or remove it")
+    sound.seek(round(excerpt.offset * sound.samplerate))
+    frames = round(excerpt.seconds * sound.samplerate) or -1
+    yield from sound.blocks(BLOCK, frames=frames, dtype="float32", always_2d=True)
+
+
+def without_silence(samples, rate, threshold):
+    """The samples without the frames at either end whose root mean square is below `threshold`.
+
+    Frames are FRAME seconds long; nothing is left of a recording in which all of them are silent.
+    """
+    size = max(round(FRAME * rate), 1)
+    frames = np.pad(samples, (0, -len(samples) % size)).reshape(-1, size)
+    heard, = np.nonzero(np.sqrt(np.square(frames, dtype=np.float64).mean(axis=1)) >= threshold)
+    return samples[heard[0] * size:(heard[-1] + 1) * size] if len(heard) else samples[:0]
 
 
 def resampled(blocks, sound, rate):

@@ -37,20 +37,23 @@ class Recording(NamedTuple):
     length: int
 
 
-def validation_names(names, fraction):
-    """The set of the `names` that are held back for validation: about `fraction` of them.
+def validation_names(names, wanted):
+    """The set of the `names` that are held back for validation: about a fraction of them.
 
-    Chosen by a hash of the name, so it is the same at every run, in whatever order they come. At
-    least one of two or more, and never all. What two microphones recorded at once, as in VCTK's
-    p225_001_mic1.flac and p225_001_mic2.flac, stays together.
+    wanted: the fraction, or a regular expression (text) that those have which are held back. By a
+    fraction they are chosen by a hash of the name, so it is the same at every run, in whatever
+    order they come. At least one of two or more, and never all. What two microphones recorded at
+    once, as in VCTK's p225_001_mic1.flac and p225_001_mic2.flac, stays together.
     """
+    if isinstance(wanted, str):
+        return {name for name in names if re.search(wanted, name)}
     takes = {}
     for name in set(names):
         takes.setdefault(re.sub(r"_mic\d+(?=\.\w+$)", "", name), []).append(name)
     order = sorted(takes, key=lambda take: (zlib.crc32(os.fsencode(take)), take))
-    if not fraction or len(order) < 2:
+    if not wanted or len(order) < 2:
         return set()
-    held_back = order[:min(max(1, round(len(order) * fraction)), len(order) - 1)]
+    held_back = order[:min(max(1, round(len(order) * wanted)), len(order) - 1)]
     return {name for take in held_back for name in takes[take]}
 
 
@@ -59,7 +62,7 @@ class CorpusWriter:
 
     Nothing appears under its final name before `close()`: a run that dies leaves the corpus that
     was there before. At most one shard of each part is held in memory. `flush_every` windows of
-    `target_length` samples make a shard; `labels` is one of datasets.labels.KINDS.
+    `target_length` samples make a shard; `labels`: the kind, as of datasets.labels.Labelling.
     Raises UserError if `folder` can't be written to.
     """
 

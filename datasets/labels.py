@@ -1,26 +1,66 @@
-"""What a recording is conditioned on: the folder it lies in, or its speaker."""
+"""What a recording is conditioned on: its folder, its speaker, a tag, or a part of its path."""
 
 import re
+from pathlib import Path
+from typing import NamedTuple
 
 from datasets.errors import UserError
+from datasets.tags import folded, tag_of
 
-KINDS = ("folder", "speaker", "none")
+KINDS = ("none", "folder", "speaker", "genre", "year")
 SPOKEN_DIGIT = re.compile(r"\d_([^\W\d_]\w*?)_\d+")  # DIGIT_SPEAKER_TAKE
 SHOWN = 20  # label names in an error message
 
 
-def label_of(path, root, kind):
-    """The label of the recording at `path`, found under `root`; None for the kind 'none'.
+class Labelling(NamedTuple):
+    """How recordings below the folder `root` are labelled.
 
-    folder: the name of the folder it lies in, which for files in `root` itself is root's own.
-    speaker: from the file name: 0_george_12 is george; everywhere else the speaker comes first, as
-    in VCTK (p225_001, p225_001_mic1) and LibriSpeech (1034-121119-0000).
+    kind: one of KINDS, or a regular expression whose first group, in the path below `root`, is the
+    label. genres: what genres are folded into; () leaves them as they are.
     """
-    if kind == "none":
-        return None
-    if kind == "folder":
-        # Only the root is resolved ('.' has no name): elsewhere a link's own name is the label.
-        return root.resolve().name if path.parent == root else path.parent.name
+
+    root: Path
+    kind: str
+    genres: tuple = ()
+
+    def label_of(self, path):
+        """The label of the recording at `path`; None for the kind 'none'.
+
+        Raises UserError if it has none.
+        """
+        if self.kind == "none":
+            return None
+        if self.kind == "folder":
+            # Only the root is resolved ('.' has no name): elsewhere a link's own name counts.
+            return self.root.resolve().name if path.parent == self.root else path.parent.name
+        if self.kind == "speaker":
+            return speaker_of(path)
+        if self.kind in KINDS:
+            return self._of_tags(path)
+        name = path.relative_to(self.root).as_posix()
+        found = re.search(self.kind, name)
+        if not found or not found[1]:
+            raise UserError(f"{path}: no label, --labels {self.kind} doesn't match {name}; "
+                            "mend the expression, or remove the file")
+        return found[1]
+
+    def _of_tags(self, path):
+        tag = tag_of(path, self.kind)
+        if self.kind != "genre" or not self.genres:
+            return tag
+        genre = folded(tag, self.genres)
+        if genre is None:
+            raise UserError(f"{path}: its genre, {tag}, is none of --genres "
+                            f"{','.join(self.genres)}; add it, or remove the file")
+        return genre
+
+
+def speaker_of(path):
+    """The speaker that a file's name tells: 0_george_12 is george's.
+
+    Everywhere else the speaker comes first, as in VCTK (p225_001, p225_001_mic1) and LibriSpeech
+    (1034-121119-0000).
+    """
     digit = SPOKEN_DIGIT.fullmatch(path.stem)
     return digit[1] if digit else re.split("[_-]", path.stem)[0] or path.stem
 

@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from datasets.errors import UserError
-from datasets.labels import find_label, label_of
+from datasets.labels import Labelling, find_label, speaker_of
+from datasets.tags import folded
 
 
 @pytest.mark.parametrize("name, speaker", [
@@ -12,22 +13,22 @@ from datasets.labels import find_label, label_of
     ("1034-121119-0000.flac", "1034"), ("LJ001-0001.wav", "LJ001"),
     ("3_4_5.wav", "3"), ("hello.wav", "hello"), ("_x.wav", "_x")])
 def test_speaker_from_the_file_name(name, speaker):
-    assert label_of(Path("root/any", name), Path("root"), "speaker") == speaker
+    assert speaker_of(Path("root/any", name)) == speaker
 
 
 def test_folder_is_the_immediate_parent():
-    assert label_of(Path("root/a/b/x.wav"), Path("root"), "folder") == "b"
-    assert label_of(Path("root/x.wav"), Path("root"), "folder") == "root"
+    assert Labelling(Path("root"), "folder").label_of(Path("root/a/b/x.wav")) == "b"
+    assert Labelling(Path("root"), "folder").label_of(Path("root/x.wav")) == "root"
 
 
 def test_files_in_the_root_have_its_resolved_name(tmp_path, monkeypatch):
     (tmp_path / "p225").mkdir()
     monkeypatch.chdir(tmp_path / "p225")
-    assert label_of(Path("x.wav"), Path("."), "folder") == "p225"
+    assert Labelling(Path("."), "folder").label_of(Path("x.wav")) == "p225"
 
 
 def test_no_labels():
-    assert label_of(Path("root/a/p225_001.wav"), Path("root"), "none") is None
+    assert Labelling(Path("root"), "none").label_of(Path("root/a/p225_001.wav")) is None
 
 
 def test_find_label_by_name_and_by_number():
@@ -54,3 +55,20 @@ def test_a_long_list_of_labels_is_shortened():
 def test_a_model_without_labels():
     with pytest.raises(UserError, match="--label 0.*without labels"):
         find_label([], "0")
+
+
+@pytest.mark.parametrize("genre, label", [
+    ("Metalcore", "metal"), ("Heavy Metal", "metal"), ("post-hardcore", "hardcore"),
+    ("progressive ROCK", "rock"), ("Hip-Hop", "hip"), ("rock opera", "rock"), ("techno", None),
+    ("metal hardcore", "hardcore"), ("hardcore metal", "metal"), ("", None), ("Rock/Pop", "rock"),
+    ("Музыка rock", "rock")])
+def test_sub_genres_are_folded_by_their_last_word(genre, label):
+    assert folded(genre, ("metal", "hip", "rock", "core", "hardcore")) == label
+
+
+def test_the_first_group_of_a_regular_expression_in_the_path_below_the_root():
+    labelling = Labelling(Path("root"), r"(\w+)/take(\d)?")
+    assert labelling.label_of(Path("root/a/b/take.wav")) == "b"
+    assert labelling.label_of(Path("root/日本/take1.wav")) == "日本"
+    with pytest.raises(UserError, match="root/x.wav: no label"):
+        labelling.label_of(Path("root/x.wav"))

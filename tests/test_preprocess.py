@@ -3,9 +3,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import mutagen
 import numpy as np
 import pytest
 import soundfile
+from mutagen.id3 import APIC, ID3, TCON, TDRC
 
 from datasets import encoding
 from datasets.corpus import Corpus
@@ -142,10 +144,136 @@ def test_bad_input_is_one_line_and_exit_code_2(data, tmp_path, flags, named):
 
 
 @pytest.mark.parametrize("flags", [["--rate", "0"], ["--workers", "x"], ["--validation", "1"],
-                                   ["--flush_every", "-1"], ["--labels", "tone"], ["--tempo", "3"]])
+                                   ["--flush_every", "-1"], ["--labels", "tone"], ["--tempo", "3"],
+                                   ["--labels", "(a"], ["--validation", "(a"], ["--genres", "a b"],
+                                   ["--genres", "metal"], ["--min_seconds", "-1"],
+                                   ["--max_seconds", "0"], ["--offset_seconds", "nan"]])
 def test_wrong_flags_are_refused_by_name(tmp_path, flags):
     code, _, err = preprocess(*flags, cwd=tmp_path)
     assert code == 2 and flags[0] in err and "Traceback" not in err
+
+
+def tagged(path, seconds=0.5, **tags):
+    """A recording with tags, by their names in Vorbis comments."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, tone(440, 8000, seconds), 8000)
+    file = mutagen.File(path, easy=True)
+    if path.suffix in (".wav", ".aiff"):
+        file.add_tags()
+        for name, frame in (("genre", TCON), ("date", TDRC)):
+            if name in tags:
+                file.tags.add(frame(encoding=3, text=[tags[name]]))
+    else:
+        file.update(tags)
+    file.save()
+
+
+@pytest.mark.parametrize("ending", ["mp3", "flac", "ogg", "wav", "aiff"])
+def test_labels_from_tags_with_sub_genres_folded(tmp_path, ending):
+    genres = ["Metalcore", "Progressive Rock", "Trip-Hop", "Polka", "post-hardcore"]
+    for number, genre in enumerate(genres):
+        tagged(tmp_path / f"data/{number}.{ending}", genre=genre, date=f"{1969 + number}-05-01")
+    tagged(tmp_path / f"data/none.{ending}")
+    for flags, labels, left_out in (
+            (["genre", "--genres", "metal,rock,Hardcore,hip"], ["hardcore", "metal", "rock"], 3),
+            (["genre"], sorted(genre.casefold() for genre in genres), 1),
+            (["year"], ["1969", "1970", "1971", "1972", "1973"], 1)):
+        code, out, err = preprocess("--data", "data", "--output", "out", "--labels", *flags,
+                                    cwd=tmp_path)
+        assert code == 0 and f"{left_out} left out" in out
+        assert f"none.{ending}: its tags hold no {flags[0]}" in err
+        assert ("polka, is none of --genres metal,rock,hardcore,hip" in err) == (left_out == 3)
+        assert Corpus(tmp_path / "out").label_names == labels
+
+
+def test_tags_that_cannot_be_used_are_told(tmp_path):
+    tagged(tmp_path / "good.flac", date="2001")
+    tagged(tmp_path / "text.flac", date="last year")
+    tagged(tmp_path / "cut.mp3", date="2001")
+    whole = (tmp_path / "cut.mp3").read_bytes()
+    (tmp_path / "cut.mp3").write_bytes(whole[:30])
+    tagged(tmp_path / "blob.mp3", date="2001")
+    tags = ID3(tmp_path / "blob.mp3")
+    tags.delall("TDRC")
+    tags.add(APIC(encoding=3, mime="image/png", type=3, desc="", data=b"\0\1\2"))
+    tags.save()
+    code, out, err = preprocess("--data", ".", "--output", "out", "--labels", "year", cwd=tmp_path)
+    assert code == 0 and "1 recordings read" in out
+    assert "text.flac: the year in its tags is 'last year'" in err
+    assert "cut.mp3: " in err and "blob.mp3: its tags hold no year" in err
+
+
+def test_labels_and_validation_by_regular_expressions(data, tmp_path):
+    code, out, err = preprocess("--data", data, "--output", "out", "--labels", r"_(zoe\d)_",
+                                "--validation", "^b/", cwd=tmp_path)
+    assert (code, err) == (0, "")
+    corpus = Corpus(tmp_path / "out")
+    assert corpus.label_names == ["zoe0", "zoe1", "zoe2"]
+    assert {recording.name[0] for recording in corpus.train.recordings} == {"a"}
+    assert {recording.name[0] for recording in corpus.validation.recordings} == {"b"}
+    for recording in corpus.train.recordings:
+        assert corpus.label_names[recording.label] in recording.name
+    code, out, err = preprocess("--data", data, "--output", "out", "--labels", r"^a/.*(zoe\d)",
+                                cwd=tmp_path)
+    assert code == 0 and "6 recordings read" in out and "6 left out" in out
+    assert "no label, --labels ^a/.*(zoe\\d) doesn't match b/" in err
+
+
+@pytest.mark.parametrize("expression, matched", [("nothing", 0), (".", 12)])
+def test_a_validation_expression_that_splits_nothing_is_refused(data, tmp_path, expression,
+                                                                 matched):
+    code, _, err = preprocess("--data", data, "--output", "out", "--validation", expression,
+                              cwd=tmp_path)
+    assert code == 2 and err.count("\n") == 1
+    assert err.startswith(f"error: --validation {expression}: matches {matched} of 12 recordings")
+
+
+def test_what_is_too_short_is_left_out_and_of_the_others_a_part_is_read(tmp_path):
+    for number in (1, 2, 3, 4):
+        for rate in (8000, 44100):
+            path = tmp_path / f"data/{number}_{rate}.flac"
+            path.parent.mkdir(exist_ok=True)
+            soundfile.write(path, np.repeat([0.1, 0.2, 0.3, 0.4], rate)[:number * rate], rate)
+    code, out, err = preprocess("--data", "data", "--output", "out", "--min_seconds", 2,
+                                "--offset_seconds", 1.5, "--max_seconds", 1, cwd=tmp_path)
+    assert code == 0 and "6 recordings read" in out and "2 left out" in out
+    assert "1_8000.flac: 1 seconds long, shorter than --min_seconds 2" in err
+    corpus = Corpus(tmp_path / "out")
+    for part in (corpus.train, corpus.validation):
+        for number, recording in enumerate(part.recordings):
+            samples = mu_law_decode(part.codes(number), 256)
+            assert len(samples) == (4000 if recording.name[0] == "2" else 8000)
+            assert np.allclose(samples[100:3900], 0.2, atol=0.01)
+            assert np.allclose(samples[4100:7900], 0.3, atol=0.01)
+    code, _, err = preprocess("--data", "data", "--output", "out", "--offset_seconds", 1,
+                              cwd=tmp_path)
+    assert code == 0 and "1_8000.flac: 1 seconds long, over before --offset_seconds 1" in err
+
+
+def test_silence_is_cut_off_at_both_ends_and_told(tmp_path):
+    quiet = 0.004 * tone(440, 8000, 1)
+    for name, parts in (("a", (quiet, tone(440, 8000, 1), quiet, tone(440, 8000, 0.5), quiet)),
+                        ("b", (quiet,)), ("c", (tone(300, 8000),))):
+        path = tmp_path / f"data/{name}.wav"
+        path.parent.mkdir(exist_ok=True)
+        soundfile.write(path, np.concatenate(parts), 8000)
+    code, out, err = preprocess("--data", "data", "--output", "out", "--silence_threshold", 0.01,
+                                cwd=tmp_path)
+    assert code == 0 and "2.0 s of silence at beginnings and ends were cut off" in out
+    assert "b.wav: all of it is below --silence_threshold 0.01" in err
+    corpus = Corpus(tmp_path / "out")
+    lengths = {recording.name: recording.length for part in (corpus.train, corpus.validation)
+               for recording in part.recordings}
+    assert lengths == {"a.wav": 20000, "c.wav": 4000}
+
+
+def test_strict_makes_what_cannot_be_used_an_error(data, tmp_path):
+    assert preprocess("--data", data, "--output", "out", "--strict", cwd=tmp_path)[0] == 0
+    before = contents(tmp_path / "out")
+    (data / "bad.wav").write_bytes(b"no sound")
+    code, out, err = preprocess("--data", data, "--output", "out", "--strict", cwd=tmp_path)
+    assert (code, out) == (2, "") and contents(tmp_path / "out") == before
+    assert err.startswith("error: ") and "bad.wav" in err and err.count("\n") == 1
 
 
 def die(*_):
@@ -155,7 +283,7 @@ def die(*_):
 def test_a_worker_that_dies_is_a_clear_error(monkeypatch):
     monkeypatch.setattr(encoding, "encode", die)
     with pytest.raises(UserError, match="--workers 2: a process died"):
-        list(encoding.encoded([Path("x.wav")] * 20, 8000, 256, workers=2))
+        list(encoding.encoded([Path("x.wav")] * 20, None, workers=2))
 
 
 def test_help_does_not_wait_for_torch():

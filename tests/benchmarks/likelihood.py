@@ -29,7 +29,7 @@ from datasets.audio import find_recordings, read_recording
 from datasets.batches import evaluation_batches
 from datasets.corpus import Corpus, CorpusWriter
 from datasets.images import ImageCodes, load_images
-from datasets.labels import label_of
+from datasets.labels import speaker_of
 from datasets.quantization import mu_law_encode
 from datasets.windows import Windows
 from models.pixelcnn import PixelCNN, PixelCNNConfig
@@ -87,14 +87,14 @@ def images(args):
 
 def sound(args, folder):
     """The same of recordings DIGIT_SPEAKER_TAKE.wav, which are prepared in `folder`."""
-    names = sorted({label_of(path, args.data, "speaker") for path in find_recordings(args.data)})
+    names = sorted({speaker_of(path) for path in find_recordings(args.data)})
     with CorpusWriter(folder, rate=8000, levels=256, stacks_num=args.stacks_num,
                       layers_num=args.layers_num, target_length=args.target_length,
                       labels="speaker", flush_every=10240) as writer:
         for path in find_recordings(args.data):
             take = int(path.stem.rpartition("_")[2])
             codes, _ = mu_law_encode(read_recording(path, 8000), 256)
-            label = label_of(path, args.data, "speaker") if args.labels else None
+            label = speaker_of(path) if args.labels else None
             writer.add("train" if take >= 5 else "validation", path.name, label, codes)
         writer.close()
     corpus = Corpus(folder)
