@@ -184,8 +184,8 @@ def test_the_curves_mark_crashes_and_other_resumptions_apart(monkeypatch, tmp_pa
     line, legend = matplotlib.axes.Axes.axvline, matplotlib.axes.Axes.legend
     monkeypatch.setattr(matplotlib.axes.Axes, "axvline", lambda axes, x, **style: (
         drawn.append((x, style["color"], style["linestyle"])), line(axes, x, **style))[1])
-    monkeypatch.setattr(matplotlib.axes.Axes, "legend", lambda axes: (
-        legends.append(axes.get_legend_handles_labels()[1]), legend(axes))[1])
+    monkeypatch.setattr(matplotlib.axes.Axes, "legend", lambda axes, **how: (
+        legends.append(axes.get_legend_handles_labels()[1]), legend(axes, **how))[1])
     PlotReport(tmp_path)._draw("loss.png", "bits/dim", log, {"training": "main/bits/dim"})
     assert drawn == [(10, "grey", "--"), (30, "tab:red", ":"), (50, "tab:red", ":")]
     assert legends == [["training", "resumed", "restarted after a crash"]]

@@ -87,7 +87,7 @@ def in_evaluation(number):
 
         def counted(evaluator, trainer):
             if trainer.iteration == number:
-                likelihood.count_targets = die
+                likelihood.nll = die
             evaluate(evaluator, trainer)
 
         Evaluator.__call__ = counted

@@ -48,6 +48,13 @@ def probability(text):
     return _number(text, float, lambda x: 0 < x <= 1, "a number above 0, up to 1")
 
 
+def label_pair(text):
+    """NEW=OLD, two labels' names."""
+    if not all(text.partition("=")):
+        raise argparse.ArgumentTypeError(f"{text!r} is not NEW=OLD, two labels' names")
+    return text
+
+
 @dataclass(frozen=True)
 class Every:
     """How often: every so many updates or seconds of training."""
@@ -138,6 +145,13 @@ def add_training(parser, *, batchsize, epoch, learning_rate):
     parser.add_argument("-r", "--resume", default="", metavar="FILE|DIR|auto",
                         help="go on from a snapshot, or the newest in a run's folder; auto: from "
                              "the newest in --out, if any")
+    parser.add_argument("--init_from", metavar="MODEL",
+                        help="begin from the weights of a model file, a snapshot or a run's "
+                             "folder; labels are matched by name")
+    parser.add_argument("--start_label", type=label_pair, nargs="*", default=[],
+                        metavar="NEW=OLD",
+                        help="with --init_from: let a label of the data begin as one of the "
+                             "model's")
     parser.add_argument("--learning_rate", type=positive_float, default=learning_rate, metavar="X",
                         help=f"at its height (default: {learning_rate})")
     parser.add_argument("--weight_decay", type=non_negative_float, default=1e-4, metavar="X",
@@ -199,7 +213,10 @@ def parse(parser, argv=None):
     path = finder.parse_known_args(argv)[0].config
     if path:
         argv = [*_flags_of(path, parser), *argv]
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if getattr(args, "start_label", None) and not args.init_from:
+        parser.error("--start_label goes with --init_from")
+    return args
 
 
 def _refuse(message):

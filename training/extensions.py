@@ -14,22 +14,32 @@ from training import distributed, likelihood, restart
 
 
 class Evaluator:
-    """Reports the likelihood of a held-back dataset; `prefix` is validation/main or test/main."""
+    """Reports the likelihood of a held-back dataset; `prefix` is validation/main or test/main.
 
-    def __init__(self, dataset, batchsize, prefix="validation/main"):
+    label_names: where there are several, each one's likelihood is reported too, as
+    validation/label/NAME/….
+    """
+
+    def __init__(self, dataset, batchsize, prefix="validation/main", label_names=()):
         self.dataset, self.batchsize, self.prefix = dataset, batchsize, prefix
+        self.label_names = label_names if len(label_names) > 1 else ()
 
     def __call__(self, trainer):
         batches = evaluation_batches(
             self.dataset, self.batchsize * distributed.processes(), **trainer.loading)
         bar = tqdm(batches, desc=self.prefix, leave=False, dynamic_ncols=True,
                    disable=distributed.no_bar())
-        mean = likelihood.evaluate(trainer.learned, bar, trainer.device)
+        mean, of_labels = likelihood.evaluate_labels(trainer.learned, bar, trainer.device,
+                                                     len(self.label_names))
         if not math.isfinite(mean):
             raise DivergedError(f"iteration {trainer.iteration}: {self.prefix}/nll is not finite; "
                                 f"go on from an earlier snapshot with --resume and a lower "
                                 f"--learning_rate")
         trainer.observation |= likelihood.in_units(mean, self.prefix, trainer.dimensions)
+        part = self.prefix.partition("/")[0]
+        for name, value in zip(self.label_names, of_labels, strict=True):
+            if value is not None:
+                trainer.observation |= likelihood.in_units(value, f"{part}/label/{name}")
 
 
 class LogReport:

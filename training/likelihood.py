@@ -27,16 +27,22 @@ def products_in(model, precision):
 
 
 def nll(model, batch, reduction="mean"):
-    """Negative log-likelihood of a batch's targets in nats, their mean or their "sum": a scalar.
+    """Negative log-likelihood of a batch's targets in nats.
 
-    A target is a sub-pixel or a sample; a dimension, in the papers' words.
+    reduction: "mean" of the targets, their "sum", or the sums of "each" item, (B,). A target is a
+    sub-pixel or a sample; a dimension, in the papers' words.
     """
     logits = model(batch.codes, batch.label).movedim(1, -1)
     # As they lie in memory: a softmax over values side by side, and nothing is copied for it.
     order = sorted(range(batch.targets.ndim), key=logits.stride, reverse=True)
-    return F.cross_entropy(logits.permute(*order, -1).flatten(0, -2),
-                           batch.targets.permute(order).flatten(), ignore_index=IGNORED,
-                           reduction=reduction)
+    targets = batch.targets.permute(order)
+    losses = F.cross_entropy(logits.permute(*order, -1).flatten(0, -2), targets.flatten(),
+                             ignore_index=IGNORED,
+                             reduction="none" if reduction == "each" else reduction)
+    if reduction == "each":
+        others = [n for n, dimension in enumerate(order) if dimension != 0]
+        return losses.view(targets.shape).sum(others)
+    return losses
 
 
 def count_targets(batch):
@@ -50,16 +56,25 @@ def evaluate(model, batches, device):
     With several processes, each gives its share of the batches, and all get the same mean. In the
     precision of the weights, whatever the training's is.
     """
+    return evaluate_labels(model, batches, device, 0)[0]
+
+
+def evaluate_labels(model, batches, device, labels):
+    """The same, and a list of the means of that many labels, None where one has no target."""
     model.eval()
-    total = torch.zeros((), dtype=torch.float64, device=device)
-    targets = 0
+    sums = torch.zeros(2, max(labels, 1), dtype=torch.float64, device=device)  # of nats, of targets
     with torch.inference_mode(), products_in(model, "fp32"):
         for batch in batches:
-            total += nll(model, batch.to(device), "sum").double()
-            targets += count_targets(batch)
+            each = batch.to(device)
+            counts = (each.targets != IGNORED).flatten(1).sum(1)
+            found = torch.stack((nll(model, each, "each"), counts)).double()
+            label = torch.zeros_like(counts) if not labels else each.label
+            sums.index_add_(1, label, found)
     model.train()
-    total, targets = distributed.totals(total.item(), targets)
-    return total / targets
+    sums = distributed.totals(*sums.flatten().tolist())
+    nats, targets = sums[:len(sums) // 2], sums[len(sums) // 2:]
+    each = [total / count if count else None for total, count in zip(nats, targets, strict=True)]
+    return sum(nats) / sum(targets), each[:labels]
 
 
 def in_units(mean_nll, prefix, dimensions=None):

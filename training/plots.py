@@ -1,13 +1,17 @@
-"""The run's curves as pictures: loss.png and speed.png, drawn anew from the log."""
+"""The run's curves as pictures, drawn anew from the log."""
 
+import re
 from pathlib import Path
 
 from datasets.files import replacing
+
+OF_LABEL = re.compile(r"validation/label/(.+)/bits/dim")
 
 
 class PlotReport:
     """Draws `loss.png` (bits/dim by iteration) and `speed.png` (samples a second) in `out`.
 
+    And where the log has validation for each label, `labels.png`.
     Dashed lines mark where the run was resumed, red dotted ones where that was for a crash.
     """
 
@@ -19,6 +23,10 @@ class PlotReport:
         self._draw("loss.png", "bits/dim", log, {
             "training": "main/bits/dim", "validation": "validation/main/bits/dim"})
         self._draw("speed.png", f"{trainer.unit} a second", log, {"speed": "samples_per_second"})
+        keys = dict.fromkeys(key for entry in log for key in entry if OF_LABEL.fullmatch(key))
+        if keys:
+            self._draw("labels.png", "validation bits/dim", log,
+                       {OF_LABEL.fullmatch(key)[1]: key for key in keys})
 
     def _draw(self, name, unit, log, curves):
         # Here, since it takes long to import; the object-oriented form needs no display.
@@ -41,6 +49,6 @@ class PlotReport:
         if name == "speed.png":
             axes.set_ylim(bottom=0)
         axes.grid(alpha=0.3)
-        axes.legend()
+        axes.legend(ncols=1 + (len(curves) + len(styles)) // 12, fontsize="small")
         with replacing(self.out / name) as temporary:
             figure.savefig(temporary, dpi=110)

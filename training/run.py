@@ -11,7 +11,7 @@ import torch
 
 from datasets.errors import UserError
 from datasets.files import make_folder, replacing
-from training import checkpoints, distributed, extensions, snapshot
+from training import checkpoints, distributed, extensions, snapshot, transfer
 from training.device import device_of
 from training.optimization import optimizer_of
 from training.plots import PlotReport
@@ -92,7 +92,7 @@ def _set_aside(start, kind):
         reached = start.content["run"]["iteration"]
         left = [path for path in left if int(path.name.rpartition("_")[2]) > reached]
     else:
-        names = ("config.json", "log", "loss.png", "speed.png", "tensorboard")
+        names = ("config.json", "log", "loss.png", "speed.png", "labels.png", "tensorboard")
         left += [out / name for name in names if (out / name).exists()]
     if not left:
         return
@@ -139,6 +139,9 @@ def train(args, start, kind, model, *, training_set, validation_set, test_set=No
     if start.content:
         _check_resumed(start, model, data, label_names)
         model.load_state_dict(start.content["weights"])
+    elif args.init_from:
+        print(distributed.from_first(lambda: transfer.init_from(
+            args.init_from, kind, model, label_names, args.start_label)), file=sys.stderr)
     model.to(start.device).dropout = args.dropout
     trainer = Trainer(model, optimizer_of(args.optimizer, model.parameters(), args.learning_rate,
                                           args.weight_decay),
@@ -146,7 +149,7 @@ def train(args, start, kind, model, *, training_set, validation_set, test_set=No
                       device=start.device, schedule=args.schedule, ema=args.ema,
                       precision=args.precision, workers=args.workers,
                       stop=Stop(args.epoch, args.iterations, args.target_loss), **trainer_options)
-    best = _extend(trainer, args, start, kind, validation_set,
+    best = _extend(trainer, args, start, kind, validation_set, label_names,
                    lambda: snapshot.describe(kind, trainer.learned, label_names, data))
     if start.content:
         trainer.restore(start.content["run"])
@@ -174,11 +177,12 @@ def train(args, start, kind, model, *, training_set, validation_set, test_set=No
         print(f"next: python infer_{kind}.py -m {best_path}")
 
 
-def _extend(trainer, args, start, kind, validation_set, describe):
+def _extend(trainer, args, start, kind, validation_set, label_names, describe):
     """The trainer's extensions, each with what it leaves in the run's folder; the best model's."""
     out = start.out
     if validation_set is not None:
-        trainer.extend(extensions.Evaluator(validation_set, args.batchsize), everywhere=True)
+        trainer.extend(extensions.Evaluator(validation_set, args.batchsize,
+                                            label_names=label_names), everywhere=True)
     if args.stats:
         trainer.extend(extensions.ParameterStatistics())
     trainer.extend(extensions.LogReport(out), (100, "both"), everywhere=True)  # log

@@ -1,0 +1,121 @@
+"""A run that begins from another's weights, with other labels; and validation label by label."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from test_commands import refused, run, write_sounds
+
+from datasets.batches import Batch
+from datasets.errors import UserError
+from models.pixelcnn import PixelCNN, PixelCNNConfig
+from models.wavenet import WaveNet, WaveNetConfig
+from training import likelihood, snapshot
+from training.transfer import EMBEDDING, init_from
+
+CPU = torch.device("cpu")
+NETWORKS = {
+    "wavenet": lambda labels, width=4: WaveNet(WaveNetConfig(16, width, 4, 1, 3, labels)),
+    "pixelcnn": lambda labels, width=4: PixelCNN(PixelCNNConfig(4, 1, width, 4, 3, labels))}
+
+
+def saved(path, kind, names):
+    torch.manual_seed(0)
+    model = NETWORKS[kind](len(names))
+    snapshot.save(path, snapshot.describe(kind, model, names, {}))
+    return model.state_dict()
+
+
+def embeddings(state):
+    return {name: weight for name, weight in state.items() if name.endswith(EMBEDDING)}
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_labels_are_matched_by_name_and_new_ones_begin_where_they_are_told_to(kind, tmp_path):
+    old = saved(tmp_path / "model", kind, ["anna", "bert", "carl"])
+    torch.manual_seed(1)
+    model = NETWORKS[kind](4)
+    said = init_from(tmp_path / "model", kind, model, ["blues", "carl", "jazz", "anna"],
+                     ["blues=bert"])
+    new = model.state_dict()
+    assert embeddings(new)
+    for name, weight in new.items():
+        if name in embeddings(new):
+            anna, bert, carl = old[name]
+            wanted = torch.stack((bert, carl, old[name].mean(0), anna))
+            torch.testing.assert_close(weight, wanted, rtol=0, atol=0)
+        else:
+            assert torch.equal(weight, old[name])
+    assert "2 labels as there; blues from bert; new: jazz" in said
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_a_network_without_labels_gets_some_that_change_nothing_yet(kind, tmp_path):
+    old = saved(tmp_path / "model", kind, [])
+    model = NETWORKS[kind](2)
+    init_from(tmp_path / "model", kind, model, ["a", "b"], [])
+    assert not any(weight.any() for weight in embeddings(model.state_dict()).values())
+    assert all(torch.equal(weight, model.state_dict()[name]) for name, weight in old.items())
+
+
+def test_what_does_not_fit_is_refused_by_name(tmp_path):
+    saved(tmp_path / "model", "wavenet", ["anna", "bert"])
+    for model, names, started, message in (
+            (NETWORKS["wavenet"](2, 6), ["anna", "bert"], [], "hidden_dim 4, this network 6"),
+            (NETWORKS["wavenet"](0), [], [], "has 2 labels, the data none"),
+            (NETWORKS["wavenet"](1), ["x"], ["x=zoe"], "'zoe' is no label of .*anna, bert"),
+            (NETWORKS["wavenet"](1), ["x"], ["y=anna"], "'y' is no label of the data.* x")):
+        before = {name: weight.clone() for name, weight in model.state_dict().items()}
+        with pytest.raises(UserError, match=message):
+            init_from(tmp_path / "model", "wavenet", model, names, started)
+        assert all(torch.equal(weight, before[name])
+                   for name, weight in model.state_dict().items())
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_the_likelihood_of_each_label_is_that_of_its_items_alone(kind):
+    torch.manual_seed(0)
+    model = NETWORKS[kind](3).double()
+    shape, levels = ((1, 5, 6), 4) if kind == "pixelcnn" else ((20,), 16)
+    codes = torch.randint(levels, (7, *shape))
+    targets = (codes if kind == "pixelcnn" else codes[:, model.config.receptive_field - 1:]).clone()
+    targets.view(7, -1)[3, :4] = -100
+    label = torch.tensor([0, 2, 2, 0, 2, 0, 0])
+    batches = [Batch(codes[part], targets[part], label[part]) for part in (slice(4), slice(4, 7))]
+    mean, each = likelihood.evaluate_labels(model, batches, CPU, 3)
+    assert each[1] is None and len(each) == 3
+    for number in (0, 2):
+        of = label == number
+        alone = likelihood.evaluate(model, [Batch(codes[of], targets[of], label[of])], CPU)
+        assert each[number] == pytest.approx(alone, rel=1e-12)
+    assert mean == pytest.approx(likelihood.evaluate(model, batches, CPU), rel=1e-12)
+    counts = np.array([4 * targets[0].numel() - 4, 3 * targets[0].numel()])
+    assert mean == pytest.approx(np.average([each[0], each[2]], weights=counts), rel=1e-12)
+
+
+def test_speakers_then_one_of_them_swapped_for_music(tmp_path):
+    """The flow of WaveNet-Audio, small: what it does to each label is in the log and drawn."""
+    for folder, voices in (("speakers", ("p1", "p2", "p3")), ("mixed", ("p1", "p2", "blues"))):
+        for voice in voices:
+            write_sounds(tmp_path / folder / voice, [f"{n}.wav" for n in range(4)])
+        run(f"preprocess.py --data {folder} --output {folder}_corpus --stacks_num 1 --layers_num 4 "
+            "--target_length 800 --validation [3].wav", tmp_path)
+    small = "--hidden_dim 4 --out_hidden_dim 4 -e 1"
+    run(f"train_wavenet.py -d speakers_corpus -o first {small}", tmp_path)
+    done = run(f"train_wavenet.py -d mixed_corpus -o second --init_from first --start_label "
+               f"blues=p3 {small}", tmp_path)
+    assert "2 labels as there; blues from p3" in done.stderr
+    log = json.loads((tmp_path / "second/log").read_text())
+    assert log[0]["iteration"] < 10_000 and {
+        f"validation/label/{name}/bits/dim" for name in ("p1", "p2", "blues")} <= log[-1].keys()
+    assert (tmp_path / "second/labels.png").stat().st_size > 1000
+    again = run("train_wavenet.py --config second/config.json -o third", tmp_path)
+    assert "blues from p3" in again.stderr
+    last = [json.loads((tmp_path / f"{name}/log").read_text())[-1] for name in ("second", "third")]
+    assert last[0]["validation/main/nll"] == last[1]["validation/main/nll"]
+    assert "hidden_dim 4, this network 6" in refused(
+        "train_wavenet.py -d mixed_corpus -o no --init_from first --hidden_dim 6 "
+        "--out_hidden_dim 4", tmp_path)
+    assert "--start_label goes with --init_from" in refused(
+        "train_wavenet.py -d mixed_corpus --start_label blues=p3", tmp_path)

@@ -1,0 +1,48 @@
+"""Begin from another run's weights: the same network, its labels matched by their names."""
+
+from datasets.errors import UserError
+from training import snapshot
+
+EMBEDDING = "condition.weight"  # how the names of label embeddings end; a row for each label
+
+
+def init_from(path, kind, model, label_names, started):
+    """Give `model` the weights of the model file, snapshot or run at `path`.
+
+    label_names: of the new data. A label that the file has too takes its embeddings; one in
+    `started`, a list of "NEW=OLD", takes those of OLD; any other begins as the mean of the file's,
+    or at 0 where the file's network has none. Returns what was done with the labels, in words.
+    Raises UserError where the networks differ, or a name in `started` is not there.
+    """
+    found = snapshot.load(path, kind)
+    theirs, ours = vars(found.model.config), vars(model.config)
+    for name, value in theirs.items():
+        if name != "labels" and value != ours[name]:
+            raise UserError(f"--init_from {path}: has {name} {value}, this network {ours[name]}; "
+                            f"give --{name} {value}, and data of that kind")
+    if found.label_names and not label_names:
+        raise UserError(f"--init_from {path}: has {len(found.label_names)} labels, the data none; "
+                        "prepare the data with labels")
+    started = dict(pair.split("=", 1) for pair in started)
+    for new, old in started.items():
+        for name, names, of in ((new, label_names, "the data"), (old, found.label_names, path)):
+            if name not in names:
+                raise UserError(f"--start_label {new}={old}: {name!r} is no label of {of}; it has "
+                                f"{', '.join(map(str, names[:20])) or 'none'}")
+    sources = [started.get(name, name) for name in label_names]
+    weights, own = found.model.state_dict(), model.state_dict()
+    for name, weight in own.items():
+        if not name.endswith(EMBEDDING):
+            weight.copy_(weights[name])
+            continue
+        theirs = weights[name] if found.label_names else weight.new_zeros(1, weight.shape[1])
+        for number, source in enumerate(sources):
+            weight[number] = (theirs[found.label_names.index(source)]
+                              if source in found.label_names else theirs.mean(0))
+    known = [name for name in label_names if name in found.label_names and name not in started]
+    fresh = [name for name, source in zip(label_names, sources, strict=True)
+             if source not in found.label_names]
+    parts = [f"{len(known)} labels as there" * bool(known),
+             ", ".join(f"{new} from {old}" for new, old in started.items()),
+             f"new: {', '.join(fresh)}" * bool(fresh)]
+    return f"weights of {path}" + "".join(f"; {part}" for part in parts if part)
