@@ -12,10 +12,10 @@ from datetime import timedelta
 from pathlib import Path
 
 from datasets.audio import Excerpt, find_recordings
-from datasets.corpus import Corpus, CorpusWriter, validation_names
-from datasets.encoding import Recipe, encoded
-from datasets.errors import UserError
+from datasets.encoding import Recipe
+from datasets.gathering import gather
 from datasets.labels import KINDS, Labelling
+from datasets.overview import draw, sparse, table
 from training.arguments import (
     fraction,
     non_negative_float,
@@ -33,28 +33,15 @@ def main():
     args, began = arguments(), time.monotonic()
     found = find_recordings(args.data)
     root = Path(args.data) if Path(args.data).is_dir() else Path(args.data).parent
-    paths = {path.relative_to(root).as_posix(): path for path in found}
     recipe = Recipe(Labelling(root, args.labels, args.genres), args.rate, args.levels,
                     Excerpt(args.offset_seconds, args.max_seconds, args.min_seconds),
                     args.silence_threshold)
-    check_split(args.validation, len(validation_names(paths, args.validation)), len(paths))
-    problems = {}  # name -> why it is left out
-    while True:
-        readable = {name: path for name, path in paths.items() if name not in problems}
-        with CorpusWriter(args.output, rate=args.rate, levels=args.levels, labels=args.labels,
-                          stacks_num=args.stacks_num, layers_num=args.layers_num,
-                          target_length=args.target_length, flush_every=args.flush_every) as writer:
-            clipped, silent = fill(writer, readable, recipe, args, problems)
-            if len(problems) == len(paths):
-                raise UserError(f"--data {args.data}: no recording in it can be used, the first: "
-                                + problems[next(iter(paths))])
-            wanted = validation_names(paths.keys() - problems.keys(), args.validation)
-            check_split(args.validation, len(wanted), len(paths) - len(problems))
-            if writer.recordings["train"] and bool(writer.recordings["validation"]) == bool(wanted):
-                writer.close()
-                break
-        # What can't be read was all there was of one part: choose again among the others.
-    report(args, clipped, silent, problems, time.monotonic() - began)
+    gathered = gather(
+        {path.relative_to(root).as_posix(): path for path in found}, recipe, args.output,
+        validation=args.validation, strict=args.strict, workers=args.workers, labels=args.labels,
+        stacks_num=args.stacks_num, layers_num=args.layers_num, target_length=args.target_length,
+        flush_every=args.flush_every)
+    report(args, gathered, time.monotonic() - began)
 
 
 def arguments():
@@ -138,53 +125,30 @@ def expression(text):
         raise argparse.ArgumentTypeError(f"{text!r} is no regular expression: {error}") from None
 
 
-def check_split(wanted, held_back, count):
-    """Raise UserError if a regular expression leaves nothing to train on, or to validate with."""
-    if isinstance(wanted, str) and not 0 < held_back < count:
-        raise UserError(f"--validation {wanted}: matches {held_back} of {count} recordings; "
-                        "give an expression that some match and some don't")
-
-
-def fill(writer, paths, recipe, args, problems):
-    """Add the recordings {name: path} to the corpus: samples clipped, samples of silence cut off.
-
-    Those that can't be used go into `problems`, {name: why}; with --strict that is a UserError.
-    """
-    held_back, clipped, silent = validation_names(paths, args.validation), 0, 0
-    for name, recording in zip(paths, encoded(list(paths.values()), recipe, args.workers),
-                               strict=True):
-        if not recording.problem:
-            writer.add("validation" if name in held_back else "train", name, recording.label,
-                       recording.codes)
-            clipped += recording.clipped
-            silent += recording.silent
-        elif args.strict:
-            raise UserError(recording.problem)
-        else:
-            problems[name] = recording.problem
-    return clipped, silent
-
-
-def report(args, clipped, silent, problems, seconds):
+def report(args, gathered, seconds):
     """Say what was written, what wasn't, and what comes next."""
-    corpus = Corpus(args.output)
-    train, validation = (sum(recording.length for recording in part.recordings)
-                         for part in (corpus.train, corpus.validation))
-    count = len(corpus.train.recordings) + len(corpus.validation.recordings)
-    length = timedelta(seconds=round((train + validation) / args.rate))
-    print(f"{count} recordings read, {length} of sound, in {seconds:.1f} s; {len(problems)} left "
-          f"out; {len(corpus.validation.recordings)} held back for validation; labels: "
-          f"{', '.join(corpus.label_names[:LISTED]) or 'none'}"
-          + f" and {len(corpus.label_names) - LISTED} more" * (len(corpus.label_names) > LISTED))
-    if clipped:
-        print(f"{clipped} samples beyond full scale were clipped")
+    names = sorted({entry.label for entry in gathered.entries} - {None})
+    length = timedelta(seconds=round(sum(entry.seconds for entry in gathered.entries)))
+    held_back = sum(entry.held_back for entry in gathered.entries)
+    print(f"{len(gathered.entries)} recordings read, {length} of sound, in {seconds:.1f} s; "
+          f"{len(gathered.problems)} left out; {held_back} held back for validation; labels: "
+          f"{', '.join(names[:LISTED]) or 'none'}"
+          + f" and {len(names) - LISTED} more" * (len(names) > LISTED))
+    for line in table(gathered.entries):
+        print(line)
+    picture = Path(args.output) / "corpus.png"
+    draw(gathered.entries, picture)
+    if gathered.clipped:
+        print(f"{gathered.clipped} samples beyond full scale were clipped")
     if args.silence_threshold:
-        print(f"{silent / args.rate:.1f} s of silence at beginnings and ends were cut off")
-    for problem in list(problems.values())[:LISTED]:
+        print(f"{gathered.silent / args.rate:.1f} s of silence at beginnings and ends were cut off")
+    for problem in list(gathered.problems.values())[:LISTED]:
         print(f"left out: {problem}", file=sys.stderr)
-    if len(problems) > LISTED:
-        print(f"and {len(problems) - LISTED} more left out", file=sys.stderr)
-    print(f"written to {args.output}; next: "
+    if len(gathered.problems) > LISTED:
+        print(f"and {len(gathered.problems) - LISTED} more left out", file=sys.stderr)
+    for warning in sparse(gathered.entries):
+        print(f"warning: {warning}", file=sys.stderr)
+    print(f"written to {args.output}, drawn in {picture}; next: "
           f"python train_wavenet.py --data {shlex.quote(args.output)}")
 
 

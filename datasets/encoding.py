@@ -31,15 +31,17 @@ class Recipe(NamedTuple):
 
 
 class Encoded(NamedTuple):
-    """A recording's codes and label; clipped: samples beyond full scale; silent: those cut off.
+    """A recording's codes and label, or why it has none.
 
-    problem: why there are no codes, or None.
+    clipped: samples beyond full scale. silent: samples cut off. loudness: the root of the mean
+    square of the others. problem: why there are no codes, or None.
     """
 
     codes: np.ndarray | None
     label: str | None
     clipped: int
     silent: int
+    loudness: float
     problem: str | None
 
 
@@ -78,6 +80,7 @@ def encode(path, recipe):
                 raise UserError(f"{path}: all of it is below --silence_threshold "
                                 f"{recipe.silence_threshold:g}; lower that, or remove the file")
         codes, clipped = mu_law_encode(samples, recipe.levels)
-        return Encoded(codes, label, clipped, whole - len(samples), None)
+        loudness = float(np.sqrt(np.mean(np.square(samples, dtype=np.float64))))
+        return Encoded(codes, label, clipped, whole - len(samples), loudness, None)
     except UserError as error:
-        return Encoded(None, None, 0, 0, str(error))
+        return Encoded(None, None, 0, 0, 0.0, str(error))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 from mutagen.id3 import APIC, ID3, TCON, TDRC
+from PIL import Image
 
 from datasets import encoding
 from datasets.corpus import Corpus
@@ -54,7 +55,7 @@ def test_the_corpus_does_not_depend_on_the_number_of_workers(data, tmp_path):
         assert "0:00:06 of sound" in out and "labels: a, b\n" in out
         assert f"python train_wavenet.py --data {tmp_path / str(workers)}" in out
     assert contents(tmp_path / "1") == contents(tmp_path / "3")
-    assert len(contents(tmp_path / "1")) == 1 + 6 + 1  # shards of two recordings each
+    assert len(contents(tmp_path / "1")) == 1 + 6 + 1 + 1  # shards of two recordings each
     corpus = Corpus(tmp_path / "1")
     assert corpus.label_names == ["a", "b"]
     assert (len(corpus.train.recordings), len(corpus.validation.recordings)) == (11, 1)
@@ -102,7 +103,8 @@ def test_bad_files_are_left_out_and_listed(data, tmp_path):
     code, out, err = preprocess("--data", data, "--output", "out", cwd=tmp_path)
     assert code == 0 and "13 recordings read" in out and "2 samples beyond full scale" in out
     lines = err.splitlines()
-    assert len(lines) == 11 and lines[-1] == "and 2 more left out"
+    assert len(lines) == 12 and lines[-2] == "and 2 more left out"
+    assert lines[-1].startswith("warning: label data has 0.0 seconds in 1 recording")
     assert "bad00.wav: " in lines[0] and "; " in lines[0]
     corpus = Corpus(tmp_path / "out")
     assert len(corpus.train.recordings) + len(corpus.validation.recordings) == 13
@@ -274,6 +276,23 @@ def test_strict_makes_what_cannot_be_used_an_error(data, tmp_path):
     code, out, err = preprocess("--data", data, "--output", "out", "--strict", cwd=tmp_path)
     assert (code, out) == (2, "") and contents(tmp_path / "out") == before
     assert err.startswith("error: ") and "bad.wav" in err and err.count("\n") == 1
+
+
+def test_a_table_and_a_picture_of_what_was_gathered_warn_of_labels_with_next_to_nothing(tmp_path):
+    for label, count, seconds, volume in (("much", 6, 2, 1), ("some", 3, 1, 0.1), ("a", 1, 0.2, 1)):
+        for number in range(count):
+            path = tmp_path / f"data/{label}/{number}.wav"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            soundfile.write(path, volume * tone(440, 8000, seconds + number), 8000)
+    code, out, err = preprocess("--data", "data", "--output", "out", cwd=tmp_path)
+    assert code == 0
+    lines = {line.split()[0]: line for line in out.splitlines()}
+    assert lines["much"].split()[1:] == ["6", "27", "2.00,", "4.50,", "7.00", "s", "-9.0", "dB"]
+    assert lines["some"].split()[1:] == ["3", "6", "1.00,", "2.00,", "3.00", "s", "-29.0", "dB"]
+    assert err == ("warning: label a has 0.2 seconds in 1 recording, next to nothing beside the "
+                   "others; the network will not learn it\n")
+    with Image.open(tmp_path / "out/corpus.png") as picture:
+        assert picture.width > 800 and picture.format == "PNG"
 
 
 def die(*_):
