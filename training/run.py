@@ -112,6 +112,13 @@ def _clear_up(out, kind):
             path.unlink(missing_ok=True)
 
 
+def _weights_to_begin_from(args, kind, model, label_names):
+    """What --init_from makes of the weights of `model`."""
+    said = transfer.init_from(args.init_from, kind, model, label_names, args.start_label)
+    print(said, file=sys.stderr)
+    return model.state_dict()
+
+
 def _check_resumed(start, model, data, label_names):
     """Refuse to go on from a snapshot of another network or of other data."""
     content = start.content
@@ -140,8 +147,8 @@ def train(args, start, kind, model, *, training_set, validation_set, test_set=No
         _check_resumed(start, model, data, label_names)
         model.load_state_dict(start.content["weights"])
     elif args.init_from:
-        print(distributed.from_first(lambda: transfer.init_from(
-            args.init_from, kind, model, label_names, args.start_label)), file=sys.stderr)
+        model.load_state_dict(distributed.from_first(
+            lambda: _weights_to_begin_from(args, kind, model, label_names)))
     model.to(start.device).dropout = args.dropout
     trainer = Trainer(model, optimizer_of(args.optimizer, model.parameters(), args.learning_rate,
                                           args.weight_decay),
