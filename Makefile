@@ -31,14 +31,14 @@ test: $(VENV)/test_tools_installed
 # ------------------------------------------------------------------------------ demo
 
 # Small pictures, so that six blocks see nearly all of a digit, after two minutes of training.
-DIGITS = --data assets --height 14 --width 14 --levels 4 -d 32 --out_hidden_dim 32 -n 6 \
-  --learning_rate 3e-3
+DIGITS = --data assets --height 14 --width 14 --levels 4 -d 32 --out_hidden_dim 32 -n 12 \
+  --learning_rate 6e-3 --schedule cosine
 CORPUS = --data assets/spoken_digits --stacks_num 2 --layers_num 9
 VOICE = -b 1 --learning_rate 3e-3 --schedule cosine
 
 demo: $(VENV)/installed
 	@echo "--- digits: about 2 minutes of training on 2 cores"
-	$(RUN) train_pixelcnn.py $(DIGITS) -e 5 -o demo/pixelcnn --resume auto
+	$(RUN) train_pixelcnn.py $(DIGITS) -e 3 -o demo/pixelcnn --resume auto
 	$(RUN) infer_pixelcnn.py -m demo/pixelcnn --label all -o demo/digits.png
 	$(RUN) infer_pixelcnn.py -m demo/pixelcnn --label all -c 5 -o demo/digits.gif
 	$(RUN) infer_pixelcnn.py -m demo/pixelcnn --complete assets/digits/*.png -o demo/completed.png
