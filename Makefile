@@ -30,7 +30,7 @@ test: $(VENV)/test_tools_installed
 
 # ------------------------------------------------------------------------------ demo
 
-# Small pictures, so that six blocks see nearly all of a digit, after two minutes of training.
+# Small pictures, so that two minutes of training are enough.
 DIGITS = --data assets --height 14 --width 14 --levels 4 -d 32 --out_hidden_dim 32 -n 12 \
   --learning_rate 6e-3 --schedule cosine
 CORPUS = --data assets/spoken_digits --stacks_num 2 --layers_num 9
