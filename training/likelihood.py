@@ -45,9 +45,14 @@ def nll(model, batch, reduction="mean"):
     return losses
 
 
+def count_each(batch):
+    """How many targets of each of a batch's items are real: (B,)."""
+    return (batch.targets != IGNORED).flatten(1).sum(1)
+
+
 def count_targets(batch):
     """How many of a batch's targets are real."""
-    return int((batch.targets != IGNORED).sum())
+    return int(count_each(batch).sum())
 
 
 def evaluate(model, batches, device):
@@ -65,16 +70,16 @@ def evaluate_labels(model, batches, device, labels):
     sums = torch.zeros(2, max(labels, 1), dtype=torch.float64, device=device)  # of nats, of targets
     with torch.inference_mode(), products_in(model, "fp32"):
         for batch in batches:
-            each = batch.to(device)
-            counts = (each.targets != IGNORED).flatten(1).sum(1)
-            found = torch.stack((nll(model, each, "each"), counts)).double()
-            label = torch.zeros_like(counts) if not labels else each.label
+            batch = batch.to(device)
+            counts = count_each(batch)
+            found = torch.stack((nll(model, batch, "each"), counts)).double()
+            label = batch.label if labels else torch.zeros_like(counts)
             sums.index_add_(1, label, found)
     model.train()
     sums = distributed.totals(*sums.flatten().tolist())
     nats, targets = sums[:len(sums) // 2], sums[len(sums) // 2:]
-    each = [total / count if count else None for total, count in zip(nats, targets, strict=True)]
-    return sum(nats) / sum(targets), each[:labels]
+    means = [total / count if count else None for total, count in zip(nats, targets, strict=True)]
+    return sum(nats) / sum(targets), means[:labels]
 
 
 def in_units(mean_nll, prefix, dimensions=None):

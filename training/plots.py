@@ -23,10 +23,10 @@ class PlotReport:
         self._draw("loss.png", "bits/dim", log, {
             "training": "main/bits/dim", "validation": "validation/main/bits/dim"})
         self._draw("speed.png", f"{trainer.unit} a second", log, {"speed": "samples_per_second"})
-        keys = dict.fromkeys(key for entry in log for key in entry if OF_LABEL.fullmatch(key))
-        if keys:
-            self._draw("labels.png", "validation bits/dim", log,
-                       {OF_LABEL.fullmatch(key)[1]: key for key in keys})
+        of_labels = {match[1]: match[0] for entry in log for key in entry
+                     if (match := OF_LABEL.fullmatch(key))}
+        if of_labels:
+            self._draw("labels.png", "validation bits/dim", log, of_labels)
 
     def _draw(self, name, unit, log, curves):
         # Here, since it takes long to import; the object-oriented form needs no display.

@@ -35,10 +35,10 @@ def init_from(path, kind, model, label_names, started):
         if not name.endswith(EMBEDDING):
             weight.copy_(weights[name])
             continue
-        theirs = weights[name] if found.label_names else weight.new_zeros(1, weight.shape[1])
+        rows = weights[name] if found.label_names else weight.new_zeros(1, weight.shape[1])
         for number, source in enumerate(sources):
-            weight[number] = (theirs[found.label_names.index(source)]
-                              if source in found.label_names else theirs.mean(0))
+            weight[number] = (rows[found.label_names.index(source)]
+                              if source in found.label_names else rows.mean(0))
     known = [name for name in label_names if name in found.label_names and name not in started]
     fresh = [name for name, source in zip(label_names, sources, strict=True)
              if source not in found.label_names]
