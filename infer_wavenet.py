@@ -2,20 +2,24 @@
 
 import argparse
 import sys
+from datetime import datetime
+from pathlib import Path
 
 from datasets.errors import UserError
 from training.arguments import (
+    Every,
     add_device_and_seed,
+    add_models,
+    every,
     length,
     non_negative_float,
     parse,
+    positive_float,
     positive_int,
     probability,
     run_script,
 )
 
-# Drawn at once, and kept of their past: these bound the memory.
-BATCH_SOUNDS, BATCH_FLOATS = 64, 2 ** 28
 EXAMPLE = ("to listen to a sound without end while it is drawn, at the model's rate: "
            "python infer_wavenet.py -m MODEL --length 0 -o - | aplay -r 16000 -f S16_LE")
 
@@ -24,12 +28,15 @@ def arguments():
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLE)
     add_device_and_seed(parser)
-    parser.add_argument("-m", "--model", required=True, metavar="FILE",
-                        help="a model file, or the folder of a run, for its best model")
+    add_models(parser)
     parser.add_argument("-o", "--output", default="samples/", metavar="DIR|-",
                         help="folder for sample_0.wav, sample_1.wav, …, which can be listened to "
-                             "while they grow; -: one sound, raw, 16-bit little-endian, to "
-                             "standard output (default: samples/)")
+                             "while they grow, and, of several models, labels or primes, for "
+                             "index.html, a page that shows them beside each other; -: one sound, "
+                             "raw, 16-bit little-endian, to standard output (default: samples/)")
+    parser.add_argument("--timestamp", action="store_true",
+                        help="name the sounds pred_TIMESTAMP.wav, so that none takes another's "
+                             "place")
     parser.add_argument("--label", metavar="N|NAME|all",
                         help="what to draw, if the model has labels (default: 0); all: COUNT "
                              "sounds for each label, sample_NAME_0.wav, …")
@@ -47,7 +54,14 @@ def arguments():
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32",
                         help="bf16: weights rounded to 16 bits, which is faster on the CPU "
                              "(default: fp32)")
-    parser.add_argument("--prime", metavar="FILE", help="a recording to go on from")
+    parser.add_argument("--prime", metavar="FILE|DIR",
+                        help="a recording to go on from, or a folder of them, for COUNT "
+                             "sounds each")
+    parser.add_argument("--prime_seconds", type=positive_float, default=0, metavar="S",
+                        help="and of it no more than this, from its beginning")
+    parser.add_argument("--save_every", type=every, default=Every(0.5, True), metavar="N[s|m|h]",
+                        help="bring the wavs on the disk up to date whenever so many samples are "
+                             "drawn, or so much time has passed (default: half a second)")
     parser.add_argument("--plot", action="store_true",
                         help="waveform and spectrogram beside each sound, sample_0.png, …")
     network = parser.add_argument_group("network", "The model file knows these; here for checking.")
@@ -58,67 +72,54 @@ def arguments():
 
 
 def main():
-    """Read the model, and write the sounds while they are drawn."""
+    """Read the models, and write the sounds while they are drawn."""
     args = arguments()
     piped = args.output == "-"
     if piped:
         check_pipe(args)
+    args.count = args.count or (1 if piped else 10)
 
     from datasets.files import make_folder
-    from sampling import sound
-    from sampling.labels import labels_asked, names_for_files
+    from sampling import sound, takes
     from training.device import device_of
     from training.signals import Signals
-    from training.snapshot import check_flags, load
+    from training.snapshot import files_asked, load
 
-    model, label_names, data, content = load(args.model, "wavenet")
-    rate, pcm = data["rate"], sound.pcm_of_codes(model.config.levels)
-    check_flags(args.model, {**content["config"], "rate": rate}, vars(args))
-    labels = labels_asked(label_names, args.label)
-    # A sound is its label (or None), and its number for that label.
-    count = args.count or (1 if piped else 10)
-    sounds = [(label, number) for label in labels for number in range(count)]
-    length = args.length.samples(rate)
-    endless = length is None
-    kept = model.config.receptive_field * model.config.hidden_dim  # floats of a sound's past
-    at_once = max(1, min(BATCH_SOUNDS, BATCH_FLOATS // kept))
-    if endless and len(sounds) > at_once:
-        raise UserError(f"--length 0: {len(sounds)} sounds are too many to be drawn at once; give "
-                        f"a length, or a lower --count, for {at_once} at the most")
-    prime = sound.read_codes(args.prime, rate, model.config.levels)
+    stem = f"pred_{datetime.now():%Y%m%d-%H%M%S}" if args.timestamp else "sample"
+    sessions = takes.sessions(files_asked(args.model, "wavenet", args.snapshots),
+                              None if piped else Path(args.output), stem, args)
+    device, done = device_of(args.gpu), []
     if not piped:
-        length = sound.length_of_wav(length, len(prime), rate)
-        folder = make_folder(args.output, "--output")
-        names = names_for_files(label_names) if args.label == "all" else None
-        paths = [folder / (f"sample_{names[label]}_{number}.wav" if names else
-                           f"sample_{number}.wav") for label, number in sounds]
-        sound.check_writable(paths)
-    model.to(device_of(args.gpu))
+        make_folder(args.output, "--output")
+        for session in sessions:
+            make_folder(session.folder, "--output")
+            sound.check_writable([take.path for take in session.takes])
 
-    begun = 0
-    with (Signals("finishing the block in hand") as signals,
-          sound.Progress(None if endless else len(sounds) * length, rate) as progress):
-        while begun < len(sounds):
-            batch = slice(begun, begun + at_once)
-            begun += len(sounds[batch])
-            output = (sound.Pipe(sys.stdout.fileno()) if piped else
-                      sound.WavFiles(paths[batch], rate))
-            sound.record(draw(model, sounds[batch], prime, length, args), output, prime, pcm,
-                         progress, signals)
+    def output_of(batch):
+        return (sound.Pipe(sys.stdout.fileno()) if piped else
+                sound.WavFiles([take.path for take in batch], session.rate, args.save_every))
+
+    endless = not args.length.number
+    with Signals("finishing the block in hand") as signals:
+        for session in sessions:
+            total = None if endless else sum(take.length for take in session.takes)
+            with sound.Progress(total, session.rate, session.name) as progress:
+                seconds = takes.perform(load(session.file, "wavenet").model.to(device),
+                                        session.takes, output_of, progress, signals, args)
+            done.append((session, seconds, str(progress)))
+            print(f"{session.told(len(seconds))}, {progress}",
+                  file=sys.stderr if piped else sys.stdout)
             if signals.number:
                 break
     if endless and not signals.number:
         print("--length 0: ended, since a wav can't hold more", file=sys.stderr)
-    drawn = dict.fromkeys(label for label, _ in sounds[:begun])
-    of = f" of {', '.join(label_names[label] for label in drawn)}" if label_names else ""
-    print(f"{'stdout' if piped else folder}: {begun} sound{'s' * (begun > 1)}{of}, {progress}",
-          file=sys.stderr if piped else sys.stdout)
     if signals.number and not endless:
         return 128 + signals.number
     if args.plot:
-        for path, (label, _) in zip(paths, sounds, strict=True):
-            title = path.stem if label is None or names else f"{path.stem}, {label_names[label]}"
-            sound.plot_wav(path, title, len(prime) / rate)
+        plot(sessions)
+    if not piped and takes.comparable(sessions):
+        page = write_page(done, args)
+        print(f"{page} shows them beside each other")
     return 0
 
 
@@ -134,17 +135,37 @@ def check_pipe(args):
                         "player, as at the end of --help")
 
 
-def draw(model, batch, prime, length, args):
-    """The codes, (sounds, n) each time, that follow `prime` (P,), for [(label, stream), …]."""
-    import torch
+def plot(sessions):
+    """Waveform and spectrogram beside each sound."""
+    from sampling.sound_plots import plot_wav
 
-    from sampling.draws import Draws
-    from sampling.wavenet import sample
+    for session in sessions:
+        for take in session.takes:
+            plot_wav(take.path, f"{take.path.stem}, {take.row}", len(take.given) / session.rate)
 
-    label, stream = map(list, zip(*batch, strict=True))
-    label = None if label[0] is None else torch.tensor(label, device=model.logits.weight.device)
-    return sample(model, Draws(args.seed, stream), label, length, args.temperature, args.top_p,
-                  torch.from_numpy(prime).expand(len(batch), -1), args.precision)
+
+def write_page(done, args):
+    """index.html, which shows what was done: [(session, seconds of each take, in words), …]."""
+    from tqdm import tqdm
+
+    from sampling import page
+    from sampling.sound_plots import for_page
+
+    columns = []
+    bar = tqdm(total=sum(len(session.takes) for session, _, _ in done), desc="plots", disable=None)
+    for session, seconds, said in done:
+        cells = {}
+        for take, its_seconds in zip(session.takes, seconds, strict=True):
+            picture, wav, length = for_page(take.path, len(take.given) / session.rate)
+            note = f"{length:.3g} s in {its_seconds:.2g} s"
+            cells.setdefault(take.row, []).append(page.Item(take.path, note, picture, wav))
+            bar.update()
+        columns.append(page.Column(session.name, session.file, {"drawn": said, **session.facts},
+                                   cells))
+    bar.close()
+    path = Path(args.output) / "index.html"
+    page.write(path, columns, vars(args))
+    return path
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Which labels to draw with, and what they are called in the names of files."""
+"""Which labels to draw with, and what labels and models are called in the names of files."""
 
 import re
 
@@ -35,9 +35,16 @@ def likeliest_labels(model, given):
     return torch.stack(nlls).argmin(dim=0).tolist()
 
 
-def names_for_files(label_names):
-    """Label names as parts of file names: what may not be in one is _, and no two are the same."""
-    names = [re.sub(r"[^\w.-]+", "_", name)[:80] for name in label_names]
+def distinct(names):
+    """The names as parts of file names: what may not be in one is _, and no two are the same."""
+    names = [re.sub(r"[^\w.-]+", "_", name)[:80] for name in names]
     if len({name.casefold() for name in names}) < len(names):
         return [f"{number}_{name}" for number, name in enumerate(names)]
     return names
+
+
+def names_of_models(files):
+    """Names for model files, as `distinct` makes them: of files in several folders with these."""
+    folders = {file.resolve().parent for file in files}
+    return distinct([file.name if len(folders) == 1 else
+                     f"{file.resolve().parent.name}_{file.name}" for file in files])

@@ -16,6 +16,7 @@ import infer_pixelcnn
 import infer_wavenet
 import sampling.sound
 from datasets.quantization import mu_law_decode, mu_law_encode
+from sampling import sheets, takes
 from sampling.draws import Draws
 from sampling.wavenet import sample
 from training.arguments import length
@@ -109,8 +110,8 @@ def test_output_does_not_depend_on_batches(models, call, monkeypatch):
     assert call(infer_wavenet, "-m", models / "sound", "-c", 3, "-o", "a", "--length", 40)[0] == 0
     for images, sounds, most in (("BATCH_IMAGES", "BATCH_SOUNDS", 2),
                                  ("BATCH_FLOATS", "BATCH_FLOATS", 1)):
-        monkeypatch.setattr(infer_pixelcnn, images, most)
-        monkeypatch.setattr(infer_wavenet, sounds, most)
+        monkeypatch.setattr(sheets, images, most)
+        monkeypatch.setattr(takes, sounds, most)
         assert call(infer_pixelcnn, "-m", models / "colour", "-c", 3, "-o", "b.png")[0] == 0
         assert call(infer_wavenet, "-m", models / "sound", "-c", 3, "-o", "b", "--length",
                     40)[0] == 0

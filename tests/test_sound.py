@@ -1,5 +1,6 @@
 """Sound written as wav while it is drawn, sent to a player, and drawn as plots."""
 
+import io
 import os
 import resource
 
@@ -10,19 +11,17 @@ from PIL import Image
 
 from datasets.errors import UserError
 from datasets.quantization import mu_law_decode
-from sampling import sound
+from sampling import sound, sound_plots
 from sampling.sound import (
-    FLOOR,
     MOST_SAMPLES,
     Pipe,
     WavFiles,
     length_of_wav,
     pcm_of_codes,
-    plot_sound,
-    plot_wav,
     read_codes,
-    spectrogram,
 )
+from sampling.sound_plots import FLOOR, for_page, plot_sound, plot_wav, spectrogram
+from training.arguments import Every
 
 
 def tone(seconds, hertz, rate):
@@ -53,11 +52,10 @@ def test_16_bit_samples_of_codes(levels, tmp_path):
     assert np.abs(pcm.astype(int) - expected).max() <= 1
 
 
-def test_wavs_are_whole_after_every_flush(tmp_path, monkeypatch):
-    monkeypatch.setattr(sound, "FLUSH_SECONDS", 0)
+def test_wavs_are_whole_after_every_flush(tmp_path):
     paths, samples = [tmp_path / "a.wav", tmp_path / "b.wav"], noise(2, 9000)
     paths[0].write_text("what was there before")
-    with WavFiles(paths, 11025) as files:
+    with WavFiles(paths, 11025, Every(1)) as files:
         assert paths[0].read_text() == "what was there before" and not paths[1].exists()
         for begin, end in ((0, 1), (1, 10), (10, 5000), (5000, 9000)):
             files.write(samples[:, begin:end])
@@ -68,13 +66,17 @@ def test_wavs_are_whole_after_every_flush(tmp_path, monkeypatch):
     assert (info.format, info.subtype) == ("WAV", "PCM_16")
 
 
-def test_wavs_are_not_flushed_for_every_block(tmp_path, monkeypatch):
-    monkeypatch.setattr(sound, "FLUSH_SECONDS", 1e9)
-    path, samples = tmp_path / "a.wav", noise(1, 300)
-    with pytest.raises(KeyboardInterrupt), WavFiles([path], 8000) as files:
-        for begin in range(0, 300, 100):
+@pytest.mark.parametrize("every, flushed", [
+    (Every(3600, in_seconds=True), [100, 100, 100, 100]), (Every(150), [100, 100, 300, 300]),
+    (Every(100), [100, 200, 300, 400]), (Every(1, in_seconds=True), [100, 100, 300, 300])])
+def test_wavs_are_flushed_when_it_is_time(tmp_path, monkeypatch, every, flushed):
+    path, samples, clock = tmp_path / "a.wav", noise(1, 400), [10.0]
+    monkeypatch.setattr(sound.time, "perf_counter", lambda: clock[0])
+    with pytest.raises(KeyboardInterrupt), WavFiles([path], 8000, every) as files:
+        for begin, expected in zip(range(0, 400, 100), flushed, strict=True):
             files.write(samples[:, begin:begin + 100])
-        assert len(read(path)) == 100  # the first is there to be listened to
+            assert len(read(path)) == expected  # the first is there to be listened to
+            clock[0] += 0.6
         raise KeyboardInterrupt
     assert np.array_equal(read(path), samples[0])
 
@@ -82,7 +84,7 @@ def test_wavs_are_not_flushed_for_every_block(tmp_path, monkeypatch):
 def test_a_wav_that_cannot_be_written(tmp_path):
     (tmp_path / "file").touch()
     with (pytest.raises(UserError, match="file/a.wav: can't be written"),
-          WavFiles([tmp_path / "file/a.wav"], 8000) as files):
+          WavFiles([tmp_path / "file/a.wav"], 8000, Every(1)) as files):
         files.write(noise(1, 5))
 
 
@@ -91,7 +93,7 @@ def test_a_wav_that_cannot_be_written_leaves_those_after_it(tmp_path):
     paths = [tmp_path / "a.wav", tmp_path / "file/b.wav", tmp_path / "c.wav"]
     paths[2].write_text("what was there before")
     samples = noise(3, 5)
-    with pytest.raises(UserError, match="b.wav"), WavFiles(paths, 8000) as files:
+    with pytest.raises(UserError, match="b.wav"), WavFiles(paths, 8000, Every(1)) as files:
         files.write(samples)
     assert np.array_equal(read(paths[0]), samples[0])
     assert paths[2].read_text() == "what was there before"
@@ -102,14 +104,13 @@ def test_a_wav_is_whole_before_its_first_sample(tmp_path):
         assert len(read(tmp_path / "a.wav")) == 0
 
 
-def test_a_full_disk_leaves_whole_wavs(tmp_path, monkeypatch):
-    monkeypatch.setattr(sound, "FLUSH_SECONDS", 0)
+def test_a_full_disk_leaves_whole_wavs(tmp_path):
     paths, samples = [tmp_path / "a.wav", tmp_path / "b.wav"], noise(2, 40000)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (50000, hard))  # as if the disk were that small
     try:
         with (pytest.raises(UserError, match="a.wav: can't be written .*make room"),
-              WavFiles(paths, 8000) as files):
+              WavFiles(paths, 8000, Every(1)) as files):
             for begin in range(0, 40000, 10000):
                 files.write(samples[:, begin:begin + 10000])
     finally:
@@ -178,17 +179,30 @@ def test_the_prime_is_marked(tmp_path):
 @pytest.mark.parametrize("seconds, title", [(1.5, "a"), (2.5, "a, the first 2 s")])
 def test_of_a_long_sound_the_beginning_is_plotted(tmp_path, monkeypatch, seconds, title):
     seen = []
-    monkeypatch.setattr(sound, "PLOTTED_SECONDS", 2)
-    monkeypatch.setattr(sound, "plot_sound", lambda *args: seen.append(args))
+    monkeypatch.setattr(sound_plots, "PLOTTED_SECONDS", 2)
+    monkeypatch.setattr(sound_plots, "plot_sound", lambda *args: seen.append(args))
     soundfile.write(tmp_path / "a.wav", tone(seconds, 300, 8000), 8000)
     plot_wav(tmp_path / "a.wav", "a", 5)
     (path, samples, rate, its_title, prime_seconds), = seen
-    assert (path, rate, its_title, prime_seconds) == (tmp_path / "a.png", 8000, title, 2)
+    assert (path, rate, its_title, prime_seconds) == (tmp_path / "a.png", 8000, title, 5)
     assert np.abs(samples - tone(min(seconds, 2), 300, 8000)).max() < 1e-4
 
 
 def test_a_recording_as_codes(tmp_path):
     soundfile.write(tmp_path / "a.wav", tone(0.25, 300, 16000), 16000)
     codes = read_codes(tmp_path / "a.wav", 8000, 256)
-    assert codes.shape == (2000,) and codes.dtype == np.int64
-    assert read_codes(None, 8000, 256).shape == (0,)
+    assert codes.shape == (2000,) and codes.dtype == np.uint8
+    assert np.array_equal(read_codes(tmp_path / "a.wav", 16000, 256, seconds=0.1),
+                          read_codes(tmp_path / "a.wav", 16000, 256)[:1600])
+
+
+def test_a_sound_for_a_page(tmp_path, monkeypatch):
+    monkeypatch.setattr(sound_plots, "PLOTTED_SECONDS", 2)
+    samples = tone(2.5, 300, 8000)
+    soundfile.write(tmp_path / "a.wav", samples, 8000, subtype="PCM_16")
+    picture, wav, seconds = for_page(tmp_path / "a.wav", prime_seconds=0.5)
+    assert seconds == 2  # drawn, of 2.5
+    played, rate = soundfile.read(io.BytesIO(wav))
+    assert rate == 8000 and np.abs(played - samples[:16000]).max() < 1e-4
+    with Image.open(io.BytesIO(picture)) as plot:
+        assert plot.format == "PNG" and plot.width > 300

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 from datasets.errors import UserError
@@ -86,6 +87,9 @@ class Length(NamedTuple):
     number: float
     in_seconds: bool
 
+    def __str__(self):
+        return f"{self.number:g}s" if self.in_seconds else f"{self.number}"
+
     def samples(self, rate):
         """The number of samples at `rate` Hz, None for without end.
 
@@ -127,6 +131,14 @@ def add_device_and_seed(parser, seed=0):
                         help="CUDA device, -1 for the CPU (default: -1)")
     parser.add_argument("--seed", type=non_negative_int, default=seed, metavar="N",
                         help="the same seed gives the same result (default: 0)")
+
+
+def add_models(parser):
+    """Which models are to be drawn from, on both scripts that draw."""
+    parser.add_argument("-m", "--model", nargs="+", required=True, metavar="FILE|DIR",
+                        help="model files or snapshots, and folders of runs, for their best models")
+    parser.add_argument("--snapshots", action="store_true",
+                        help="of a run's folder take all snapshots, not the best model")
 
 
 def add_training(parser, *, batchsize, epoch, learning_rate):
@@ -199,11 +211,14 @@ def _add_running(group):
 def parse(parser, argv=None):
     """Parse the command line over the values of `--config FILE.json`, which flags override.
 
-    A file's keys are the flags' long names; values are checked like those typed. Raises UserError
-    for a key that is no flag of this script, and in argparse's place for what it refuses.
+    A file's keys are the flags' long names; values are checked like those typed. Or its keys are
+    names of scripts, such as train_wavenet, each with such an object: one file for a whole study.
+    Raises UserError for a key that is no flag of this script, and in argparse's place for what it
+    refuses.
     """
     parser.add_argument("--config", metavar="FILE.json",
-                        help="flags from a JSON file, such as a run's config.json")
+                        help="flags from a JSON file, such as a run's config.json, or one with a "
+                             "part for each script")
     parser.allow_abbrev = False
     parser.error = _refuse
     argv = sys.argv[1:] if argv is None else argv
@@ -233,6 +248,12 @@ def _flags_of(path, parser):
         raise UserError(f"--config {path}: is no JSON ({error}); mend it") from None
     if not isinstance(settings, dict):
         raise UserError(f"--config {path}: must be a JSON object of flags and values")
+    if settings and all(isinstance(value, dict) for value in settings.values()):
+        script = Path(parser.prog).stem
+        if script not in settings:
+            raise UserError(f"--config {path}: has parts for {', '.join(settings)}, but none for "
+                            f"{script}; add one")
+        settings = settings[script]
     known = {action.dest: action for action in parser._actions if action.dest != "help"}
     flags = []
     for name, value in settings.items():

@@ -118,6 +118,22 @@ def load(path, kind):
     return ModelFile(model.eval(), content["label_names"], content["data"], content)
 
 
+def files_asked(wanted, kind, snapshots):
+    """The model files that the paths `wanted` mean, in their order.
+
+    A run's folder means its best model, or with `snapshots` all its snapshots.
+    """
+    files = []
+    for path in map(Path, wanted):
+        if not path.is_dir():
+            files.append(path)
+        elif snapshots:
+            files += numbered(path, "snapshot_iter") or [best_model(path, kind)]
+        else:
+            files.append(best_model(path, kind))
+    return files
+
+
 def best_model(folder, kind):
     """The best model, else the newest snapshot, of the run in `folder`."""
     found = numbered(folder, kind) or numbered(folder, "snapshot_iter")

@@ -1,0 +1,191 @@
+"""What infer_wavenet.py draws: takes of sound, for each model, label and given beginning."""
+
+from itertools import groupby
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from datasets.audio import ENDINGS
+from datasets.errors import UserError
+from datasets.files import find_files
+from sampling import sound
+from sampling.draws import Draws
+from sampling.labels import distinct, labels_asked, names_of_models
+from sampling.page import facts_of
+from sampling.wavenet import sample
+from training.snapshot import check_flags, load
+
+# Drawn at once, and kept of their past: these bound the memory.
+BATCH_SOUNDS, BATCH_FLOATS = 64, 2 ** 28
+
+
+class Prime(NamedTuple):
+    """A recording that sounds go on from: its name, and its codes (P,)."""
+
+    name: str
+    codes: np.ndarray
+
+
+SILENCE = Prime("", np.empty(0, np.uint8))
+
+
+class Take(NamedTuple):
+    """A sound to be drawn.
+
+    label: its number, or None. number: of the take, for this label and prime; also that of its
+    stream of random numbers. given: codes (P,) that it goes on from. length: in samples, without
+    those; None for no end. path: of its wav, None for a player. row: what it is one of, in words.
+    """
+
+    label: int | None
+    number: int
+    given: np.ndarray
+    length: int | None
+    path: Path | None
+    row: str
+
+
+class Session(NamedTuple):
+    """What is drawn from one model.
+
+    file: of the model. name: short, of its own. folder: for the wavs, None for a player. rate: in
+    Hz. label_names: the model's. takes: a list of Take. facts: of `page.facts_of`.
+    """
+
+    file: Path
+    name: str
+    folder: Path | None
+    rate: int
+    label_names: list
+    takes: list
+    facts: dict
+
+    def told(self, takes):
+        """In words where the first `takes` of its takes are, and what of."""
+        of = dict.fromkeys(take.label for take in self.takes[:takes]) if self.label_names else {}
+        names = ", ".join(self.label_names[label] for label in of)
+        return (f"{self.folder or 'stdout'}: {takes} sound{'s' * (takes > 1)}"
+                + f" of {names}" * bool(names))
+
+
+def sessions(files, folder, stem, args):
+    """A Session for each of the model `files`, all of which is checked before anything is drawn.
+
+    folder: for the wavs, None for a player; where there are several models, each has one in it.
+    stem: that the wavs' names begin with. args: of infer_wavenet.py.
+    Raises UserError for a model, label, length or prime that can't be.
+    """
+    if len(files) > 1 and not (folder and args.length.number):
+        raise UserError(f"{'--length 0' if folder else '--output -'}: is for one model, and "
+                        f"--model names {len(files)}; name one")
+    names, found, primes = names_of_models(files), [], {}
+    for file, name in zip(files, names, strict=True):
+        model, label_names, data, content = load(file, "wavenet")
+        rate, levels = data["rate"], model.config.levels
+        check_flags(file, {**content["config"], "rate": rate}, vars(args))
+        if (rate, levels) not in primes:
+            primes[rate, levels] = read_primes(args.prime, args.prime_seconds, rate, levels)
+        own = folder / name if folder and len(files) > 1 else folder
+        takes = takes_asked(label_names, rate, primes[rate, levels], own, stem, args)
+        if not args.length.number:
+            check_endless(model, takes)
+        size = sum(weight.numel() for weight in model.parameters())
+        found.append(Session(file, name, own, rate, label_names, takes,
+                             facts_of(file, content, size)))
+    return found
+
+
+def comparable(sessions):
+    """Whether they are of several models, labels or primes."""
+    return len({(session.file, take.row) for session in sessions for take in session.takes}) > 1
+
+
+def read_primes(path, seconds, rate, levels):
+    """The recording at `path`, or those below it, as Primes; a list with SILENCE for None.
+
+    seconds: of each one's beginning, 0 for all. Raises UserError for what is no recording.
+    """
+    if path is None:
+        return [SILENCE]
+    if not Path(path).is_dir():
+        return [Prime(Path(path).stem, sound.read_codes(path, rate, levels, seconds))]
+    found = find_files(path, ENDINGS)
+    if not found:
+        raise UserError(f"--prime {path}: no recordings below it; name a recording, or a folder "
+                        "of them")
+    return [Prime(found_path.relative_to(path).with_suffix("").as_posix(),
+                  sound.read_codes(found_path, rate, levels, seconds)) for found_path in found]
+
+
+def takes_asked(label_names, rate, primes, folder, stem, args):
+    """The takes of one model: --count for each label that --label asks for, and each prime.
+
+    label_names, rate: the model's. folder: for the wavs, None for a player. stem: that the wavs'
+    names begin with, alone where there is one take and a time stamp. args: of infer_wavenet.py.
+    Raises UserError for a label that the model doesn't have, or a length that a wav can't hold.
+    """
+    length = args.length.samples(rate)
+    labels, several = labels_asked(label_names, args.label), len(primes) > 1
+    of_labels = distinct(label_names) if args.label == "all" else [""] * len(label_names)
+    of_primes = distinct([prime.name for prime in primes]) if several else [""]
+    one_of_its_name = args.timestamp and len(labels) * len(primes) * args.count == 1
+    takes = []
+    for prime, of_prime in zip(primes, of_primes, strict=True):
+        its_length = sound.length_of_wav(length, len(prime.codes), rate) if folder else length
+        for label in labels:
+            name = "" if label is None else label_names[label]
+            row = ", ".join(filter(None, [name, prime.name if several else ""])) or "samples"
+            for number in range(args.count):
+                parts = [stem, of_labels[label] if name else "", of_prime,
+                         "" if one_of_its_name else str(number)]
+                path = folder and folder / ("_".join(filter(None, parts)) + ".wav")
+                takes.append(Take(label, number, prime.codes, its_length, path, row))
+    return takes
+
+
+def batches(model, takes):
+    """The takes in lists that can be drawn at once: of one prime, and what the memory can hold."""
+    kept = model.config.receptive_field * model.config.hidden_dim  # floats of a sound's past
+    at_once = max(1, min(BATCH_SOUNDS, BATCH_FLOATS // kept))
+    groups = [list(group) for _, group in groupby(takes, lambda take: id(take.given))]
+    return [group[i:i + at_once] for group in groups for i in range(0, len(group), at_once)]
+
+
+def check_endless(model, takes):
+    """Raises UserError if not all takes can be drawn at once, as they must be without an end."""
+    first, *others = batches(model, takes)
+    if others and others[0][0].given is not first[0].given:
+        raise UserError("--length 0: can go on from one recording only; give a length, or name one "
+                        "file with --prime")
+    if others:
+        raise UserError(f"--length 0: {len(takes)} sounds are too many to be drawn at once; give a "
+                        f"length, or a lower --count, for {len(first)} at the most")
+
+
+def draw(model, batch, args):
+    """The codes of a batch of takes, (takes, n) each time. args: of the script."""
+    label = None if batch[0].label is None else torch.tensor(
+        [take.label for take in batch], device=model.logits.weight.device)
+    given = torch.from_numpy(batch[0].given.astype(np.int64)).expand(len(batch), -1)
+    return sample(model, Draws(args.seed, [take.number for take in batch]), label,
+                  batch[0].length, args.temperature, args.top_p, given, args.precision)
+
+
+def perform(model, takes, output_of, progress, signals, args):
+    """Draw the takes, and write them while they are drawn; a signal ends it early.
+
+    output_of: what a batch is written with, a `sound.WavFiles` or a `sound.Pipe`, of its takes.
+    progress: a `sound.Progress`. signals: a `training.signals.Signals`. args: of the script.
+    Returns for each take begun how many seconds it took: its share of its batch's.
+    """
+    pcm, seconds = sound.pcm_of_codes(model.config.levels), []
+    for batch in batches(model, takes):
+        before = progress.seconds
+        sound.record(draw(model, batch, args), output_of(batch), batch[0].given, pcm, progress,
+                     signals)
+        seconds += [(progress.seconds - before) / len(batch)] * len(batch)
+        if signals.number:
+            break
+    return seconds
