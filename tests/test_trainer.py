@@ -11,7 +11,8 @@ from datasets.errors import UserError
 from datasets.images import ImageCodes
 from models.pixelcnn import PixelCNN, PixelCNNConfig
 from training import checkpoints, extensions, likelihood
-from training.trainer import DivergedError, Stop, Trainer
+from training.stop import Stop
+from training.trainer import DivergedError, Trainer
 
 IMAGES = 22
 

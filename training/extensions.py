@@ -51,7 +51,8 @@ class LogReport:
     alone, elapsed_time of everything, in seconds, over resumptions. The first entry after one has
     "resumed_at", the iteration that the run went on from, and if that was for a crash "restart", 1
     for the first. Whatever else was observed since the last update, such as validation/main/nll at
-    an epoch's end, is in the entry too.
+    an epoch's end, is in the entry too. An entry before the first update has nothing but that. The
+    last entry of a complete run has "stopped_by", which of the flags it was.
     """
 
     def __init__(self, out):
@@ -59,19 +60,20 @@ class LogReport:
 
     def __call__(self, trainer):
         interval = trainer.interval
-        if interval.targets:
-            mean = likelihood.in_units(interval.nll / interval.targets, "main", trainer.dimensions)
-            entry = {"epoch": trainer.epoch, "iteration": trainer.iteration,
-                     **trainer.observation, **mean,
-                     "samples_per_second": interval.samples / interval.seconds,
-                     "elapsed_time": trainer.elapsed_time}
+        if interval.targets or not trainer.log:
+            entry = {"epoch": trainer.epoch, "iteration": trainer.iteration, **trainer.observation}
+            if interval.targets:
+                entry |= likelihood.in_units(interval.nll / interval.targets, "main",
+                                             trainer.dimensions)
+                entry["samples_per_second"] = interval.samples / interval.seconds
+            entry["elapsed_time"] = trainer.elapsed_time
             if trainer.resumed_at is not None:
                 entry["resumed_at"], trainer.resumed_at = trainer.resumed_at, None
                 if restart.count():
                     entry["restart"] = restart.count()
             trainer.log.append(entry)
             trainer.interval = type(interval)()
-        elif trainer.log:  # the run is complete, right after an entry: main/... stay its means
+        else:  # the run is complete, right after an entry: main/... stay its means
             trainer.log[-1] |= {name: value for name, value in trainer.observation.items()
                                 if not name.startswith("main/")}
         if distributed.is_first():
@@ -90,12 +92,19 @@ def mean_since(trainer, iteration):
 
 
 class PrintReport:
-    """A line for each epoch on standard output: the means since the last line."""
+    """A line for each epoch on standard output: the means since the last line.
+
+    And one for the validation before the first update, if there is one.
+    """
 
     def __init__(self):
         self.printed = 0
 
     def __call__(self, trainer):
+        if not trainer.iteration:
+            tqdm.write(f"before the first update  "
+                       f"{in_words(trainer.observation, 'validation/main')}")
+            return
         entry = trainer.log[-1]
         report = trainer.observation | likelihood.in_units(
             mean_since(trainer, self.printed), "main", trainer.dimensions)
@@ -148,7 +157,7 @@ class TensorBoardReport:
     def _write(self, log):
         for number, entry in enumerate(log[max(self.entries - 1, 0):], max(self.entries - 1, 0)):
             written = self.names if number < self.entries else set()
-            self.names = {name for name in entry if "/" in name} | {"samples_per_second"}
+            self.names = {name for name in entry if "/" in name or name == "samples_per_second"}
             for name in sorted(self.names - written):
                 self.writer.add_scalar(name, entry[name], entry["iteration"])
         self.entries = len(log)

@@ -81,7 +81,8 @@ def draw_curves(log, unit, curves, smoothed=()):
                          label=None if i else name)
     axes.set(xlabel="iteration", ylabel=unit)
     axes.grid(alpha=0.3)
-    axes.legend(ncols=1 + (len(curves) + len(styles)) // 12, fontsize="small")
+    if axes.lines:
+        axes.legend(ncols=1 + (len(curves) + len(styles)) // 12, fontsize="small")
     return figure
 
 

@@ -15,7 +15,8 @@ from training import checkpoints, distributed, extensions, snapshot, transfer
 from training.device import device_of
 from training.optimization import optimizer_of
 from training.plots import PlotReport
-from training.trainer import Stop, Trainer
+from training.stop import Stop
+from training.trainer import Trainer
 
 NOT_SETTINGS = ("resume", "config")
 
@@ -176,6 +177,9 @@ def train(args, start, kind, model, *, training_set, validation_set, test_set=No
           f"{torch.get_num_threads()} threads; {len(training_set):,} items to train on, "
           f"{held_back:,} held back; writing to {os.path.join(start.out, '')}")
     trainer.run()
+    # Not in the last snapshot: a run that goes on from there has not been stopped.
+    trainer.observation = {"stopped_by": trainer.reason}
+    extensions.LogReport(start.out)(trainer)
     best_path = distributed.from_first(lambda: best.path)
     print(f"{trainer.reason}; the best model is {best_path or 'gone'}")
     if best_path:
@@ -187,14 +191,17 @@ def train(args, start, kind, model, *, training_set, validation_set, test_set=No
 def _extend(trainer, args, start, kind, validation_set, label_names, describe):
     """The trainer's extensions, each with what it leaves in the run's folder; the best model's."""
     out = start.out
+    # What another run's weights are like here, before they are moved.
+    at_first = bool(args.init_from) and validation_set is not None
     if validation_set is not None:
         trainer.extend(extensions.Evaluator(validation_set, args.batchsize,
-                                            label_names=label_names), everywhere=True)
+                                            label_names=label_names), everywhere=True,
+                       at_first=at_first)
     if args.stats:
         trainer.extend(extensions.ParameterStatistics())
-    trainer.extend(extensions.LogReport(out), (100, "both"), everywhere=True)  # log
-    trainer.extend(extensions.PrintReport())  # a line on the terminal
-    trainer.extend(extensions.TensorBoardReport(out), (100, "both"))  # tensorboard/
+    trainer.extend(extensions.LogReport(out), (100, "both"), at_first, everywhere=True)  # log
+    trainer.extend(extensions.PrintReport(), at_first=at_first)  # a line on the terminal
+    trainer.extend(extensions.TensorBoardReport(out), (100, "both"), at_first)  # tensorboard/
     trainer.extend(PlotReport(out))  # loss.png and speed.png
     best = checkpoints.BestModel(out, describe, origin=start.path and start.path.parent)
     trainer.extend(best)  # pixelcnn_N or wavenet_N, the best so far
