@@ -12,7 +12,8 @@ from datasets.errors import UserError
 from models.pixelcnn import PixelCNN, PixelCNNConfig
 from models.wavenet import WaveNet, WaveNetConfig
 from training import likelihood, snapshot
-from training.transfer import EMBEDDING, init_from
+from training.embeddings import EMBEDDING
+from training.transfer import init_from
 
 CPU = torch.device("cpu")
 NETWORKS = {

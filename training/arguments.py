@@ -157,7 +157,8 @@ def add_training(parser, *, batchsize, epoch, learning_rate):
     parser.add_argument("--weight_decay", type=non_negative_float, default=1e-4, metavar="X",
                         help="L2 penalty on the weights (default: 1e-4)")
     parser.add_argument("--stats", action="store_true",
-                        help="log statistics of each layer's weights and gradients every epoch")
+                        help="log statistics of each layer's weights and gradients every epoch, "
+                             "and show their histograms in TensorBoard")
     _add_learning(parser.add_argument_group("how it learns"))
     _add_running(parser.add_argument_group("how it runs"))
 

@@ -13,9 +13,12 @@ from datasets.errors import UserError
 from datasets.files import make_folder, replacing
 from training import checkpoints, distributed, extensions, snapshot, transfer
 from training.device import device_of
+from training.embeddings import LabelEmbeddings
 from training.optimization import optimizer_of
 from training.plots import PlotReport
+from training.statistics import ParameterStatistics
 from training.stop import Stop
+from training.tensorboard import Board, TensorBoardReport
 from training.trainer import Trainer
 
 NOT_SETTINGS = ("resume", "config")
@@ -93,16 +96,18 @@ def _set_aside(start, kind):
         reached = start.content["run"]["iteration"]
         left = [path for path in left if int(path.name.rpartition("_")[2]) > reached]
     else:
-        names = ("config.json", "log", "loss.png", "speed.png", "labels.png", "tensorboard")
+        names = ("config.json", "log", "loss.png", "speed.png", "labels.png", "embeddings.png",
+                 "tensorboard")
         left += [out / name for name in names if (out / name).exists()]
     if not left:
         return
     n = 1
     while (out / f"earlier_{n}").exists():
         n += 1
-    (out / f"earlier_{n}").mkdir()
     for path in left:
-        shutil.move(path, out / f"earlier_{n}" / path.name)
+        aside = out / f"earlier_{n}" / path.relative_to(out)
+        aside.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(path, aside)
     print(f"{out}: what an earlier run left is in {out / f'earlier_{n}'} now", file=sys.stderr)
 
 
@@ -157,7 +162,7 @@ def train(args, start, kind, model, *, training_set, validation_set, test_set=No
                       device=start.device, schedule=args.schedule, ema=args.ema,
                       precision=args.precision, workers=args.workers,
                       stop=Stop(args.epoch, args.iterations, args.target_loss), **trainer_options)
-    best = _extend(trainer, args, start, kind, validation_set, label_names,
+    best = _extend(trainer, args, start, validation_set, label_names,
                    lambda: snapshot.describe(kind, trainer.learned, label_names, data))
     if start.content:
         trainer.restore(start.content["run"])
@@ -188,9 +193,9 @@ def train(args, start, kind, model, *, training_set, validation_set, test_set=No
         print(f"next: python infer_{kind}.py -m {best_path}")
 
 
-def _extend(trainer, args, start, kind, validation_set, label_names, describe):
+def _extend(trainer, args, start, validation_set, label_names, describe):
     """The trainer's extensions, each with what it leaves in the run's folder; the best model's."""
-    out = start.out
+    out, board = start.out, Board(start.out)
     # What another run's weights are like here, before they are moved.
     at_first = bool(args.init_from) and validation_set is not None
     if validation_set is not None:
@@ -198,11 +203,13 @@ def _extend(trainer, args, start, kind, validation_set, label_names, describe):
                                             label_names=label_names), everywhere=True,
                        at_first=at_first)
     if args.stats:
-        trainer.extend(extensions.ParameterStatistics())
+        trainer.extend(ParameterStatistics(board))
     trainer.extend(extensions.LogReport(out), (100, "both"), at_first, everywhere=True)  # log
     trainer.extend(extensions.PrintReport(), at_first=at_first)  # a line on the terminal
-    trainer.extend(extensions.TensorBoardReport(out), (100, "both"), at_first)  # tensorboard/
-    trainer.extend(PlotReport(out))  # loss.png and speed.png
+    trainer.extend(TensorBoardReport(board), (100, "both"), at_first)  # tensorboard/
+    trainer.extend(PlotReport(out))  # loss.png, speed.png and labels.png
+    if len(label_names) > 1:
+        trainer.extend(LabelEmbeddings(out, board, label_names))  # embeddings.png
     best = checkpoints.BestModel(out, describe, origin=start.path and start.path.parent)
     trainer.extend(best)  # pixelcnn_N or wavenet_N, the best so far
     trainer.extend(checkpoints.Snapshot(out, describe, args.snapshot_every, args.snapshots_kept,
