@@ -192,6 +192,9 @@ def _add_running(group):
                        help="of these the latest N stay (default: 3)")
     group.add_argument("--keep_every", type=every, metavar="N[s|m|h]",
                        help="write one that is never deleted as often as this (default: none)")
+    group.add_argument("--sample_every", type=every, metavar="N[s|m|h]",
+                       help="draw samples into OUT/samples and TensorBoard as often as this, and "
+                            "at the end (default: none)")
     group.add_argument("--auto_restart", type=non_negative_int, default=0, metavar="N",
                        help="after a crash go on from the last snapshot, up to N times, each time "
                             "after a longer wait (default: 0)")

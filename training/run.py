@@ -16,6 +16,7 @@ from training.device import device_of
 from training.embeddings import LabelEmbeddings
 from training.optimization import optimizer_of
 from training.plots import PlotReport
+from training.samples import Samples
 from training.statistics import ParameterStatistics
 from training.stop import Stop
 from training.tensorboard import Board, TensorBoardReport
@@ -99,6 +100,7 @@ def _set_aside(start, kind):
         names = ("config.json", "log", "loss.png", "speed.png", "labels.png", "embeddings.png",
                  "tensorboard")
         left += [out / name for name in names if (out / name).exists()]
+        left += out.glob("samples/iteration_*")  # what else is there was not drawn in training
     if not left:
         return
     n = 1
@@ -142,12 +144,13 @@ def _check_resumed(start, model, data, label_names):
 
 
 def train(args, start, kind, model, *, training_set, validation_set, test_set=None, data,
-          label_names, clip, **trainer_options):
+          label_names, clip, draw, **trainer_options):
     """Train `model` as the flags say, until the run is complete.
 
     kind: pixelcnn or wavenet. validation_set: evaluated each epoch, or None. test_set: evaluated
     once, at the end, with the best model. data, label_names: what model files say of the data.
-    clip: of the gradient's norm. trainer_options: unit, samples and dimensions of the `Trainer`.
+    clip: of the gradient's norm. draw: makes files of samples, see `training.samples.Samples`.
+    trainer_options: unit, samples and dimensions of the `Trainer`.
     """
     if start.content:
         _check_resumed(start, model, data, label_names)
@@ -162,8 +165,8 @@ def train(args, start, kind, model, *, training_set, validation_set, test_set=No
                       device=start.device, schedule=args.schedule, ema=args.ema,
                       precision=args.precision, workers=args.workers,
                       stop=Stop(args.epoch, args.iterations, args.target_loss), **trainer_options)
-    best = _extend(trainer, args, start, validation_set, label_names,
-                   lambda: snapshot.describe(kind, trainer.learned, label_names, data))
+    best, samples = _extend(trainer, args, start, validation_set, label_names, draw,
+                            lambda: snapshot.describe(kind, trainer.learned, label_names, data))
     if start.content:
         trainer.restore(start.content["run"])
     distributed.wait_for_all()  # whoever has refused to run has left the files as they were
@@ -185,6 +188,8 @@ def train(args, start, kind, model, *, training_set, validation_set, test_set=No
     # Not in the last snapshot: a run that goes on from there has not been stopped.
     trainer.observation = {"stopped_by": trainer.reason}
     extensions.LogReport(start.out)(trainer)
+    if samples:
+        samples.at_the_end(trainer)
     best_path = distributed.from_first(lambda: best.path)
     print(f"{trainer.reason}; the best model is {best_path or 'gone'}")
     if best_path:
@@ -193,8 +198,11 @@ def train(args, start, kind, model, *, training_set, validation_set, test_set=No
         print(f"next: python infer_{kind}.py -m {best_path}")
 
 
-def _extend(trainer, args, start, validation_set, label_names, describe):
-    """The trainer's extensions, each with what it leaves in the run's folder; the best model's."""
+def _extend(trainer, args, start, validation_set, label_names, draw, describe):
+    """The trainer's extensions, each with what it leaves in the run's folder.
+
+    Returns that of the best model, and that of the samples, or None without --sample_every.
+    """
     out, board = start.out, Board(start.out)
     # What another run's weights are like here, before they are moved.
     at_first = bool(args.init_from) and validation_set is not None
@@ -210,12 +218,15 @@ def _extend(trainer, args, start, validation_set, label_names, describe):
     trainer.extend(PlotReport(out))  # loss.png, speed.png and labels.png
     if len(label_names) > 1:
         trainer.extend(LabelEmbeddings(out, board, label_names))  # embeddings.png
+    samples = args.sample_every and Samples(out, board, draw, args.sample_every)
+    if samples:
+        trainer.extend(samples, (1, "iteration"))  # samples/
     best = checkpoints.BestModel(out, describe, origin=start.path and start.path.parent)
     trainer.extend(best)  # pixelcnn_N or wavenet_N, the best so far
     trainer.extend(checkpoints.Snapshot(out, describe, args.snapshot_every, args.snapshots_kept,
                                         args.keep_every),
                    (1, "iteration"), at_signal=True)  # snapshot_iter_N, to go on from
-    return best
+    return best, samples
 
 
 def _test(trainer, path, kind, test_set, batchsize):
