@@ -5,6 +5,7 @@
 """
 
 import argparse
+from functools import partial
 
 from training import distributed, restart
 from training.arguments import (
@@ -61,6 +62,7 @@ def main():
     from datasets.errors import UserError
     from datasets.images import ImageCodes, check_codes, load_images
     from models.pixelcnn import PixelCNN, PixelCNNConfig
+    from sampling.previews import draw_picture
     from training import run
 
     check_codes(args.levels, args.binarize)
@@ -88,7 +90,8 @@ def main():
               data={"dataset": images.name, "levels": args.levels, "channels": channels,
                     "height": height, "width": width, "binarize": args.binarize},
               label_names=label_names, clip=args.gradclip, unit="images",
-              samples=lambda batch: len(batch.codes), dimensions=channels * height * width)
+              samples=lambda batch: len(batch.codes), dimensions=channels * height * width,
+              draw=partial(draw_picture, label_names=label_names, height=height, width=width))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@
 """
 
 import argparse
+from functools import partial
 
 from training import restart
 from training.arguments import add_training, parse, positive_float, positive_int, run_script
@@ -43,6 +44,7 @@ def main():
     from datasets.errors import UserError
     from datasets.windows import Windows
     from models.wavenet import WaveNet, WaveNetConfig
+    from sampling.previews import draw_sounds
     from training import likelihood, run
 
     start = run.start(args, "wavenet")
@@ -65,7 +67,8 @@ def main():
     run.train(args, start, "wavenet", WaveNet(config), training_set=windows(corpus.train),
               validation_set=windows(corpus.validation),
               data={"levels": corpus.levels, "rate": corpus.rate}, label_names=corpus.label_names,
-              clip=args.clip, unit="samples", samples=likelihood.count_targets)
+              clip=args.clip, unit="samples", samples=likelihood.count_targets,
+              draw=partial(draw_sounds, label_names=corpus.label_names, rate=corpus.rate))
 
 
 if __name__ == "__main__":

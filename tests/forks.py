@@ -20,6 +20,7 @@ import preprocess
 import train_pixelcnn
 import train_wavenet
 from training.arguments import run_script
+from training.embeddings import LabelEmbeddings
 from training.plots import PlotReport
 
 SCRIPTS = {"train_pixelcnn.py": train_pixelcnn, "train_wavenet.py": train_wavenet,
@@ -66,7 +67,8 @@ class Fork:
             signal.signal(signal.SIGINT, signal.default_int_handler)
             torch.manual_seed(int.from_bytes(os.urandom(4), "big"))
             sys.argv = [script, *flags]
-            PlotReport.__call__ = lambda *_: None  # drawing takes most of such a small run's time
+            # Drawing takes most of such a small run's time.
+            PlotReport.__call__ = LabelEmbeddings.__call__ = lambda *_: None
             if prepare:
                 prepare()
             run_script(SCRIPTS[script].main)

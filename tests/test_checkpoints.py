@@ -17,7 +17,8 @@ from training import snapshot
 from training.arguments import Every, every
 from training.checkpoints import Snapshot
 from training.extensions import LogReport
-from training.trainer import Stop, Trainer
+from training.stop import Stop
+from training.trainer import Trainer
 
 
 def iterations(folder):

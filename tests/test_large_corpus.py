@@ -7,7 +7,8 @@ from datasets.corpus import Part, Recording
 from datasets.windows import Windows
 from models.wavenet import WaveNet, WaveNetConfig
 from training import likelihood
-from training.trainer import Stop, Trainer
+from training.stop import Stop
+from training.trainer import Trainer
 
 CONFIG = WaveNetConfig(levels=256, hidden_dim=4, out_hidden_dim=4, stacks_num=1, layers_num=4)
 TARGETS = 16

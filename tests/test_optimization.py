@@ -14,7 +14,8 @@ from models.pixelcnn import PixelCNN, PixelCNNConfig
 from training import checkpoints, extensions, likelihood, snapshot
 from training.arguments import Every
 from training.optimization import learning_rate_factor, optimizer_of
-from training.trainer import Stop, Trainer
+from training.stop import Stop
+from training.trainer import Trainer
 
 CPU = torch.device("cpu")
 OPTIMIZERS = {"adam": 3e-3, "sgd": 3e-1, "rmsprop": 1e-3}

@@ -7,13 +7,11 @@ import subprocess
 import sys
 import time
 
-import matplotlib.axes
 import pytest
 from forks import PIXELCNN, UPDATES, difference, forked, snapshot_in, write_data
 from test_commands import ROOT
 
 from training import restart
-from training.plots import PlotReport
 
 # A training that needs no torch: it ends as its folder's `plan` says, line by line.
 STAND_IN = """
@@ -172,21 +170,3 @@ arguments.run_script(train_pixelcnn.main)
     assert [(entry["iteration"], entry.get("resumed_at"), entry.get("restart"))
             for entry in log] == [(8, None, None), (16, 8, 1), (UPDATES, None, None)]
     assert (crashed / "earlier_1/snapshot_iter_32").exists()
-
-
-def test_the_curves_mark_crashes_and_other_resumptions_apart(monkeypatch, tmp_path):
-    log = [{"epoch": i, "iteration": 10 * i, "main/bits/dim": 1.0, "samples_per_second": 5.0}
-           for i in range(1, 7)]
-    log[1] |= {"resumed_at": 10}
-    log[3] |= {"resumed_at": 30, "restart": 1}
-    log[5] |= {"resumed_at": 50, "restart": 2}
-    drawn, legends = [], []
-    line, legend = matplotlib.axes.Axes.axvline, matplotlib.axes.Axes.legend
-    monkeypatch.setattr(matplotlib.axes.Axes, "axvline", lambda axes, x, **style: (
-        drawn.append((x, style["color"], style["linestyle"])), line(axes, x, **style))[1])
-    monkeypatch.setattr(matplotlib.axes.Axes, "legend", lambda axes, **how: (
-        legends.append(axes.get_legend_handles_labels()[1]), legend(axes, **how))[1])
-    PlotReport(tmp_path)._draw("loss.png", "bits/dim", log, {"training": "main/bits/dim"})
-    assert drawn == [(10, "grey", "--"), (30, "tab:red", ":"), (50, "tab:red", ":")]
-    assert legends == [["training", "resumed", "restarted after a crash"]]
-    assert (tmp_path / "loss.png").stat().st_size > 1000

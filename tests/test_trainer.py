@@ -11,7 +11,9 @@ from datasets.errors import UserError
 from datasets.images import ImageCodes
 from models.pixelcnn import PixelCNN, PixelCNNConfig
 from training import checkpoints, extensions, likelihood
-from training.trainer import DivergedError, Stop, Trainer
+from training.stop import Stop
+from training.tensorboard import Board, TensorBoardReport
+from training.trainer import DivergedError, Trainer
 
 IMAGES = 22
 
@@ -209,7 +211,7 @@ def test_tensorboard_shows_the_log_once_over_a_resumption(tmp_path):
     def trainer_with_report(stop):
         trainer = trainer_of(stop)
         trainer.extend(extensions.LogReport(tmp_path))
-        trainer.extend(extensions.TensorBoardReport(tmp_path))
+        trainer.extend(TensorBoardReport(Board(tmp_path)))
         return trainer
 
     first = trainer_with_report(Stop(epoch=2))
@@ -231,7 +233,7 @@ def test_the_logs_means_stay_when_a_run_is_complete_right_after_an_entry(tmp_pat
                    (1, "iteration"))
     trainer.extend(extensions.Evaluator(images(7, seed=5), 4))
     trainer.extend(extensions.LogReport(tmp_path), (5, "both"))
-    trainer.extend(extensions.TensorBoardReport(tmp_path), (5, "both"))
+    trainer.extend(TensorBoardReport(Board(tmp_path)), (5, "both"))
     trainer.run()
     assert len(trainer.log) == 1 and "validation/main/nll" in trainer.log[0]
     assert trainer.log[0]["main/nll"] == pytest.approx(np.mean(losses[:5]))
@@ -271,23 +273,3 @@ def test_a_complete_run_that_is_resumed_does_nothing(tmp_path):
     second.restore(first.state())
     second.run()
     assert recorder.calls == [] and second.reason == "--iterations 8 reached"
-
-
-def test_statistics_of_weights_and_gradients_are_those_of_the_tensors():
-    trainer = trainer_of(Stop(iterations=3))
-    trainer.run()
-    extensions.ParameterStatistics()(trainer)
-    seen, parameter = trainer.observation, trainer.model.blocks[1].vertical.weight
-    key = "blocks/1/vertical/W"
-    for part, values in (("data", parameter.detach()), ("grad", parameter.grad)):
-        values = values.numpy()
-        for name in ("min", "max", "mean", "std"):
-            assert seen[f"{key}/{part}/{name}"] == pytest.approx(
-                float(getattr(np, name)(values)), abs=1e-6)
-        assert seen[f"{key}/{part}/percentile/3"] == pytest.approx(
-            float(np.median(values)), abs=1e-6)
-        assert seen[f"{key}/{part}/zeros"] == (values == 0).sum()
-    ratio = parameter.grad.norm() / parameter.detach().norm()
-    assert seen[f"{key}/ratio"] == pytest.approx(math.log10(ratio), abs=1e-4)
-    assert "blocks/1/vertical/b/grad/max" in seen
-    json.dumps(seen, allow_nan=False)

@@ -12,7 +12,8 @@ from datasets.errors import UserError
 from models.pixelcnn import PixelCNN, PixelCNNConfig
 from models.wavenet import WaveNet, WaveNetConfig
 from training import likelihood, snapshot
-from training.transfer import EMBEDDING, init_from
+from training.embeddings import EMBEDDING
+from training.transfer import init_from
 
 CPU = torch.device("cpu")
 NETWORKS = {
@@ -107,8 +108,11 @@ def test_speakers_then_one_of_them_swapped_for_music(tmp_path):
                f"blues=p3 {small}", tmp_path)
     assert "2 labels as there; blues from p3" in done.stderr
     log = json.loads((tmp_path / "second/log").read_text())
-    assert log[0]["iteration"] < 10_000 and {
-        f"validation/label/{name}/bits/dim" for name in ("p1", "p2", "blues")} <= log[-1].keys()
+    assert [(entry["epoch"], "main/nll" in entry) for entry in log] == [(0, False), (1, True)]
+    assert all({f"validation/label/{name}/bits/dim" for name in ("p1", "p2", "blues")}
+               <= entry.keys() for entry in log)
+    before = f"before the first update  validation/main {log[0]['validation/main/bits/dim']:.4f}"
+    assert before in done.stdout
     assert (tmp_path / "second/labels.png").stat().st_size > 1000
     again = run("train_wavenet.py --config second/config.json -o third", tmp_path)
     assert "blues from p3" in again.stderr

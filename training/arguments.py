@@ -169,7 +169,8 @@ def add_training(parser, *, batchsize, epoch, learning_rate):
     parser.add_argument("--weight_decay", type=non_negative_float, default=1e-4, metavar="X",
                         help="L2 penalty on the weights (default: 1e-4)")
     parser.add_argument("--stats", action="store_true",
-                        help="log statistics of each layer's weights and gradients every epoch")
+                        help="log statistics of each layer's weights and gradients every epoch, "
+                             "and show their histograms in TensorBoard")
     _add_learning(parser.add_argument_group("how it learns"))
     _add_running(parser.add_argument_group("how it runs"))
 
@@ -203,6 +204,9 @@ def _add_running(group):
                        help="of these the latest N stay (default: 3)")
     group.add_argument("--keep_every", type=every, metavar="N[s|m|h]",
                        help="write one that is never deleted as often as this (default: none)")
+    group.add_argument("--sample_every", type=every, metavar="N[s|m|h]",
+                       help="draw samples into OUT/samples and TensorBoard as often as this, and "
+                            "at the end (default: none)")
     group.add_argument("--auto_restart", type=non_negative_int, default=0, metavar="N",
                        help="after a crash go on from the last snapshot, up to N times, each time "
                             "after a longer wait (default: 0)")

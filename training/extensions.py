@@ -1,14 +1,13 @@
-"""What happens beside the updates: validation, the log, TensorBoard, statistics."""
+"""What happens beside the updates: validation, the log, a line on the terminal."""
 
 import json
 import math
 from pathlib import Path
 
-import numpy as np
 from tqdm import tqdm
 
 from datasets.batches import evaluation_batches
-from datasets.errors import DivergedError, UserError
+from datasets.errors import DivergedError
 from datasets.files import replacing
 from training import distributed, likelihood, restart
 
@@ -51,7 +50,8 @@ class LogReport:
     alone, elapsed_time of everything, in seconds, over resumptions. The first entry after one has
     "resumed_at", the iteration that the run went on from, and if that was for a crash "restart", 1
     for the first. Whatever else was observed since the last update, such as validation/main/nll at
-    an epoch's end, is in the entry too.
+    an epoch's end, is in the entry too. An entry before the first update has nothing but that. The
+    last entry of a complete run has "stopped_by", which of the flags it was.
     """
 
     def __init__(self, out):
@@ -59,19 +59,22 @@ class LogReport:
 
     def __call__(self, trainer):
         interval = trainer.interval
-        if interval.targets:
-            mean = likelihood.in_units(interval.nll / interval.targets, "main", trainer.dimensions)
-            entry = {"epoch": trainer.epoch, "iteration": trainer.iteration,
-                     **trainer.observation, **mean,
-                     "samples_per_second": interval.samples / interval.seconds,
-                     "elapsed_time": trainer.elapsed_time}
-            if trainer.resumed_at is not None:
-                entry["resumed_at"], trainer.resumed_at = trainer.resumed_at, None
+        if interval.targets or not trainer.log:
+            entry = {"epoch": trainer.epoch, "iteration": trainer.iteration, **trainer.observation}
+            if interval.targets:
+                entry |= likelihood.in_units(interval.nll / interval.targets, "main",
+                                             trainer.dimensions)
+                entry["samples_per_second"] = interval.samples / interval.seconds
+            entry["elapsed_time"] = trainer.elapsed_time
+            resumed_at = trainer.resumed_at
+            logged = trainer.log[-1]["iteration"] if trainer.log else 0
+            if resumed_at is not None and logged <= resumed_at:
+                entry["resumed_at"] = resumed_at
                 if restart.count():
                     entry["restart"] = restart.count()
             trainer.log.append(entry)
             trainer.interval = type(interval)()
-        elif trainer.log:  # the run is complete, right after an entry: main/... stay its means
+        else:  # the run is complete, right after an entry: main/... stay its means
             trainer.log[-1] |= {name: value for name, value in trainer.observation.items()
                                 if not name.startswith("main/")}
         if distributed.is_first():
@@ -90,12 +93,19 @@ def mean_since(trainer, iteration):
 
 
 class PrintReport:
-    """A line for each epoch on standard output: the means since the last line."""
+    """A line for each epoch on standard output: the means since the last line.
+
+    And one for the validation before the first update, if there is one.
+    """
 
     def __init__(self):
         self.printed = 0
 
     def __call__(self, trainer):
+        if not trainer.iteration:
+            tqdm.write(f"before the first update  "
+                       f"{in_words(trainer.observation, 'validation/main')}")
+            return
         entry = trainer.log[-1]
         report = trainer.observation | likelihood.in_units(
             mean_since(trainer, self.printed), "main", trainer.dimensions)
@@ -121,74 +131,3 @@ def in_words(report, prefix):
     nats = report.get(f"{prefix}/nats")
     return (f"{prefix} {report[f'{prefix}/bits/dim']:.4f} bits/dim"
             + (f" ({nats:.2f} nats)" if nats is not None else ""))
-
-
-class TensorBoardReport:
-    """What is new in the log, as scalars in the run's `tensorboard` folder."""
-
-    def __init__(self, out):
-        self.folder = Path(out) / "tensorboard"
-        self.writer = None
-        self.entries, self.names = 0, set()  # that are written, and of the last one what
-
-    def __call__(self, trainer):
-        try:
-            if self.writer is None:
-                # Here, since it takes seconds to import.
-                from torch.utils.tensorboard import SummaryWriter
-                # What a killed run wrote after its last snapshot is taken back.
-                self.writer = SummaryWriter(
-                    self.folder, purge_step=trainer.log[self.entries - 1]["iteration"] + 1
-                    if self.entries else None)
-            self._write(trainer.log)
-        except OSError as error:
-            raise UserError(f"{self.folder}: can't be written ({error.strerror or error}); make "
-                            f"room, then go on with --resume auto") from None
-
-    def _write(self, log):
-        for number, entry in enumerate(log[max(self.entries - 1, 0):], max(self.entries - 1, 0)):
-            written = self.names if number < self.entries else set()
-            self.names = {name for name in entry if "/" in name} | {"samples_per_second"}
-            for name in sorted(self.names - written):
-                self.writer.add_scalar(name, entry[name], entry["iteration"])
-        self.entries = len(log)
-        self.writer.flush()
-
-    def state(self):
-        """What is written: how many entries of the log, and which values of the last."""
-        return {"entries": self.entries, "names": sorted(self.names)}
-
-    def restore(self, state):
-        """Go on after that, if it is there; a run resumed in another folder writes it anew."""
-        if self.folder.exists():
-            self.entries, self.names = state["entries"], set(state["names"])
-
-
-class ParameterStatistics:
-    """Statistics of each layer's weights and gradients, by the original study's keys.
-
-    For each parameter <layer>/W or /b, and for both data and grad: min, max, mean, std, zeros (how
-    many are exactly 0), percentile/0 … 6 (at -3σ … 3σ of a normal distribution); and
-    <layer>/W/ratio, the log10 of the gradient's norm to the data's. The gradient is that of the
-    last update, as clipped.
-    """
-
-    SIGMA_POINTS = (0.0013, 0.0228, 0.1587, 0.5, 0.8413, 0.9772, 0.9987)
-
-    def __call__(self, trainer):
-        for name, parameter in trainer.model.named_parameters():
-            layer, _, kind = name.rpartition(".")
-            key = f"{layer.replace('.', '/')}/{'b' if kind == 'bias' else 'W'}"
-            data, grad = parameter.detach().float(), parameter.grad.float()
-            for part, values in (("data", data), ("grad", grad)):
-                trainer.observation |= {f"{key}/{part}/{statistic}": value for statistic, value
-                                        in self._statistics(values.flatten()).items()}
-            norms = grad.norm().item(), data.norm().item()
-            if all(norms):
-                trainer.observation[f"{key}/ratio"] = math.log10(norms[0] / norms[1])
-
-    def _statistics(self, x):
-        points = np.quantile(x.cpu().numpy(), self.SIGMA_POINTS).tolist()
-        return {"min": x.min().item(), "max": x.max().item(), "mean": x.mean().item(),
-                "std": x.std(correction=0).item(), "zeros": int((x == 0).sum()),
-                **{f"percentile/{i}": point for i, point in enumerate(points)}}

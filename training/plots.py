@@ -1,54 +1,109 @@
-"""The run's curves as pictures, drawn anew from the log."""
+"""A run's curves as pictures, drawn from its log."""
 
 import re
+from itertools import accumulate
 from pathlib import Path
 
 from datasets.files import replacing
 
 OF_LABEL = re.compile(r"validation/label/(.+)/bits/dim")
+FEWEST_SMOOTHED = 10  # points that a trend is drawn for
+SMOOTHED = 0.1  # of the points, how many the trend is a mean over
 
 
 class PlotReport:
-    """Draws `loss.png` (bits/dim by iteration) and `speed.png` (samples a second) in `out`.
+    """Draws `loss.png`, `speed.png` and, if there is validation of labels, `labels.png` in `out`.
 
-    And where the log has validation for each label, `labels.png`.
-    Dashed lines mark where the run was resumed, red dotted ones where that was for a crash.
+    See `figure_of_loss`, `figure_of_speed` and `figure_of_labels`.
     """
 
     def __init__(self, out):
         self.out = Path(out)
 
     def __call__(self, trainer):
-        log = trainer.log
-        self._draw("loss.png", "bits/dim", log, {
-            "training": "main/bits/dim", "validation": "validation/main/bits/dim"})
-        self._draw("speed.png", f"{trainer.unit} a second", log, {"speed": "samples_per_second"})
-        of_labels = {match[1]: match[0] for entry in log for key in entry
-                     if (match := OF_LABEL.fullmatch(key))}
-        if of_labels:
-            self._draw("labels.png", "validation bits/dim", log, of_labels)
+        self._save("loss.png", figure_of_loss(trainer.log))
+        self._save("speed.png", figure_of_speed(trainer.log, trainer.unit))
+        if labels := figure_of_labels(trainer.log):
+            self._save("labels.png", labels)
 
-    def _draw(self, name, unit, log, curves):
-        # Here, since it takes long to import; the object-oriented form needs no display.
-        from matplotlib.figure import Figure
-        figure = Figure(figsize=(8, 4.5), layout="constrained")
-        axes = figure.subplots()
-        for label, key in curves.items():
-            points = [(entry["iteration"], entry[key]) for entry in log if key in entry]
-            if points:
-                style = {"marker": ".", "markersize": 9} if label != "training" else {}
-                axes.plot(*zip(*points, strict=True), label=label, linewidth=1.2, **style)
-        styles = {"resumed": ("grey", "--"), "restarted after a crash": ("tab:red", ":")}
-        for label, (color, linestyle) in styles.items():
-            iterations = [entry["resumed_at"] for entry in log if "resumed_at" in entry
-                          and ("restart" in entry) == (label != "resumed")]
-            for i, iteration in enumerate(iterations):
-                axes.axvline(iteration, color=color, linestyle=linestyle, linewidth=1.2,
-                             label=None if i else label)
-        axes.set(xlabel="iteration", ylabel=unit)
-        if name == "speed.png":
-            axes.set_ylim(bottom=0)
-        axes.grid(alpha=0.3)
-        axes.legend(ncols=1 + (len(curves) + len(styles)) // 12, fontsize="small")
+    def _save(self, name, figure):
         with replacing(self.out / name) as temporary:
             figure.savefig(temporary, dpi=110)
+
+
+def figure_of_loss(log):
+    """bits/dim in training and validation by iteration: a matplotlib Figure.
+
+    log: the run's, a list of dictionaries: see `training.extensions.LogReport`.
+    """
+    return draw_curves(log, "bits/dim", {"training": "main/bits/dim",
+                                         "validation": "validation/main/bits/dim"},
+                       smoothed=("training",))
+
+
+def figure_of_speed(log, unit):
+    """Images or samples, as `unit` says, a second by iteration: a matplotlib Figure."""
+    figure = draw_curves(log, f"{unit} a second", {"speed": "samples_per_second"},
+                         smoothed=("speed",))
+    figure.axes[0].set_ylim(bottom=0)
+    return figure
+
+
+def figure_of_labels(log):
+    """Each label's validation by iteration: a matplotlib Figure, or None if the log has none."""
+    of_labels = {match[1]: match[0] for entry in log for key in entry
+                 if (match := OF_LABEL.fullmatch(key))}
+    return draw_curves(log, "validation bits/dim", of_labels) if of_labels else None
+
+
+def draw_curves(log, unit, curves, smoothed=()):
+    """A matplotlib Figure of values in the log by iteration, `unit` being what they are in.
+
+    Dashed lines mark where the run was resumed, red dotted ones where that was for a crash.
+
+    curves: {name: key in the log}. smoothed: names of those that are drawn pale, their trend over
+    them, where there are points enough for one.
+    """
+    # Here, since it takes long to import; the object-oriented form needs no display.
+    from matplotlib.figure import Figure
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for name, key in curves.items():
+        points = [(entry["iteration"], entry[key]) for entry in log if key in entry]
+        if points:
+            _draw_curve(axes, name, *zip(*points, strict=True), name in smoothed)
+    styles = {"resumed": ("grey", "--"), "restarted after a crash": ("tab:red", ":")}
+    for name, (color, linestyle) in styles.items():
+        iterations = [entry["resumed_at"] for entry in log if "resumed_at" in entry
+                      and ("restart" in entry) == (name != "resumed")]
+        for i, iteration in enumerate(iterations):
+            axes.axvline(iteration, color=color, linestyle=linestyle, linewidth=1.2,
+                         label=None if i else name)
+    axes.set(xlabel="iteration", ylabel=unit)
+    axes.grid(alpha=0.3)
+    if axes.lines:
+        axes.legend(ncols=1 + (len(curves) + len(styles)) // 12, fontsize="small")
+    return figure
+
+
+def _draw_curve(axes, name, iterations, values, smoothed):
+    has_trend = smoothed and len(values) >= FEWEST_SMOOTHED
+    # A point each where there are few, as of validation, once an epoch.
+    style = {} if smoothed and len(values) > 1 else {"marker": ".", "markersize": 9}
+    line, = axes.plot(iterations, values, label=name, linewidth=1.2,
+                      alpha=0.35 if has_trend else 1, **style)
+    if has_trend:
+        axes.plot(iterations, trend(values), label=f"{name}, trend", linewidth=1.6,
+                  color=line.get_color())
+
+
+def trend(values):
+    """The moving average of `values` over a tenth of them: a list as long.
+
+    A mean is over as many values before as after. Towards the ends it is over fewer, lest the
+    trend of a curve that falls be drawn above its end.
+    """
+    most, sums = max(round(SMOOTHED * len(values) / 2), 1), [0, *accumulate(values)]
+    reaches = [min(most, i, len(values) - 1 - i) for i in range(len(values))]
+    return [(sums[i + reach + 1] - sums[i - reach]) / (2 * reach + 1)
+            for i, reach in enumerate(reaches)]

@@ -13,9 +13,14 @@ from datasets.errors import UserError
 from datasets.files import make_folder, replacing
 from training import checkpoints, distributed, extensions, snapshot, transfer
 from training.device import device_of
+from training.embeddings import LabelEmbeddings
 from training.optimization import optimizer_of
 from training.plots import PlotReport
-from training.trainer import Stop, Trainer
+from training.samples import Samples
+from training.statistics import ParameterStatistics
+from training.stop import Stop
+from training.tensorboard import Board, TensorBoardReport
+from training.trainer import Trainer
 
 NOT_SETTINGS = ("resume", "config")
 
@@ -92,16 +97,19 @@ def _set_aside(start, kind):
         reached = start.content["run"]["iteration"]
         left = [path for path in left if int(path.name.rpartition("_")[2]) > reached]
     else:
-        names = ("config.json", "log", "loss.png", "speed.png", "labels.png", "tensorboard")
+        names = ("config.json", "log", "loss.png", "speed.png", "labels.png", "embeddings.png",
+                 "tensorboard")
         left += [out / name for name in names if (out / name).exists()]
+        left += out.glob("samples/iteration_*")  # what else is there was not drawn in training
     if not left:
         return
     n = 1
     while (out / f"earlier_{n}").exists():
         n += 1
-    (out / f"earlier_{n}").mkdir()
     for path in left:
-        shutil.move(path, out / f"earlier_{n}" / path.name)
+        aside = out / f"earlier_{n}" / path.relative_to(out)
+        aside.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(path, aside)
     print(f"{out}: what an earlier run left is in {out / f'earlier_{n}'} now", file=sys.stderr)
 
 
@@ -136,12 +144,13 @@ def _check_resumed(start, model, data, label_names):
 
 
 def train(args, start, kind, model, *, training_set, validation_set, test_set=None, data,
-          label_names, clip, **trainer_options):
+          label_names, clip, draw, **trainer_options):
     """Train `model` as the flags say, until the run is complete.
 
     kind: pixelcnn or wavenet. validation_set: evaluated each epoch, or None. test_set: evaluated
     once, at the end, with the best model. data, label_names: what model files say of the data.
-    clip: of the gradient's norm. trainer_options: unit, samples and dimensions of the `Trainer`.
+    clip: of the gradient's norm. draw: makes files of samples, see `training.samples.Samples`.
+    trainer_options: unit, samples and dimensions of the `Trainer`.
     """
     if start.content:
         _check_resumed(start, model, data, label_names)
@@ -156,8 +165,8 @@ def train(args, start, kind, model, *, training_set, validation_set, test_set=No
                       device=start.device, schedule=args.schedule, ema=args.ema,
                       precision=args.precision, workers=args.workers,
                       stop=Stop(args.epoch, args.iterations, args.target_loss), **trainer_options)
-    best = _extend(trainer, args, start, kind, validation_set, label_names,
-                   lambda: snapshot.describe(kind, trainer.learned, label_names, data))
+    best, samples = _extend(trainer, args, start, validation_set, label_names, draw,
+                            lambda: snapshot.describe(kind, trainer.learned, label_names, data))
     if start.content:
         trainer.restore(start.content["run"])
     distributed.wait_for_all()  # whoever has refused to run has left the files as they were
@@ -176,6 +185,11 @@ def train(args, start, kind, model, *, training_set, validation_set, test_set=No
           f"{torch.get_num_threads()} threads; {len(training_set):,} items to train on, "
           f"{held_back:,} held back; writing to {os.path.join(start.out, '')}")
     trainer.run()
+    # Not in the last snapshot: a run that goes on from there has not been stopped.
+    trainer.observation = {"stopped_by": trainer.reason}
+    extensions.LogReport(start.out)(trainer)
+    if samples:
+        samples.at_the_end(trainer)
     best_path = distributed.from_first(lambda: best.path)
     print(f"{trainer.reason}; the best model is {best_path or 'gone'}")
     if best_path:
@@ -184,24 +198,35 @@ def train(args, start, kind, model, *, training_set, validation_set, test_set=No
         print(f"next: python infer_{kind}.py -m {best_path}")
 
 
-def _extend(trainer, args, start, kind, validation_set, label_names, describe):
-    """The trainer's extensions, each with what it leaves in the run's folder; the best model's."""
-    out = start.out
+def _extend(trainer, args, start, validation_set, label_names, draw, describe):
+    """The trainer's extensions, each with what it leaves in the run's folder.
+
+    Returns that of the best model, and that of the samples, or None without --sample_every.
+    """
+    out, board = start.out, Board(start.out)
+    # What another run's weights are like here, before they are moved.
+    at_first = bool(args.init_from) and validation_set is not None
     if validation_set is not None:
         trainer.extend(extensions.Evaluator(validation_set, args.batchsize,
-                                            label_names=label_names), everywhere=True)
+                                            label_names=label_names), everywhere=True,
+                       at_first=at_first)
     if args.stats:
-        trainer.extend(extensions.ParameterStatistics())
-    trainer.extend(extensions.LogReport(out), (100, "both"), everywhere=True)  # log
-    trainer.extend(extensions.PrintReport())  # a line on the terminal
-    trainer.extend(extensions.TensorBoardReport(out), (100, "both"))  # tensorboard/
-    trainer.extend(PlotReport(out))  # loss.png and speed.png
+        trainer.extend(ParameterStatistics(board))
+    trainer.extend(extensions.LogReport(out), (100, "both"), at_first, everywhere=True)  # log
+    trainer.extend(extensions.PrintReport(), at_first=at_first)  # a line on the terminal
+    trainer.extend(TensorBoardReport(board), (100, "both"), at_first)  # tensorboard/
+    trainer.extend(PlotReport(out))  # loss.png, speed.png and labels.png
+    if len(label_names) > 1:
+        trainer.extend(LabelEmbeddings(out, board, label_names))  # embeddings.png
+    samples = args.sample_every and Samples(out, board, draw, args.sample_every)
+    if samples:
+        trainer.extend(samples, (1, "iteration"))  # samples/
     best = checkpoints.BestModel(out, describe, origin=start.path and start.path.parent)
     trainer.extend(best)  # pixelcnn_N or wavenet_N, the best so far
     trainer.extend(checkpoints.Snapshot(out, describe, args.snapshot_every, args.snapshots_kept,
                                         args.keep_every),
                    (1, "iteration"), at_signal=True)  # snapshot_iter_N, to go on from
-    return best
+    return best, samples
 
 
 def _test(trainer, path, kind, test_set, batchsize):

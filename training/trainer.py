@@ -15,7 +15,6 @@ import signal
 import sys
 import time
 from dataclasses import asdict, dataclass
-from typing import NamedTuple
 
 import torch
 from tqdm import tqdm
@@ -25,17 +24,6 @@ from datasets.errors import DivergedError, UserError
 from training import distributed, likelihood
 from training.optimization import average_of, learning_rate_factor
 from training.signals import Signals
-
-
-class Stop(NamedTuple):
-    """When a run is complete: at whichever comes first; None for what is not wanted.
-
-    target_loss is compared with main/nll of the log, in nats.
-    """
-
-    epoch: int | None = None
-    iterations: int | None = None
-    target_loss: float | None = None
 
 
 @dataclass
@@ -56,7 +44,7 @@ class Trainer:
         dataset: `dataset[indices]` makes a `datasets.batches.Batch`.
         batchsize: items in a batch. seed: of the data's order.
         clip: the gradient's L2 norm is cut to this.
-        stop: a `Stop`.
+        stop: a `training.stop.Stop`.
         samples: a function of a batch: how many samples (images, or samples of sound) it has,
             for the speed. unit: what they are called.
         dimensions: C·H·W of an image, None for sound.
@@ -91,22 +79,25 @@ class Trainer:
         self.observation, self.interval, self.log = {}, Interval(), []
         self.resumed_at = None
         self._earlier_seconds, self._started = 0.0, time.monotonic()
-        self._extensions, self._at_signal = [], None
+        self._extensions, self._at_first, self._at_signal = [], [], None
         self._signal = None  # that ends the run
         self._signals = Signals("finishing the update or validation in hand, then writing a "
                                 "snapshot", patient=distributed.processes() > 1)
 
-    def extend(self, extension, trigger=(1, "epoch"), at_signal=False, everywhere=False):
+    def extend(self, extension, trigger=(1, "epoch"), at_first=False, at_signal=False,
+               everywhere=False):
         """Call `extension(trainer)` every n iterations or epochs: (n, "iteration" | "epoch").
 
         (n, "both") means every n iterations and at each epoch's end. All extensions are called
-        when the run is complete, be it in mid-epoch; the one with `at_signal` also when a signal
-        ends it. Extensions are called in the order they were added; of several processes by the
-        first, or `everywhere`.
+        when the run is complete, be it in mid-epoch; those with `at_first` also before the first
+        update, and the one with `at_signal` when a signal ends the run. Extensions are called in
+        the order they were added; of several processes by the first, or `everywhere`.
         """
         if not (everywhere or distributed.is_first()):
             return
         self._extensions.append((extension, trigger))
+        if at_first:
+            self._at_first.append(extension)
         if at_signal:
             self._at_signal = extension
 
@@ -130,12 +121,14 @@ class Trainer:
         """
         self.model.train()
         self._started = time.monotonic()
-        self.reason = self._why_stop()
+        self.reason = self.stop.reached(self)
         if self.reason:  # a resumed run that was complete
             return
         with self._signals:
             try:
                 with self._progress_bar() as bar:
+                    for extension in self._at_first if not self.iteration else ():
+                        extension(self)
                     while not (self.reason or self._signal):
                         self._run_epoch(bar)
                     self.is_ending = True
@@ -167,7 +160,7 @@ class Trainer:
                 self._signal = self._signals.number or signal.SIGTERM
             bar.update()
             bar.set_postfix_str(self._postfix(bar), refresh=False)
-            self.reason = self._why_stop()
+            self.reason = self.stop.reached(self)
             if self.reason or self._signal:
                 return
             began = time.monotonic()
@@ -258,17 +251,6 @@ class Trainer:
                     or unit == "both" and self.is_new_epoch):
                 extension(self)
 
-    def _why_stop(self):
-        """The condition of `stop` that holds, as text, or None."""
-        if self.stop.epoch and self.epoch >= self.stop.epoch:
-            return f"--epoch {self.stop.epoch} reached"
-        if self.stop.iterations and self.iteration >= self.stop.iterations:
-            return f"--iterations {self.stop.iterations} reached"
-        logged = self.log[-1]["main/nll"] if self.log else math.inf
-        if self.stop.target_loss and logged <= self.stop.target_loss:
-            return f"--target_loss {self.stop.target_loss} reached: main/nll is {logged:.4f}"
-        return None
-
     @property
     def done(self):
         """The part of the run that the next update will be in, from 0 to 1."""
@@ -277,9 +259,7 @@ class Trainer:
     @property
     def length(self):
         """The updates of the whole run, unless the loss ends it before; None if unknown."""
-        an_epoch = -(-len(self.dataset) // self.batchsize)
-        ends = [n for n in (self.stop.iterations, (self.stop.epoch or 0) * an_epoch) if n]
-        return min(ends, default=None)
+        return self.stop.updates(an_epoch=-(-len(self.dataset) // self.batchsize))
 
     def _progress_bar(self):
         return tqdm(total=self.length, initial=self.iteration, unit="it", dynamic_ncols=True,

@@ -2,8 +2,7 @@
 
 from datasets.errors import UserError
 from training import snapshot
-
-EMBEDDING = "condition.weight"  # how the names of label embeddings end; a row for each label
+from training.embeddings import EMBEDDING
 
 
 def init_from(path, kind, model, label_names, started):

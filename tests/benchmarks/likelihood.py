@@ -44,7 +44,8 @@ from training.arguments import (
     run_script,
 )
 from training.optimization import optimizer_of
-from training.trainer import Stop, Trainer
+from training.stop import Stop
+from training.trainer import Trainer
 
 
 def arguments():

@@ -43,7 +43,8 @@ from models.pixelcnn import PixelCNN, PixelCNNConfig
 from models.wavenet import WaveNet, WaveNetConfig
 from original import OriginalPixelCNN, OriginalWaveNet
 from training.arguments import positive_float, positive_int, run_script
-from training.trainer import Stop, Trainer
+from training.stop import Stop
+from training.trainer import Trainer
 
 HEIGHT = WIDTH = 28
 IMAGES = 1000

@@ -1,0 +1,71 @@
+"""What a network draws while it is trained: a few samples of the first labels."""
+
+import wave
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from datasets.files import replacing
+from datasets.quantization import dequantize_pixels
+from sampling import pixelcnn, wavenet
+from sampling.draws import Draws
+from sampling.labels import names_for_files
+from sampling.pictures import save_picture
+from sampling.sound import pcm_of_codes, plot_sound
+
+SOUNDS, SECONDS = 8, 2  # labels that are drawn, and how long each sound is at the least
+ROWS, COLUMNS = 10, 8  # of a picture; a row is a label
+
+
+def draw_sounds(model, seed, path, label_names, rate):
+    """Write a wav for each of the first labels, and its waveform and spectrogram as PNG.
+
+    model: a WaveNet. seed: of the random numbers. path: that the files' names begin with; the
+    label's follows. rate: of the sound, in Hz. A sound is at least as long as the receptive field.
+    Returns the files by name: sound_LABEL and plot_LABEL, or sound and plot if there are no labels.
+    """
+    ofs = [f"_{name}" for name in names_for_files(label_names)[:SOUNDS]] or [""]
+    label = torch.arange(len(ofs), device=model.logits.weight.device) if label_names else None
+    length = max(SECONDS * rate, model.config.receptive_field)
+    blocks, files = [], {}
+    with _bar(length) as bar:
+        for codes in wavenet.sample(model, Draws(seed, range(len(ofs))), label, length):
+            blocks.append(codes)
+            bar.update(codes.shape[1])
+    pcm = pcm_of_codes(model.config.levels)[torch.cat(blocks, dim=1).numpy()]
+    for of, samples in zip(ofs, pcm, strict=True):
+        wav, plot = (path.with_name(f"{path.name}{of}.{kind}") for kind in ("wav", "png"))
+        _write_wav(wav, samples, rate)
+        plot_sound(plot, samples / np.float32(2 ** 15), rate, wav.stem)
+        files |= {f"sound{of}": wav, f"plot{of}": plot}
+    return files
+
+
+def draw_picture(model, seed, path, label_names, height, width):
+    """Write a PNG of images, a row for each of the first labels.
+
+    model: a PixelCNN. seed: of the random numbers. path: the file's, without its ending. height,
+    width: of an image. Returns the file by name: pictures.
+    """
+    rows = min(len(label_names), ROWS) or COLUMNS
+    label = (torch.arange(rows, device=model.logits.weight.device).repeat_interleave(COLUMNS)
+             if label_names else None)
+    with _bar(height) as bar:
+        codes = pixelcnn.sample(model, Draws(seed, range(rows * COLUMNS)), label, height, width,
+                                on_row=bar.update)
+    pixels = dequantize_pixels(codes.permute(0, 2, 3, 1).numpy(), model.config.levels)
+    picture = path.with_name(f"{path.name}.png")
+    save_picture(picture, pixels.reshape(rows, COLUMNS, *pixels.shape[1:]))
+    return {"pictures": picture}
+
+
+def _bar(total):
+    return tqdm(total=total, desc="samples", leave=False, dynamic_ncols=True, disable=None)
+
+
+def _write_wav(path, samples, rate):
+    """samples: 16-bit little-endian (n,), at `rate` Hz."""
+    with replacing(path) as temporary, wave.open(str(temporary), "wb") as wav:
+        wav.setparams((1, 2, rate, 0, "NONE", None))
+        wav.writeframes(samples.tobytes())

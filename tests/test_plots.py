@@ -1,0 +1,70 @@
+"""The curves of a run, drawn from its log alone."""
+
+import numpy as np
+import pytest
+
+from training.plots import figure_of_labels, figure_of_loss, figure_of_speed, trend
+
+
+def log_of(count):
+    """A log whose loss falls along a line, with some noise, and is validated now and then."""
+    noise = np.random.default_rng(0).normal(size=count) * 0.05
+    log = [{"epoch": i // 5, "iteration": 10 * i, "main/bits/dim": 4 - i / count + noise[i],
+            "samples_per_second": 50 + 100 * noise[i]} for i in range(count)]
+    for entry in log[::5]:
+        entry["validation/main/bits/dim"] = entry["main/bits/dim"]
+    return log
+
+
+def curves(figure):
+    """{name: (iterations, values)} of what is in a figure's legend."""
+    lines = figure.axes[0].get_legend_handles_labels()
+    return {name: line.get_data() for line, name in zip(*lines, strict=True)}
+
+
+def test_a_long_runs_loss_and_speed_have_a_trend_over_the_curve_itself():
+    log = log_of(100)
+    loss, speed = curves(figure_of_loss(log)), curves(figure_of_speed(log, "images"))
+    assert list(loss) == ["training", "training, trend", "validation"]
+    assert list(speed) == ["speed", "speed, trend"]
+    line = [4 - i / 100 for i in range(100)]
+    raw, smooth = (np.abs(np.subtract(loss[name][1], line)).mean()
+                   for name in ("training", "training, trend"))
+    assert smooth < raw / 2
+    assert list(loss["training"][1]) == [entry["main/bits/dim"] for entry in log]
+
+
+def test_a_short_run_has_no_trend():
+    assert list(curves(figure_of_loss(log_of(9)))) == ["training", "validation"]
+
+
+@pytest.mark.parametrize("count", [10, 11, 25, 40])
+def test_the_trend_of_a_line_is_the_line_to_its_ends(count):
+    line = [7 - 0.3 * i for i in range(count)]
+    assert trend(line) == pytest.approx(line)
+
+
+def test_labels_are_drawn_if_the_log_has_them():
+    log = log_of(3)
+    assert figure_of_labels(log) is None
+    log[2]["validation/label/a/b c/bits/dim"] = 3.5
+    (iterations, values), = curves(figure_of_labels(log)).values()
+    assert (list(iterations), list(values)) == ([20], [3.5])
+
+
+def test_the_speeds_axis_begins_at_0():
+    assert figure_of_speed(log_of(4), "images").axes[0].get_ylim()[0] == 0
+
+
+def test_crashes_and_other_resumptions_are_marked_apart():
+    log = log_of(7)
+    log[1] |= {"resumed_at": 10}
+    log[3] |= {"resumed_at": 30, "restart": 1}
+    log[5] |= {"resumed_at": 50, "restart": 2}
+    axes = figure_of_loss(log).axes[0]
+    marks = [(line.get_xdata()[0], line.get_color(), line.get_linestyle())
+             for line in axes.get_lines() if len(line.get_xdata()) == 2 and
+             line.get_xdata()[0] == line.get_xdata()[1]]
+    assert marks == [(10, "grey", "--"), (30, "tab:red", ":"), (50, "tab:red", ":")]
+    assert axes.get_legend_handles_labels()[1] == [
+        "training", "validation", "resumed", "restarted after a crash"]

@@ -1,0 +1,172 @@
+"""Samples drawn while a network learns: when, what, and that they change nothing of the run."""
+
+import time
+import wave
+from pathlib import Path
+
+import pytest
+import torch
+from forks import PIXELCNN, UPDATES, WAVENET, difference, forked, snapshot_in
+from PIL import Image
+from test_begin_and_end import log_of
+from test_optimization import trainer_of
+from test_resume import best_model, check_killed, in_update
+
+from models.pixelcnn import PixelCNN, PixelCNNConfig
+from models.wavenet import WaveNet, WaveNetConfig
+from sampling import pixelcnn
+from sampling.previews import draw_picture, draw_sounds
+from training.arguments import Every
+from training.samples import Samples
+from training.stop import Stop
+from training.tensorboard import Board
+
+BOTH = pytest.mark.parametrize("command", [PIXELCNN, WAVENET], ids=["pixelcnn", "wavenet"])
+
+
+def drawn(folder):
+    """{name: bytes} of the samples in a run's folder."""
+    return {path.name: path.read_bytes() for path in (folder / "samples").iterdir()}
+
+
+def moments(folder):
+    """The iterations in a run's folder that there are samples of."""
+    return sorted({int(name[10:16]) for name in drawn(folder)})
+
+
+@pytest.fixture(scope="module")
+def sampled(world):
+    """A function of a command: the folder of that run with --sample_every 10."""
+    done = {}
+
+    def run(command):
+        if command not in done:
+            done[command] = world / f"sampled_{len(done)}"
+            forked(f"{command} --sample_every 10 -o {done[command]}", world)
+        return done[command]
+
+    return run
+
+
+@BOTH
+@pytest.mark.parametrize("flags", ["", "--ema 0.9 --dropout 0.3 --precision bf16 --workers 1"])
+def test_a_run_ends_as_one_without_samples(world, tmp_path, sampled, command, flags):
+    command = f"{command} {flags}".strip()
+    forked(f"{command} -o {tmp_path}", world)
+    plain, other = snapshot_in(tmp_path), snapshot_in(sampled(command))
+    assert other["run"]["extensions"].pop("Samples")["last"][0] == 20
+    assert difference(plain, other) == ""
+    assert best_model(tmp_path).read_bytes() == best_model(sampled(command)).read_bytes()
+    assert difference(log_of(tmp_path), log_of(sampled(command))) == ""
+    assert moments(sampled(command)) == [10, 20, UPDATES]
+
+
+@BOTH
+def test_killed_or_made_longer_it_draws_the_same_at_the_same_moments(
+        world, tmp_path, sampled, command):
+    whole = drawn(sampled(command))
+    flags = f"{command} --sample_every 10 --snapshot_every 3"
+    killed = tmp_path / "killed"
+    assert check_killed(world, flags, killed, [in_update(n) for n in (13, 22)]) == 2
+    assert drawn(killed) == whole
+    forked(f"{flags} -e 2 -o {tmp_path}/longer", world)
+    forked(f"{flags} -o {tmp_path}/longer --resume auto", world)
+    assert moments(tmp_path / "longer") == [10, 16, 20, UPDATES]
+    assert whole.items() <= drawn(tmp_path / "longer").items()
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    events = EventAccumulator(str(killed / "tensorboard")).Reload()
+    shown = {name: [event.step for event in events.Images(name)]
+             for name in events.Tags()["images"]}
+    heard = {name: [event.step for event in events.Audio(name)]
+             for name in events.Tags()["audio"]}
+    steps = [10, 20, UPDATES]
+    wavenet = "wavenet" in command
+    assert shown == ({"samples/plot_sounds": steps} if wavenet else {"samples/pictures": steps})
+    assert heard == ({"samples/sound_sounds": steps} if wavenet else {})
+
+
+def test_a_snapshot_of_a_run_without_samples_goes_on_with_them(world, tmp_path):
+    forked(f"{PIXELCNN} -e 1 -o {tmp_path}", world)
+    forked(f"{PIXELCNN} -e 2 --sample_every 7 -o {tmp_path} --resume auto", world)
+    assert moments(tmp_path) == [9, 16]
+
+
+def test_a_new_run_sets_its_predecessors_samples_aside_and_no_others(world, tmp_path):
+    command = f"{PIXELCNN} --iterations 2 --sample_every 1 -o {tmp_path}"
+    forked(command, world)
+    (tmp_path / "samples/sample_0.wav").touch()
+    forked(command.replace("--iterations 2", "--iterations 1"), world)
+    assert set(drawn(tmp_path)) == {"iteration_000001.png", "sample_0.wav"}
+    assert set(drawn(tmp_path / "earlier_1")) == {"iteration_000001.png", "iteration_000002.png"}
+
+
+def test_the_network_is_as_it_was_and_no_update_is_timed_meanwhile(tmp_path):
+    trainer, seen = trainer_of(Stop(iterations=4), ema=0.5), []
+
+    def draw(model, seed, path):
+        seen.append((model is trainer.learned, model.training, seed, path.name))
+        time.sleep(0.2)
+        return {}
+
+    trainer.extend(Samples(tmp_path, Board(tmp_path), draw, Every(2)), (1, "iteration"))
+    modes = set()
+    trainer.extend(lambda trainer: modes.add((trainer.model.training, trainer.learned.training)),
+                   (1, "iteration"))
+    trainer.run()
+    assert seen == [(True, False, 3, "iteration_000002"), (True, False, 3, "iteration_000004")]
+    assert modes == {(True, True)}
+    assert trainer.interval.seconds < 0.2 < trainer.elapsed_time
+
+
+def test_by_the_clock_the_network_learns_between_however_long_drawing_takes(tmp_path):
+    trainer, seen = trainer_of(Stop(iterations=9)), []
+
+    def draw(model, seed, path):
+        seen.append(path.name)
+        time.sleep(1.1)
+        return {}
+
+    trainer.extend(Samples(tmp_path, Board(tmp_path), draw, Every(1, in_seconds=True)),
+                   (1, "iteration"))
+    trainer.extend(lambda _: time.sleep(0.3), (1, "iteration"))
+    trainer.run()
+    assert 1 <= len(seen) <= 3
+
+
+def test_a_sound_for_each_of_the_first_labels_of_a_whole_receptive_field(tmp_path):
+    torch.manual_seed(0)
+    names = ["a/b", *"cdefghijk"]
+    model = WaveNet(WaveNetConfig(16, 4, 4, 1, 8, len(names))).eval()
+    files = draw_sounds(model, 0, tmp_path / "iteration_000007", names, rate=100)
+    assert list(files)[:4] == ["sound_a_b", "plot_a_b", "sound_c", "plot_c"]
+    assert len(files) == 16 and all(path.exists() for path in files.values())
+    assert files["sound_a_b"] == tmp_path / "iteration_000007_a_b.wav"
+    with wave.open(str(files["sound_c"])) as sound:
+        assert (sound.getframerate(), sound.getnframes()) == (100, model.config.receptive_field)
+    unlabelled = WaveNet(WaveNetConfig(16, 4, 4, 1, 3)).eval()
+    files = draw_sounds(unlabelled, 0, tmp_path / "iteration_000008", [], rate=100)
+    assert set(files) == {"sound", "plot"}
+    with wave.open(str(tmp_path / "iteration_000008.wav")) as sound:
+        assert sound.getnframes() == 200
+
+
+@pytest.mark.parametrize("labels, rows", [(0, 8), (3, 3), (12, 10)])
+def test_a_row_of_pictures_for_each_of_the_first_labels(tmp_path, monkeypatch, labels, rows):
+    model = PixelCNN(PixelCNNConfig(4, 1, 4, 4, 2, labels)).eval()
+    asked, sample = [], pixelcnn.sample
+    monkeypatch.setattr(pixelcnn, "sample", lambda model, draws, label, *size, **options: (
+        asked.append(label), sample(model, draws, label, *size, **options))[1])
+    names = [f"label {n}" for n in range(labels)]
+    file = draw_picture(model, 0, tmp_path / "iteration_000007", names, 6, 5)["pictures"]
+    assert file == tmp_path / "iteration_000007.png"
+    with Image.open(file) as picture:
+        assert picture.width / picture.height == pytest.approx(8 * 5 / (rows * 6), rel=0.1)
+    label, = asked
+    assert label is None if not labels else label.tolist() == [n // 8 for n in range(8 * rows)]
+
+
+def test_the_same_seed_draws_the_same_and_another_one_others(tmp_path):
+    model = PixelCNN(PixelCNNConfig(4, 1, 4, 4, 2)).eval()
+    a, b, c = (draw_picture(model, seed, Path(tmp_path, str(n)), [], 6, 6)["pictures"].read_bytes()
+               for n, seed in enumerate((1, 1, 2)))
+    assert a == b != c
