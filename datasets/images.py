@@ -107,6 +107,11 @@ class ImageCodes(Dataset):
     def __len__(self):
         return len(self.pixels)
 
+    def amounts(self, labels):
+        """Images of each of that many labels; of all, where there are none: a list."""
+        owners = np.zeros(len(self), np.int64) if self.labels is None else self.labels
+        return np.bincount(owners, minlength=labels).tolist()
+
     def __getitem__(self, indices):
         """The Batch of the images `indices`: codes (B, C, H, W)."""
         indices = np.asarray(indices, np.int64)

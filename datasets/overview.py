@@ -61,6 +61,20 @@ def sparse(entries, share=0.1):
             if seconds(own) < enough]
 
 
+def draw_amounts(axes, amounts, unit):
+    """Bars on matplotlib's `axes`: of each label how much there is to train on, and held back.
+
+    amounts: {label: (training, validation)}, in `unit`.
+    """
+    training, validation = zip(*amounts.values(), strict=True)
+    axes.barh(list(amounts), training, label="training")
+    axes.barh(list(amounts), validation, left=training, label="validation")
+    axes.invert_yaxis()
+    axes.set(xlabel=unit)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
+
+
 def draw(entries, path):
     """A picture: seconds of each label, lengths and loudness of the recordings."""
     # Here, since it takes long to import; the object-oriented form needs no display.
@@ -68,16 +82,11 @@ def draw(entries, path):
     labels = dict(list(by_label(entries).items())[:SHOWN])
     figure = Figure(figsize=(10, max(3.0, 0.9 + 0.22 * len(labels))), layout="constrained")
     of_labels, lengths, loudness = figure.subplots(1, 3)
-    names = [str(label or "all") for label in labels]
-    for held_back, name in ((False, "training"), (True, "validation")):
-        widths = [seconds(entry for entry in own if entry.held_back == held_back)
-                  for own in labels.values()]
-        left = [seconds(entry for entry in own if not entry.held_back) if held_back else 0
-                for own in labels.values()]
-        of_labels.barh(names, widths, left=left, label=name)
-    of_labels.invert_yaxis()
-    of_labels.set(xlabel="seconds", title="sound of each label")
-    of_labels.legend(fontsize="small")
+    amounts = {str(label or "all"): [seconds(entry for entry in own if entry.held_back == held_back)
+                                     for held_back in (False, True)]
+               for label, own in labels.items()}
+    draw_amounts(of_labels, amounts, "seconds")
+    of_labels.set(title="sound of each label")
     lengths.hist([entry.seconds for entry in entries], bins=40)
     lengths.set(xlabel="seconds", ylabel="recordings", title="length")
     loudness.hist([decibels([entry]) for entry in entries], bins=40)

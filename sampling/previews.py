@@ -1,8 +1,7 @@
 """What a network draws while it is trained: a few samples of the first labels."""
 
-import wave
-
 import numpy as np
+import soundfile
 import torch
 from tqdm import tqdm
 
@@ -10,9 +9,10 @@ from datasets.files import replacing
 from datasets.quantization import dequantize_pixels
 from sampling import pixelcnn, wavenet
 from sampling.draws import Draws
-from sampling.labels import names_for_files
+from sampling.labels import distinct
 from sampling.pictures import save_picture
-from sampling.sound import pcm_of_codes, plot_sound
+from sampling.sound import pcm_of_codes
+from sampling.sound_plots import plot_sound
 
 SOUNDS, SECONDS = 8, 2  # labels that are drawn, and how long each sound is at the least
 ROWS, COLUMNS = 10, 8  # of a picture; a row is a label
@@ -25,7 +25,7 @@ def draw_sounds(model, seed, path, label_names, rate):
     label's follows. rate: of the sound, in Hz. A sound is at least as long as the receptive field.
     Returns the files by name: sound_LABEL and plot_LABEL, or sound and plot if there are no labels.
     """
-    ofs = [f"_{name}" for name in names_for_files(label_names)[:SOUNDS]] or [""]
+    ofs = [f"_{name}" for name in distinct(label_names)[:SOUNDS]] or [""]
     label = torch.arange(len(ofs), device=model.logits.weight.device) if label_names else None
     length = max(SECONDS * rate, model.config.receptive_field)
     blocks, files = [], {}
@@ -36,7 +36,8 @@ def draw_sounds(model, seed, path, label_names, rate):
     pcm = pcm_of_codes(model.config.levels)[torch.cat(blocks, dim=1).numpy()]
     for of, samples in zip(ofs, pcm, strict=True):
         wav, plot = (path.with_name(f"{path.name}{of}.{kind}") for kind in ("wav", "png"))
-        _write_wav(wav, samples, rate)
+        with replacing(wav) as temporary:
+            soundfile.write(temporary, samples, rate, format="WAV", subtype="PCM_16")
         plot_sound(plot, samples / np.float32(2 ** 15), rate, wav.stem)
         files |= {f"sound{of}": wav, f"plot{of}": plot}
     return files
@@ -62,10 +63,3 @@ def draw_picture(model, seed, path, label_names, height, width):
 
 def _bar(total):
     return tqdm(total=total, desc="samples", leave=False, dynamic_ncols=True, disable=None)
-
-
-def _write_wav(path, samples, rate):
-    """samples: 16-bit little-endian (n,), at `rate` Hz."""
-    with replacing(path) as temporary, wave.open(str(temporary), "wb") as wav:
-        wav.setparams((1, 2, rate, 0, "NONE", None))
-        wav.writeframes(samples.tobytes())

@@ -3,7 +3,16 @@
 import numpy as np
 import pytest
 
-from training.plots import figure_of_labels, figure_of_loss, figure_of_speed, trend
+from datasets.corpus import Part, Recording
+from datasets.images import ImageCodes
+from datasets.windows import Windows
+from training.plots import (
+    figure_of_data,
+    figure_of_labels,
+    figure_of_loss,
+    figure_of_speed,
+    trend,
+)
 
 
 def log_of(count):
@@ -68,3 +77,31 @@ def test_crashes_and_other_resumptions_are_marked_apart():
     assert marks == [(10, "grey", "--"), (30, "tab:red", ":"), (50, "tab:red", ":")]
     assert axes.get_legend_handles_labels()[1] == [
         "training", "validation", "resumed", "restarted after a crash"]
+
+
+def bars(figure):
+    """{label: (training, validation)} as drawn."""
+    axes, = figure.axes
+    names = [text.get_text() for text in axes.get_yticklabels()]
+    return dict(zip(names, zip(*([bar.get_width() for bar in container]
+                                 for container in axes.containers), strict=True), strict=True))
+
+
+def test_the_data_of_each_label():
+    training, held_back = (
+        ImageCodes(np.zeros((len(labels), 1, 2, 2), np.uint8), np.array(labels), 2)
+        for labels in ([0, 2, 2, 2, 1], [2, 0]))
+    assert bars(figure_of_data("images", ["cat", "dog", "fox"], training, held_back)) == {
+        "fox": (3, 1), "cat": (1, 1), "dog": (1, 0)}
+    unlabelled = ImageCodes(np.zeros((7, 1, 2, 2), np.uint8), None, 2)
+    assert bars(figure_of_data("images", [], unlabelled, None)) == {"all": (7, 0)}
+    sound = Part([Recording("a", 1, 0, 0, 20), Recording("b", 0, 0, 20, 5),
+                  Recording("c", 1, 0, 25, 1)], [np.zeros(26, np.uint8)])
+    assert bars(figure_of_data("samples", ["p1", "p2"], Windows(sound, 4, 3, 256), None)) == {
+        "p2": (21, 0), "p1": (5, 0)}
+
+
+def test_of_many_labels_those_with_most():
+    many = ImageCodes(np.zeros((100, 1, 2, 2), np.uint8), np.arange(100) % 37, 2)
+    figure = figure_of_data("images", [str(n) for n in range(37)], many, None)
+    assert len(bars(figure)) == 30 and "the largest 30 of 37" in figure.axes[0].get_title()

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from datasets.files import make_folder, replacing
+from training import plots
 
 EMBEDDING = "condition.weight"  # how the names of label embeddings end; a row for each label
 MOST_NAMED = 60  # points that are named in a picture
@@ -30,8 +31,7 @@ class LabelEmbeddings:
 
     def __call__(self, trainer):
         embeddings = embeddings_of(trainer.learned)
-        with replacing(self.out / "embeddings.png") as temporary:
-            figure_of(embeddings, self.names).savefig(temporary, dpi=110)
+        plots.save(self.out / "embeddings.png", figure_of(embeddings, self.names))
         folder = self.board.folder
         make_folder(folder / "labels", "--out")
         with replacing(folder / "labels/tensors.tsv") as temporary:

@@ -5,6 +5,7 @@ from itertools import accumulate
 from pathlib import Path
 
 from datasets.files import replacing
+from datasets.overview import SHOWN, draw_amounts
 
 OF_LABEL = re.compile(r"validation/label/(.+)/bits/dim")
 FEWEST_SMOOTHED = 10  # points that a trend is drawn for
@@ -21,14 +22,16 @@ class PlotReport:
         self.out = Path(out)
 
     def __call__(self, trainer):
-        self._save("loss.png", figure_of_loss(trainer.log))
-        self._save("speed.png", figure_of_speed(trainer.log, trainer.unit))
+        save(self.out / "loss.png", figure_of_loss(trainer.log))
+        save(self.out / "speed.png", figure_of_speed(trainer.log, trainer.unit))
         if labels := figure_of_labels(trainer.log):
-            self._save("labels.png", labels)
+            save(self.out / "labels.png", labels)
 
-    def _save(self, name, figure):
-        with replacing(self.out / name) as temporary:
-            figure.savefig(temporary, dpi=110)
+
+def save(path, figure):
+    """Write a figure as the PNG `path`."""
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=110, format="png")
 
 
 def figure_of_loss(log):
@@ -54,6 +57,24 @@ def figure_of_labels(log):
     of_labels = {match[1]: match[0] for entry in log for key in entry
                  if (match := OF_LABEL.fullmatch(key))}
     return draw_curves(log, "validation bits/dim", of_labels) if of_labels else None
+
+
+def figure_of_data(unit, label_names, training_set, validation_set):
+    """How much there is of each label, or of the SHOWN that have most: a matplotlib Figure.
+
+    training_set, validation_set: datasets with `amounts`, in `unit`; the second may be None.
+    """
+    from matplotlib.figure import Figure
+    names = label_names or ["all"]
+    amounts = [part.amounts(len(names)) if part is not None else [0] * len(names)
+               for part in (training_set, validation_set)]
+    largest = sorted(zip(names, *amounts, strict=True), key=lambda row: -row[1] - row[2])[:SHOWN]
+    figure = Figure(figsize=(8, max(2.5, 1 + 0.22 * len(largest))), layout="constrained")
+    axes = figure.subplots()
+    draw_amounts(axes, {name: of_parts for name, *of_parts in largest}, unit)
+    axes.set(title=f"{unit} of each label" + f", the largest {SHOWN} of {len(names)}"
+             * (len(names) > SHOWN))
+    return figure
 
 
 def draw_curves(log, unit, curves, smoothed=()):

@@ -11,11 +11,10 @@ import torch
 
 from datasets.errors import UserError
 from datasets.files import make_folder, replacing
-from training import checkpoints, distributed, extensions, snapshot, transfer
+from training import checkpoints, distributed, extensions, plots, snapshot, transfer
 from training.device import device_of
 from training.embeddings import LabelEmbeddings
 from training.optimization import optimizer_of
-from training.plots import PlotReport
 from training.samples import Samples
 from training.statistics import ParameterStatistics
 from training.stop import Stop
@@ -97,8 +96,8 @@ def _set_aside(start, kind):
         reached = start.content["run"]["iteration"]
         left = [path for path in left if int(path.name.rpartition("_")[2]) > reached]
     else:
-        names = ("config.json", "log", "loss.png", "speed.png", "labels.png", "embeddings.png",
-                 "tensorboard")
+        names = ("config.json", "log", "loss.png", "speed.png", "labels.png", "data.png",
+                 "embeddings.png", "tensorboard")
         left += [out / name for name in names if (out / name).exists()]
         left += out.glob("samples/iteration_*")  # what else is there was not drawn in training
     if not left:
@@ -177,6 +176,8 @@ def train(args, start, kind, model, *, training_set, validation_set, test_set=No
         with replacing(start.out / "config.json") as temporary:
             temporary.write_text(json.dumps(settings, indent=1, ensure_ascii=False, default=str)
                                  + "\n")
+        plots.save(start.out / "data.png", plots.figure_of_data(
+            trainer.unit, label_names, training_set, validation_set))
 
     size = sum(parameter.numel() for parameter in model.parameters())
     held_back = len(validation_set) if validation_set is not None else 0
@@ -215,7 +216,7 @@ def _extend(trainer, args, start, validation_set, label_names, draw, describe):
     trainer.extend(extensions.LogReport(out), (100, "both"), at_first, everywhere=True)  # log
     trainer.extend(extensions.PrintReport(), at_first=at_first)  # a line on the terminal
     trainer.extend(TensorBoardReport(board), (100, "both"), at_first)  # tensorboard/
-    trainer.extend(PlotReport(out))  # loss.png, speed.png and labels.png
+    trainer.extend(plots.PlotReport(out))  # loss.png, speed.png and labels.png
     if len(label_names) > 1:
         trainer.extend(LabelEmbeddings(out, board, label_names))  # embeddings.png
     samples = args.sample_every and Samples(out, board, draw, args.sample_every)
