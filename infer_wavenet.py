@@ -157,7 +157,7 @@ def write_page(done, args):
         cells = {}
         for take, its_seconds in zip(session.takes, seconds, strict=True):
             picture, wav, length = for_page(take.path, len(take.given) / session.rate)
-            note = f"{length:.3g} s in {its_seconds:.2g} s"
+            note = f"{length} in {its_seconds:.2g} s"
             cells.setdefault(take.row, []).append(page.Item(take.path, note, picture, wav))
             bar.update()
         columns.append(page.Column(session.name, session.file, {"drawn": said, **session.facts},

@@ -33,9 +33,9 @@ def plot_wav(path, title, prime_seconds=0):
 
 
 def for_page(path, prime_seconds=0):
-    """The wav at `path`, or its beginning, for a page: (picture as PNG, wav, seconds of sound).
+    """The wav at `path`, or its beginning, for a page: (picture as PNG, wav, how long it is).
 
-    Of the seconds those that were drawn are counted, all of them, without `prime_seconds`.
+    Its length is in words, and without the `prime_seconds` that were given.
     """
     import soundfile
 
@@ -43,7 +43,10 @@ def for_page(path, prime_seconds=0):
     picture, wav = io.BytesIO(), io.BytesIO()
     figure_of_sound(samples, rate, "", prime_seconds, SIZE_ON_PAGE).savefig(picture, dpi=80)
     soundfile.write(wav, samples, rate, format="WAV", subtype="PCM_16")
-    return picture.getvalue(), wav.getvalue(), frames / rate - prime_seconds
+    length = f"{frames / rate - prime_seconds:.3g} s"
+    if frames > len(samples):
+        length += f" (here the first {PLOTTED_SECONDS})"
+    return picture.getvalue(), wav.getvalue(), length
 
 
 def plot_sound(path, samples, rate, title, prime_seconds=0):

@@ -200,8 +200,8 @@ def test_a_sound_for_a_page(tmp_path, monkeypatch):
     monkeypatch.setattr(sound_plots, "PLOTTED_SECONDS", 2)
     samples = tone(2.5, 300, 8000)
     soundfile.write(tmp_path / "a.wav", samples, 8000, subtype="PCM_16")
-    picture, wav, seconds = for_page(tmp_path / "a.wav", prime_seconds=0.5)
-    assert seconds == 2  # drawn, of 2.5
+    picture, wav, length = for_page(tmp_path / "a.wav", prime_seconds=0.5)
+    assert length == "2 s (here the first 2)"  # drawn, of 2.5
     played, rate = soundfile.read(io.BytesIO(wav))
     assert rate == 8000 and np.abs(played - samples[:16000]).max() < 1e-4
     with Image.open(io.BytesIO(picture)) as plot:
