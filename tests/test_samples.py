@@ -10,7 +10,7 @@ from forks import PIXELCNN, UPDATES, WAVENET, difference, forked, snapshot_in
 from PIL import Image
 from test_begin_and_end import log_of
 from test_optimization import trainer_of
-from test_resume import best_model, check_killed, in_update
+from test_resume import at, best_model, check_killed, in_update
 
 from models.pixelcnn import PixelCNN, PixelCNNConfig
 from models.wavenet import WaveNet, WaveNetConfig
@@ -67,7 +67,9 @@ def test_killed_or_made_longer_it_draws_the_same_at_the_same_moments(
     whole = drawn(sampled(command))
     flags = f"{command} --sample_every 10 --snapshot_every 3"
     killed = tmp_path / "killed"
-    assert check_killed(world, flags, killed, [in_update(n) for n in (13, 22)]) == 2
+    deaths = [in_update(13), at("replace", max(name for name in whole if "_000020" in name)),
+              in_update(22)]
+    assert check_killed(world, flags, killed, deaths) == 3
     assert drawn(killed) == whole
     forked(f"{flags} -e 2 -o {tmp_path}/longer", world)
     forked(f"{flags} -o {tmp_path}/longer --resume auto", world)
@@ -80,9 +82,9 @@ def test_killed_or_made_longer_it_draws_the_same_at_the_same_moments(
     heard = {name: [event.step for event in events.Audio(name)]
              for name in events.Tags()["audio"]}
     steps = [10, 20, UPDATES]
-    wavenet = "wavenet" in command
-    assert shown == ({"samples/plot_sounds": steps} if wavenet else {"samples/pictures": steps})
-    assert heard == ({"samples/sound_sounds": steps} if wavenet else {})
+    assert (shown, heard) == (
+        ({"samples/plot_sounds": steps}, {"samples/sound_sounds": steps}) if command == WAVENET
+        else ({"samples/pictures": steps}, {}))
 
 
 def test_a_snapshot_of_a_run_without_samples_goes_on_with_them(world, tmp_path):

@@ -6,7 +6,6 @@ import numpy as np
 import torch
 
 from datasets.files import make_folder, replacing
-from training import plots
 
 EMBEDDING = "condition.weight"  # how the names of label embeddings end; a row for each label
 MOST_NAMED = 60  # points that are named in a picture
@@ -31,7 +30,9 @@ class LabelEmbeddings:
 
     def __call__(self, trainer):
         embeddings = embeddings_of(trainer.learned)
-        plots.save(self.out / "embeddings.png", figure_of(embeddings, self.names))
+        with replacing(self.out / "embeddings.png") as temporary:
+            # Tight: with all of a name that goes beyond the axes.
+            figure_of(embeddings, self.names).savefig(temporary, dpi=110, bbox_inches="tight")
         folder = self.board.folder
         make_folder(folder / "labels", "--out")
         with replacing(folder / "labels/tensors.tsv") as temporary:
@@ -59,7 +60,7 @@ def figure_of(embeddings, names):
     if len(names) <= MOST_NAMED:
         for name, point in zip(names, points, strict=True):
             axes.annotate(name, point, xytext=(4, 3), textcoords="offset points",
-                          fontsize="small", parse_math=False)
+                          fontsize="small" if len(names) < 20 else "x-small", parse_math=False)
     axes.set(title=f"embeddings of {len(names)} labels; {share:.0%} of their variance is in this "
                    f"plane", xlabel="first principal component", ylabel="second")
     axes.set_aspect("equal", adjustable="datalim")

@@ -113,9 +113,9 @@ def _set_aside(start, kind):
 
 
 def _clear_up(out, kind):
-    """Delete what a process that was killed had begun to write: it may be large."""
-    for name in ("snapshot_iter", kind):
-        for path in out.glob(f".{name}_*.*"):
+    """Delete what a process that was killed had begun to write: it may be large, or many."""
+    for begun in (".snapshot_iter_*.*", f".{kind}_*.*", "samples/.iteration_*.*"):
+        for path in out.glob(begun):
             path.unlink(missing_ok=True)
 
 
