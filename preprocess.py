@@ -38,9 +38,9 @@ def main():
                     args.silence_threshold)
     gathered = gather(
         {path.relative_to(root).as_posix(): path for path in found}, recipe, args.output,
-        validation=args.validation, strict=args.strict, workers=args.workers, labels=args.labels,
-        stacks_num=args.stacks_num, layers_num=args.layers_num, target_length=args.target_length,
-        flush_every=args.flush_every)
+        data=args.data, validation=args.validation, strict=args.strict, workers=args.workers,
+        labels=args.labels, stacks_num=args.stacks_num, layers_num=args.layers_num,
+        target_length=args.target_length, flush_every=args.flush_every)
     report(args, gathered, time.monotonic() - began)
 
 

@@ -1,4 +1,3 @@
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,9 +9,7 @@ import soundfile
 from mutagen.id3 import APIC, ID3, TCON, TDRC
 from PIL import Image
 
-from datasets import encoding
 from datasets.corpus import Corpus
-from datasets.errors import UserError
 from datasets.quantization import mu_law_decode
 
 SCRIPT = Path(__file__).parents[1] / "preprocess.py"
@@ -293,16 +290,6 @@ def test_a_table_and_a_picture_of_what_was_gathered_warn_of_labels_with_next_to_
                    "others; the network will not learn it\n")
     with Image.open(tmp_path / "out/corpus.png") as picture:
         assert picture.width > 800 and picture.format == "PNG"
-
-
-def die(*_):
-    os._exit(1)
-
-
-def test_a_worker_that_dies_is_a_clear_error(monkeypatch):
-    monkeypatch.setattr(encoding, "encode", die)
-    with pytest.raises(UserError, match="--workers 2: a process died"):
-        list(encoding.encoded([Path("x.wav")] * 20, None, workers=2))
 
 
 def test_help_does_not_wait_for_torch():
