@@ -92,8 +92,17 @@ def decoded(path, sound, excerpt):
         raise UserError(f"{path}: {length:.3g} seconds long, over before --offset_seconds "
                         f"{excerpt.offset:g}; give less, or remove it")
     sound.seek(round(excerpt.offset * sound.samplerate))
-    frames = round(excerpt.seconds * sound.samplerate) or -1
-    yield from sound.blocks(BLOCK, frames=frames, dtype="float32", always_2d=True)
+    missing = sound.frames - sound.tell()
+    if excerpt.seconds:
+        missing = min(missing, round(excerpt.seconds * sound.samplerate))
+    while missing:
+        wanted = min(missing, BLOCK)
+        block = sound.read(wanted, dtype="float32", always_2d=True)
+        yield block
+        missing -= len(block)
+        if len(block) < wanted:  # an mp3 that was cut; libsndfile says nothing
+            raise UserError(f"{path}: truncated, {missing} of {sound.frames} samples are missing; "
+                            "copy it again, or remove it")
 
 
 def told_apart(blocks, rate, threshold):

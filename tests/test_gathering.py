@@ -15,6 +15,7 @@ import soundfile
 from test_preprocess import SCRIPT, contents, preprocess
 
 from datasets import corpus_writer, journal
+from datasets.corpus import Share
 from datasets.encoding import Recipe
 from datasets.errors import UserError
 from datasets.gathering import gather
@@ -140,6 +141,20 @@ def gathered(data, out, **changes):
                   **settings | changes)
 
 
+def interrupted(after, data, out, **changes):
+    """The same, with Ctrl+C after so many recordings."""
+    with pytest.raises(KeyboardInterrupt), pytest.MonkeyPatch.context() as patch:
+        add = Journal.add
+
+        def then_stop(journal, note):
+            add(journal, note)
+            if len(journal.pending) == after:
+                raise KeyboardInterrupt
+
+        patch.setattr(Journal, "add", then_stop)
+        gathered(data, out, **changes)
+
+
 def test_killed_before_whatever_it_does_to_the_disk(data, tmp_path, monkeypatch):
     """At each fsync and each renaming, in turns, until one run gets through."""
     for path in [*data.rglob("*.wav")][:5]:
@@ -176,22 +191,10 @@ def test_killed_before_whatever_it_does_to_the_disk(data, tmp_path, monkeypatch)
 def test_what_has_changed_since_is_prepared_anew(data, tmp_path, capfd):
     out = tmp_path / "out"
 
-    def interrupted_after(count):
-        with pytest.raises(KeyboardInterrupt), pytest.MonkeyPatch.context() as patch:
-            add = Journal.add
-
-            def then_stop(journal, note):
-                add(journal, note)
-                if len(journal.pending) == count:
-                    raise KeyboardInterrupt
-
-            patch.setattr(Journal, "add", then_stop)
-            gathered(data, out)
-
-    interrupted_after(5)
+    interrupted(5, data, out)
     gathered(data, out, layers_num=3)
     assert json.loads((out / "vctk_manifest.json").read_text())["layers_num"] == 3
-    interrupted_after(5)
+    interrupted(5, data, out)
     soundfile.write(data / "0/00.wav", np.zeros(700), RATE)
     gathered(data, out)
     gathered(data, tmp_path / "again")
@@ -199,13 +202,13 @@ def test_what_has_changed_since_is_prepared_anew(data, tmp_path, capfd):
     assert "going on" not in capfd.readouterr().err
     # What is there does not fit the notes: somebody has removed or cut a shard.
     for damage in (lambda path: path.unlink(), lambda path: os.truncate(path, 200)):
-        interrupted_after(6)
+        interrupted(6, data, out)
         damage(out / ".vctk_train_00000.npy.temporary")
         gathered(data, out)
         assert contents(out) == contents(tmp_path / "again")
     assert "going on" not in capfd.readouterr().err
     # A line that was being written when the power failed.
-    interrupted_after(6)
+    interrupted(6, data, out)
     with open(out / ".vctk_progress.temporary", "ab") as file:
         file.write(b'[null, "0"')
     gathered(data, out)
@@ -250,3 +253,15 @@ def test_a_disk_that_is_full_when_all_is_put_in_place(data, tmp_path, monkeypatc
     assert before.items() <= contents(out).items()
     gathered(data, out)
     assert contents(out) == before
+
+
+def test_parts_go_on_beside_each_other(data, tmp_path, capfd):
+    out, again = tmp_path / "out", tmp_path / "again"
+    for number in (1, 2):
+        gathered(data, again, share=Share(number, 2))
+    interrupted(4, data, out, share=Share(1, 2))
+    gathered(data, out, share=Share(2, 2))
+    assert "going on" not in capfd.readouterr().err
+    gathered(data, out, share=Share(1, 2))
+    assert "going on after 4 of 6" in capfd.readouterr().err
+    assert contents(out) == contents(again)
