@@ -12,6 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from datasets.audio import Excerpt, find_recordings
+from datasets.corpus import WHOLE, Share
 from datasets.encoding import Recipe
 from datasets.gathering import gather
 from datasets.labels import KINDS, Labelling
@@ -38,9 +39,9 @@ def main():
                     args.silence_threshold)
     gathered = gather(
         {path.relative_to(root).as_posix(): path for path in found}, recipe, args.output,
-        validation=args.validation, strict=args.strict, workers=args.workers, labels=args.labels,
-        stacks_num=args.stacks_num, layers_num=args.layers_num, target_length=args.target_length,
-        flush_every=args.flush_every)
+        data=args.data, validation=args.validation, strict=args.strict, workers=args.workers,
+        share=args.part, labels=args.labels, stacks_num=args.stacks_num,
+        layers_num=args.layers_num, target_length=args.target_length, flush_every=args.flush_every)
     report(args, gathered, time.monotonic() - began)
 
 
@@ -51,6 +52,9 @@ def arguments():
     add("--data", default=".", metavar="DIR", help="folder with the recordings (default: .)")
     add("--output", default=".", metavar="DIR", help="folder for the corpus (default: .)")
     add("--workers", type=positive_int, default=8, metavar="N", help="processes (default: 8)")
+    add("--part", type=share, default=WHOLE, metavar="I/N",
+        help="prepare only part I of N, as on each of N machines; training reads the parts in one "
+             "folder as the whole (default: 1/1)")
     add("--rate", type=positive_int, default=8000, metavar="HZ",
         help="samples a second that recordings are brought to (default: 8000)")
     add("--stacks_num", type=positive_int, default=5, metavar="N",
@@ -88,6 +92,15 @@ def arguments():
     if args.genres and args.labels != "genre":
         parser.error("--genres goes with --labels genre")
     return args
+
+
+def share(text):
+    """I/N: a Share."""
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    found = Share(*map(int, match.groups())) if match else None
+    if not found or not 1 <= found.number <= found.count:
+        raise argparse.ArgumentTypeError(f"{text!r} is no part of a whole, such as 2/8")
+    return found
 
 
 def label_kind(text):
@@ -128,16 +141,17 @@ def expression(text):
 def report(args, gathered, seconds):
     """Say what was written, what wasn't, and what comes next."""
     names = sorted({entry.label for entry in gathered.entries} - {None})
+    picture = Path(args.output, f"{args.part.stem.replace('vctk', 'corpus')}.png")
     length = timedelta(seconds=round(sum(entry.seconds for entry in gathered.entries)))
     held_back = sum(entry.held_back for entry in gathered.entries)
     print(f"{len(gathered.entries)} recordings read, {length} of sound, in {seconds:.1f} s; "
           f"{len(gathered.problems)} left out; {held_back} held back for validation; labels: "
           f"{', '.join(names[:LISTED]) or 'none'}"
           + f" and {len(names) - LISTED} more" * (len(names) > LISTED))
-    for line in table(gathered.entries):
-        print(line)
-    picture = Path(args.output) / "corpus.png"
-    draw(gathered.entries, picture)
+    if gathered.entries:
+        for line in table(gathered.entries):
+            print(line)
+        draw(gathered.entries, picture)
     if gathered.clipped:
         print(f"{gathered.clipped} samples beyond full scale were clipped")
     if args.silence_threshold:
@@ -146,10 +160,22 @@ def report(args, gathered, seconds):
         print(f"left out: {problem}", file=sys.stderr)
     if len(gathered.problems) > LISTED:
         print(f"and {len(gathered.problems) - LISTED} more left out", file=sys.stderr)
-    for warning in sparse(gathered.entries):
+    for warning in [*sparse(gathered.entries), *lacking(args, gathered.entries)]:
         print(f"warning: {warning}", file=sys.stderr)
-    print(f"written to {args.output}, drawn in {picture}; next: "
-          f"python train_wavenet.py --data {shlex.quote(args.output)}")
+    print(f"written to {args.output}" + f", drawn in {picture}" * bool(gathered.entries)
+          + f"; next, with all {args.part.count} parts in one folder: " * (args.part != WHOLE)
+          + "; next: " * (args.part == WHOLE)
+          + f"python train_wavenet.py --data {shlex.quote(args.output)}")
+
+
+def lacking(args, entries):
+    """A warning for a part of a corpus that only the others make up for."""
+    part = f"part {args.part.number} of {args.part.count}"
+    if args.part != WHOLE and not entries:
+        return [f"{part} holds no recording; the others have to"]
+    if args.part != WHOLE and args.validation and not any(entry.held_back for entry in entries):
+        return [f"{part} holds no recording for validation; the others have to"]
+    return []
 
 
 if __name__ == "__main__":

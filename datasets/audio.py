@@ -15,7 +15,7 @@ from datasets.files import find_files
 
 ENDINGS = (".wav", ".flac", ".ogg", ".aiff", ".aif", ".mp3")
 FRAME = 0.02  # seconds, of which silence is told
-BLOCK = 1 << 20  # frames decoded at a time, so that an hour of stereo is never held at once
+BLOCK = 1 << 17  # frames decoded at a time, so that no recording is ever held as a whole
 # Container -> byte order of its chunk sizes, and the chunk that holds the samples.
 CHUNKED = {b"RIFF": ("<", b"data"), b"RIFX": (">", b"data"), b"FORM": (">", b"SSND")}
 STREAMED = 0x7FFF0000  # programs that write to a pipe give 0 or a size from here on for "unknown"
@@ -51,30 +51,38 @@ def find_recordings(data):
 
 
 def read_recording(path, rate, excerpt=Excerpt()):  # noqa: B008 - immutable
-    """The samples of the recording at `path`: float32, (length,), mean of the channels, `rate` Hz.
+    """The samples of the recording at `path`: float32, (length,). All else as recording_blocks."""
+    return np.concatenate([*recording_blocks(path, rate, excerpt)])
 
-    Full scale is [-1, 1]; a float file may go beyond. Resampling is band-limited.
-    Raises UserError for a file that is no sound, ends early, is empty, too short for the `excerpt`,
-    or holds NaN or infinity.
+
+def recording_blocks(path, rate, excerpt=Excerpt()):  # noqa: B008 - immutable
+    """Yields the samples of the recording at `path`, block by block: float32, (n,).
+
+    They are the mean of the channels, at `rate` Hz; resampling is band-limited. Full scale is
+    [-1, 1]; a float file may go beyond. Raises UserError for a file that is no sound, ends early,
+    is empty, too short for the `excerpt`, or holds NaN or infinity.
     """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such file; check the path, or the link")
+    empty = True
     try:
         with soundfile.SoundFile(complete(path)) as sound:
-            mono = (block.mean(axis=1) for block in blocks(path, sound, excerpt))
-            samples = np.concatenate([np.empty(0, np.float32), *resampled(mono, sound, rate)])
+            mono = (block.mean(axis=1) for block in decoded(path, sound, excerpt))
+            for samples in resampled(mono, sound, rate):
+                if not np.isfinite(samples).all():
+                    raise UserError(f"{path}: holds NaN or infinite samples; write it anew, or "
+                                    "remove it")
+                empty = empty and not len(samples)
+                yield samples
     except (soundfile.SoundFileError, OSError, EOFError) as error:
         raise UserError(f"{path}: not a recording that can be decoded ({one_line(error)}); "
                         "convert it to wav or flac, or remove it") from None
-    if not len(samples):
+    if empty:
         raise UserError(f"{path}: holds no samples; remove it")
-    if not np.isfinite(samples).all():
-        raise UserError(f"{path}: holds NaN or infinite samples; write it anew, or remove it")
-    return samples
 
 
-def blocks(path, sound, excerpt):
+def decoded(path, sound, excerpt):
     """The samples (n, channels) of the excerpt from an open `sound`, a block at a time."""
     length = sound.frames / sound.samplerate
     if sound.frames and length < excerpt.least:
@@ -84,19 +92,44 @@ def blocks(path, sound, excerpt):
         raise UserError(f"{path}: {length:.3g} seconds long, over before --offset_seconds "
                         f"{excerpt.offset:g}; give less, or remove it")
     sound.seek(round(excerpt.offset * sound.samplerate))
-    frames = round(excerpt.seconds * sound.samplerate) or -1
-    yield from sound.blocks(BLOCK, frames=frames, dtype="float32", always_2d=True)
+    missing = sound.frames - sound.tell()
+    if excerpt.seconds:
+        missing = min(missing, round(excerpt.seconds * sound.samplerate))
+    while missing:
+        wanted = min(missing, BLOCK)
+        block = sound.read(wanted, dtype="float32", always_2d=True)
+        yield block
+        missing -= len(block)
+        if len(block) < wanted:  # an mp3 that was cut; libsndfile says nothing
+            raise UserError(f"{path}: truncated, {missing} of {sound.frames} samples are missing; "
+                            "copy it again, or remove it")
 
 
-def without_silence(samples, rate, threshold):
-    """The samples without the frames at either end whose root mean square is below `threshold`.
+def told_apart(blocks, rate, threshold):
+    """Yields (samples, whether they are heard), in order: all that the `blocks`, (n,), hold.
 
-    Frames are FRAME seconds long; nothing is left of a recording in which all of them are silent.
+    Silence are frames of FRAME seconds whose root mean square is below `threshold`. What is heard
+    begins and ends with a frame that is not silent, and may have silent ones in between.
     """
     size = max(round(FRAME * rate), 1)
+    rest = np.empty(0, np.float32)  # less than a frame
+    for block in blocks:
+        samples = np.concatenate([rest, block])
+        whole = len(samples) - len(samples) % size
+        yield from _cut_at_silence(samples[:whole], size, threshold)
+        rest = samples[whole:]
+    yield from _cut_at_silence(rest, size, threshold)
+
+
+def _cut_at_silence(samples, size, threshold):
+    """The samples before the first frame that is heard, up to the last one's end, and after it."""
     frames = np.pad(samples, (0, -len(samples) % size)).reshape(-1, size)
     heard, = np.nonzero(np.sqrt(np.square(frames, dtype=np.float64).mean(axis=1)) >= threshold)
-    return samples[heard[0] * size:(heard[-1] + 1) * size] if len(heard) else samples[:0]
+    begin, end = (heard[0] * size, (heard[-1] + 1) * size) if len(heard) else (0, 0)
+    for piece, is_heard in ((samples[:begin], False), (samples[begin:end], True),
+                            (samples[end:], False)):
+        if len(piece):
+            yield piece, is_heard
 
 
 def resampled(blocks, sound, rate):
@@ -111,7 +144,7 @@ def resampled(blocks, sound, rate):
 
 
 def complete(path):
-    """What soundfile is to open for `path`: the path, or for a streamed wav its mended content.
+    """What soundfile is to open for `path`: the path, or a streamed wav as a Mended file.
 
     Raises UserError if a wav or aiff ends before the samples that it announces do: libsndfile reads
     it without a word, and the recording would be cut off in mid-speech. Programs that write to a
@@ -133,12 +166,28 @@ def complete(path):
                                 "missing; copy it again, or remove it")
             container, = struct.unpack(f"{order}I", start[4:8])
             if length == 0 and container + 8 <= data < size:
-                file.seek(0)
-                content = bytearray(file.read())
-                content[4:8] = content[data - 4:data] = UNKNOWN
-                return io.BytesIO(content)
+                return Mended(path, (4, data - 4))
             break
     return path
+
+
+class Mended(io.FileIO):
+    """The file at `path` as if UNKNOWN stood at the `places` in it. Nothing is written."""
+
+    def __init__(self, path, places):
+        super().__init__(path)
+        self.places = places
+
+    def readinto(self, buffer):
+        """Fill `buffer` from where the file stands: the number of bytes read."""
+        begin = self.tell()
+        count = super().readinto(buffer)
+        read = memoryview(buffer).cast("B")[:count]
+        for place in self.places:
+            for number, byte in enumerate(UNKNOWN, place - begin):
+                if 0 <= number < count:
+                    read[number] = byte
+        return count
 
 
 def one_line(error):

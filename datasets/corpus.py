@@ -4,6 +4,9 @@
     vctk_train_00000.npy …       codes, one-dimensional, uint8 (uint16 above 256 levels)
     vctk_validation_00000.npy …  the same for the recordings held back
 
+A corpus that several machines prepare has all of these for each of its shares, as in
+vctk_2_of_8_manifest.json; read together they are the corpus that one would have written.
+
 No sample is stored twice: windows with their context are cut when read (datasets.windows). A
 recording lies wholly in one shard, and shards are read as memory maps.
 """
@@ -18,11 +21,9 @@ from typing import NamedTuple
 import numpy as np
 
 from datasets.errors import UserError
-from datasets.files import make_folder
 from datasets.quantization import AUDIO_LEVELS, code_dtype
 
 FORMAT = 1
-MANIFEST = "vctk_manifest.json"
 PARTS = ("train", "validation")
 SETTINGS = ("rate", "levels", "stacks_num", "layers_num", "target_length")
 
@@ -35,6 +36,34 @@ class Recording(NamedTuple):
     shard: int
     offset: int
     length: int
+
+
+class Share(NamedTuple):
+    """What one of `count` machines prepares: of the recordings every count-th, from `number` on."""
+
+    number: int  # from 1 up
+    count: int
+
+    @property
+    def stem(self):
+        """What the names of its files begin with."""
+        return "vctk" if self == WHOLE else f"vctk_{self.number}_of_{self.count}"
+
+    @property
+    def manifest(self):
+        """The name of its manifest."""
+        return f"{self.stem}_manifest.json"
+
+
+WHOLE = Share(1, 1)
+MANIFEST_OF_SHARE = re.compile(r"vctk_([1-9]\d*)_of_([1-9]\d*)_manifest\.json")
+
+
+def shares_in(folder):
+    """The Shares whose manifests lie in `folder`: a sorted list."""
+    found = [Share(*map(int, match.groups())) for path in Path(folder).glob("vctk_*_manifest.json")
+             if (match := MANIFEST_OF_SHARE.fullmatch(path.name))]
+    return sorted([WHOLE] * Path(folder, WHOLE.manifest).exists() + found)
 
 
 def validation_names(names, wanted):
@@ -57,108 +86,6 @@ def validation_names(names, wanted):
     return {name for take in held_back for name in takes[take]}
 
 
-class CorpusWriter:
-    """Writes a corpus into `folder`; a context manager.
-
-    Nothing appears under its final name before `close()`: a run that dies leaves the corpus that
-    was there before. At most one shard of each part is held in memory. `flush_every` windows of
-    `target_length` samples make a shard; `labels`: the kind, as of datasets.labels.Labelling.
-    Raises UserError if `folder` can't be written to.
-    """
-
-    def __init__(self, folder, *, rate, levels, stacks_num, layers_num, target_length, labels,
-                 flush_every):
-        self.folder, self.labels = make_folder(folder, "--output"), labels
-        self.dtype = code_dtype(levels)
-        self.settings = dict(zip(SETTINGS, (rate, levels, stacks_num, layers_num, target_length),
-                                 strict=True))
-        self.shard_samples = flush_every * target_length
-        self.pending = {part: [] for part in PARTS}  # codes of the open shards
-        self.shards = {part: [] for part in PARTS}
-        self.recordings = {part: [] for part in PARTS}  # labels still by name
-        self.discard()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.discard()
-
-    def add(self, part, name, label, codes):
-        """Append a recording's `codes`, (length,), length > 0, to `part`; label: its name or None.
-
-        Raises UserError if the disk is full.
-        """
-        pending = self.pending[part]
-        offset = sum(map(len, pending))
-        self.recordings[part].append(
-            Recording(name, label, len(self.shards[part]), offset, len(codes)))
-        pending.append(np.asarray(codes, self.dtype))
-        if offset + len(codes) >= self.shard_samples:
-            self.flush(part)
-
-    def flush(self, part):
-        """Write the open shard of `part` under a temporary name, and begin the next."""
-        if not self.pending[part]:
-            return
-        codes = np.concatenate(self.pending[part])
-        self.pending[part].clear()
-        name = f"vctk_{part}_{len(self.shards[part]):05d}.npy"
-        self.shards[part].append({"file": name, "samples": len(codes)})
-        self.write(name, lambda file: np.save(file, codes))
-
-    def close(self):
-        """Put the corpus in place of any earlier one."""
-        for part in PARTS:
-            self.flush(part)
-        names = sorted({recording.label for part in PARTS for recording in self.recordings[part]
-                        if recording.label is not None})
-        index = {name: number for number, name in enumerate(names)} | {None: None}
-        parts = {part: {"shards": self.shards[part],
-                        "recordings": [recording._replace(label=index[recording.label])._asdict()
-                                       for recording in self.recordings[part]]}
-                 for part in PARTS}
-        manifest = {"format": FORMAT, **self.settings, "labels": self.labels,
-                    "label_names": names, "parts": parts}
-        self.write(MANIFEST, lambda file: file.write(json.dumps(manifest, indent=1).encode()))
-        files = [shard["file"] for part in PARTS for shard in self.shards[part]]
-        try:
-            # Between here and the last line an old manifest would describe a mixture of shards.
-            (self.folder / MANIFEST).unlink(missing_ok=True)
-            for name in [*files, MANIFEST]:
-                os.replace(self.temporary(name), self.folder / name)
-            for part in PARTS:
-                for stale in self.folder.glob(f"vctk_{part}_[0-9][0-9][0-9][0-9][0-9].npy"):
-                    if stale.name not in files:
-                        stale.unlink()
-        except OSError as error:
-            raise self.failure(error) from None
-
-    def discard(self):
-        """Remove whatever this or a killed run has written under a temporary name."""
-        for leftover in self.folder.glob(".vctk_*.temporary"):
-            leftover.unlink()
-
-    def temporary(self, name):
-        """Where the file `name` is written before it is complete."""
-        return self.folder / f".vctk_{name}.temporary"
-
-    def write(self, name, save):
-        """`save(file)` to the temporary file for `name`, down to the disk."""
-        try:
-            with self.temporary(name).open("wb") as file:
-                save(file)
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise self.failure(error) from None
-
-    def failure(self, error):
-        """The UserError for an OSError while writing."""
-        return UserError(f"--output {self.folder}: {error.strerror or error}; "
-                         "give a folder that can be written to, with room in it")
-
-
 class Part:
     """The recordings of one part of a corpus, as memory maps."""
 
@@ -175,34 +102,95 @@ class Corpus:
     """What preprocess.py wrote into `folder`: `train` and `validation`, each a Part, and settings.
 
     rate (Hz), levels, stacks_num, layers_num, target_length, label_names ([] without labels).
-    Raises UserError naming the file that is missing, of another version, or damaged.
+    Raises UserError naming the file that is missing, of another version, damaged, or of another
+    corpus than the others.
     """
 
     def __init__(self, folder):
         folder = Path(folder)
-        path = folder / MANIFEST
+        shares = [_Stored(folder, share) for share in _complete(folder)]
+        first = shares[0]
+        for other in shares[1:]:
+            if other.settings != first.settings or other.collection != first.collection:
+                raise UserError(f"{other.path}: prepared with other flags or from other recordings "
+                                f"than {first.path.name}; run preprocess.py with the same for "
+                                "every --part")
+        self.rate, self.levels, self.stacks_num, self.layers_num, self.target_length = (
+            first.settings)
+        self.label_names = sorted({name for share in shares for name in share.label_names})
+        self.train, self.validation = (
+            joined([share.parts[part] for share in shares], [share.label_names for share in shares],
+                   self.label_names) for part in PARTS)
+        if len(shares) > 1 and not self.train.recordings:
+            raise UserError(f"{folder}: in none of its {len(shares)} parts there is a recording to "
+                            "train on; run preprocess.py on others")
+
+
+def _complete(folder):
+    """The shares that make up the corpus in `folder`; UserError if there is none, or not one."""
+    found = shares_in(folder)
+    if not found:
+        raise UserError(f"{folder / WHOLE.manifest}: not found; run preprocess.py first: "
+                        f"python preprocess.py --data RECORDINGS --output {folder}")
+    if found[0].count != found[-1].count:
+        raise UserError(f"{folder}: holds {found[0].manifest} and {found[-1].manifest}, which are "
+                        "of different corpora; move the files of one to a folder of their own")
+    count = found[0].count
+    for share in (Share(number, count) for number in range(1, count + 1)):
+        if share not in found:
+            raise UserError(f"{folder / share.manifest}: not found, one of {count} parts; prepare "
+                            "it with the same flags as the others: python preprocess.py --part "
+                            f"{share.number}/{count} --data RECORDINGS --output {folder}")
+    return found
+
+
+def joined(parts, names, all_names):
+    """One Part of several: recordings in the order of their paths, labels by number in `all_names`.
+
+    names: of each part its label names.
+    """
+    index = {name: number for number, name in enumerate(all_names)}
+    recordings, shards = [], []
+    for part, own_names in zip(parts, names, strict=True):
+        recordings += [
+            recording._replace(shard=recording.shard + len(shards),
+                               label=None if recording.label is None
+                               else index[own_names[recording.label]])
+            for recording in part.recordings]
+        shards += part.shards
+    if len(parts) > 1:
+        recordings.sort(key=lambda recording: recording.name.split("/"))  # as paths are sorted
+    return Part(recordings, shards)
+
+
+class _Stored:
+    """What the manifest of a share in `folder` describes.
+
+    settings: in the order of SETTINGS. collection: what all shares of a corpus have in common.
+    label_names. parts: {"train": Part, "validation": Part}.
+    """
+
+    def __init__(self, folder, share):
+        self.path = folder / share.manifest
         try:
-            manifest = json.loads(path.read_bytes())
+            manifest = json.loads(self.path.read_bytes())
             version = manifest["format"]
-        except FileNotFoundError:
-            raise UserError(f"{path}: not found; run preprocess.py first: "
-                            f"python preprocess.py --data RECORDINGS --output {folder}") from None
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path}: not a manifest ({error!r}); "
+            raise UserError(f"{self.path}: not a manifest ({error!r}); "
                             "run preprocess.py again") from None
         if version != FORMAT:
-            raise UserError(f"{path}: format {version!r}, this program reads {FORMAT}; "
+            raise UserError(f"{self.path}: format {version!r}, this program reads {FORMAT}; "
                             "run preprocess.py again")
         try:
-            self.rate, self.levels, self.stacks_num, self.layers_num, self.target_length = (
-                int(manifest[name]) for name in SETTINGS)
+            self.settings = tuple(int(manifest[name]) for name in SETTINGS)
+            self.levels = self.settings[SETTINGS.index("levels")]
             if min(manifest[name] for name in SETTINGS) < 1 or not 2 <= self.levels <= AUDIO_LEVELS:
                 raise ValueError("impossible settings")
+            self.collection = None if share == WHOLE else manifest["collection"]
             self.label_names = [str(name) for name in manifest["label_names"]]
-            self.train, self.validation = (
-                self.read_part(folder, manifest["parts"][part]) for part in PARTS)
+            self.parts = {part: self.read_part(folder, manifest["parts"][part]) for part in PARTS}
         except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path}: damaged ({error!r}); run preprocess.py again") from None
+            raise UserError(f"{self.path}: damaged ({error!r}); run preprocess.py again") from None
 
     def read_part(self, folder, entry):
         """The Part that a manifest's `entry` describes; ValueError where it can't be so."""

@@ -11,3 +11,7 @@ class DivergedError(UserError):
     """A run whose loss is not finite: it can't go on, and begun again would come to the same."""
 
     exit_code = 3
+
+
+class UnfinishedError(UserError):
+    """What ended early through no fault of its input: begun again, it goes on where it stopped."""

@@ -1,10 +1,22 @@
 """A collection of recordings made into a corpus."""
 
+import hashlib
+import json
+import sys
+from contextlib import closing
+from itertools import chain
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
-from datasets.corpus import CorpusWriter, validation_names
-from datasets.encoding import encoded
-from datasets.errors import UserError
+import numpy as np
+
+from datasets.audio import BLOCK
+from datasets.corpus import WHOLE, validation_names
+from datasets.corpus_writer import CorpusWriter, out_of_room
+from datasets.encoding import Encoded, encoded
+from datasets.errors import UnfinishedError, UserError
+from datasets.journal import Journal
 
 
 class Entry(NamedTuple):
@@ -29,47 +41,135 @@ class Gathered(NamedTuple):
     silent: int
 
 
-def gather(paths, recipe, folder, *, validation, strict, workers, **settings):
-    """Write the recordings {name: path} as a corpus into `folder`: a Gathered.
+def gather(paths, recipe, folder, *, data, validation, strict, workers, share=WHOLE, **settings):
+    """Write the recordings {name: path}, or a share of them, as a corpus into `folder`: a Gathered.
 
-    validation: as of `validation_names`. strict: what can't be used is an error. settings: of the
-    CorpusWriter. Raises UserError where nothing is left to train on, or what those that it calls
-    do; then a corpus that was there before stays.
+    data: what the user calls them. validation: as of `validation_names`. strict: what can't be used
+    is an error. settings: of the CorpusWriter. Where the same was begun before and interrupted, it
+    goes on. Raises UserError where nothing is left to train on, or what those that it calls do;
+    then a corpus that was there before stays.
     """
     _check_split(validation, len(validation_names(paths, validation)), len(paths))
     problems = {}
     while True:
-        readable = {name: path for name, path in paths.items() if name not in problems}
-        with CorpusWriter(folder, rate=recipe.rate, levels=recipe.levels, **settings) as writer:
-            gathered = _fill(writer, readable, recipe, validation, workers, problems, strict)
-            if len(problems) == len(paths):
-                raise UserError(f"--data {recipe.labelling.root}: no recording in it can be used, "
-                                f"the first: {problems[next(iter(paths))]}")
-            wanted = validation_names(paths.keys() - problems.keys(), validation)
-            _check_split(validation, len(wanted), len(paths) - len(problems))
-            if writer.recordings["train"] and bool(writer.recordings["validation"]) == bool(wanted):
+        readable = [name for name in paths if name not in problems]
+        held_back = validation_names(readable, validation)
+        own = {name: paths[name] for name in readable[share.number - 1::share.count]}
+        collection = _digest(readable, sorted(held_back), recipe._replace(labelling=None),
+                             recipe.labelling[1:], _folder_labels(paths, recipe), settings)
+        task = _digest(collection, recipe.labelling.root.resolve(), [*map(_state, own.values())])
+        writer = CorpusWriter(folder, rate=recipe.rate, levels=recipe.levels, share=share,
+                              collection=collection, **settings)
+        try:
+            with Journal(writer.journal, task) as journal, writer:
+                gathered = _fill(writer, journal, own, held_back, recipe, workers, problems, strict)
+                if share == WHOLE:
+                    _check_usable(data, paths, problems)
+                    wanted = validation_names(paths.keys() - problems.keys(), validation)
+                    _check_split(validation, len(wanted), len(paths) - len(problems))
+                    filled = writer.recordings
+                    if not filled["train"] or bool(filled["validation"]) != bool(wanted):
+                        # What can't be read was all there was of one part: choose again.
+                        continue
                 writer.close()
                 return gathered
-        # What can't be read was all there was of one part: choose again among the others.
+        except OSError as error:
+            raise out_of_room(folder, error) from None
 
 
-def _fill(writer, paths, recipe, validation, workers, problems, strict):
+def _fill(writer, journal, paths, held_back, recipe, workers, problems, strict):
     """Add the recordings {name: path} to the corpus: a Gathered, its `problems` those given."""
-    held_back = validation_names(paths, validation)
     entries, clipped, silent = [], 0, 0
-    for name, recording in zip(paths, encoded(list(paths.values()), recipe, workers), strict=True):
-        if recording.problem:
-            if strict:
-                raise UserError(recording.problem)
-            problems[name] = recording.problem
-            continue
-        writer.add("validation" if name in held_back else "train", name, recording.label,
-                   recording.codes)
-        entries.append(Entry(recording.label, len(recording.codes) / recipe.rate,
-                             recording.loudness, name in held_back))
-        clipped += recording.clipped
-        silent += recording.silent
+    earlier = _earlier(writer, journal, paths, held_back)
+    if earlier:
+        print(f"going on after {len(earlier)} of {len(paths)} recordings that an interrupted run "
+              "had prepared", file=sys.stderr)
+    try:
+        with TemporaryDirectory(prefix=f".{writer.share.stem}_recordings_", suffix=".temporary",
+                                dir=writer.folder) as place, \
+             closing(encoded(list(paths.values()), recipe, workers, place,
+                             len(earlier))) as coming:
+            for name, recording in zip(paths, chain(earlier, coming), strict=True):
+                if recording.problem and strict:
+                    raise UserError(recording.problem)
+                if recording.codes:
+                    writer.add(_part(name, held_back), name, recording.label,
+                               _codes_in(recording.codes, writer.dtype))
+                if recording.problem:
+                    problems[name] = recording.problem
+                else:
+                    entries.append(Entry(recording.label, recording.length / recipe.rate,
+                                         recording.loudness, name in held_back))
+                clipped += recording.clipped
+                silent += recording.silent
+                if len(entries) + len(problems) > len(earlier):
+                    journal.add(recording._replace(codes=None))
+                    if journal.is_due:
+                        _save(writer, journal)
+    except (KeyboardInterrupt, OSError, UnfinishedError):
+        _save(writer, journal)
+        raise
     return Gathered(entries, problems, clipped, silent)
+
+
+def _earlier(writer, journal, paths, held_back):
+    """What an interrupted run made of the first `paths`, which `writer` takes over: Encodeds."""
+    earlier = [Encoded(*note) for note in journal.notes]
+    if writer.resume([(_part(name, held_back), name, recording.label, recording.length)
+                      for name, recording in zip(paths, earlier, strict=False)
+                      if not recording.problem]):
+        return earlier
+    journal.forget()
+    return []
+
+
+def _save(writer, journal):
+    """Bring all so far down to the disk: the codes before the notes that say they are there."""
+    writer.sync()
+    journal.sync()
+
+
+def _part(name, held_back):
+    """The part of the corpus that the recording `name` belongs to."""
+    return "validation" if name in held_back else "train"
+
+
+def _codes_in(path, dtype):
+    """Yields the codes in a file, block by block."""
+    with open(path, "rb") as file:
+        while len(codes := np.fromfile(file, dtype, BLOCK)):
+            yield codes
+
+
+def _digest(*things):
+    """A text that is the same for the same things, and hardly for others."""
+    return hashlib.sha256(json.dumps(things, default=str).encode()).hexdigest()
+
+
+def _state(path):
+    """What a file that was changed would not have kept: size and time; None if there is no file."""
+    try:
+        state = path.stat()
+    except OSError:
+        return None
+    return state.st_size, state.st_mtime_ns
+
+
+def _folder_labels(paths, recipe):
+    """The labels that come from folders, which may be named otherwise on another machine."""
+    if recipe.labelling.kind != "folder":
+        return []
+    return sorted({recipe.labelling.label_of(path) for path in paths.values()})
+
+
+def _check_usable(data, paths, problems):
+    """Raise UserError if all the `paths` have problems."""
+    if len(problems) < len(paths):
+        return
+    first = next(iter(problems.values()))
+    if Path(data).is_file():
+        raise UserError(f"--data {first}")
+    raise UserError(f"--data {data}: no recording in it can be used, the first: {first}")
 
 
 def _check_split(wanted, held_back, count):

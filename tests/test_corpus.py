@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from datasets.batches import IGNORED, training_batches
-from datasets.corpus import MANIFEST, Corpus, CorpusWriter, validation_names
+from datasets.corpus import WHOLE, Corpus, validation_names
+from datasets.corpus_writer import CorpusWriter
 from datasets.errors import UserError
 from datasets.windows import Windows
 
@@ -29,8 +30,8 @@ def recordings(levels=256, lengths=LENGTHS):
 def write(folder, codes, label="ab", **settings):
     with writer(folder, **settings) as corpus:
         for number, recording in enumerate(codes):
-            corpus.add("train", f"{number}.wav", label and label[number % len(label)], recording)
-        corpus.add("validation", "v.wav", label and label[0], codes[-1])
+            corpus.add("train", f"{number}.wav", label and label[number % len(label)], [recording])
+        corpus.add("validation", "v.wav", label and label[0], [codes[-1]])
         corpus.close()
     return Corpus(folder)
 
@@ -54,7 +55,7 @@ def test_what_is_written_is_read(tmp_path, levels, dtype):
 
 def test_shards_are_closed_once_full_and_hold_whole_recordings(tmp_path):
     corpus = write(tmp_path, recordings(), flush_every=4)  # 64 samples
-    manifest = json.loads((tmp_path / MANIFEST).read_text())
+    manifest = json.loads((tmp_path / WHOLE.manifest).read_text())
     shards = manifest["parts"]["train"]["shards"]
     assert [shard["samples"] for shard in shards] == [1 + 5 + 16 + 17 + 32, 100, 15 + 48]
     assert [shard["file"] for shard in shards] == [f"vctk_train_0000{i}.npy" for i in range(3)]
@@ -77,7 +78,7 @@ def test_a_killed_writer_leaves_the_earlier_corpus(tmp_path):
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     script = ('import os, signal, numpy as np; from tests.test_corpus import writer\n'
               f'corpus = writer({str(tmp_path)!r}, flush_every=1)\n'
-              'corpus.add("train", "x", "c", np.zeros(500))\n'
+              'corpus.add("train", "x", "c", [np.zeros(500)])\n'
               'os.kill(os.getpid(), signal.SIGKILL)')
     result = subprocess.run([sys.executable, "-c", script], cwd=Path(__file__).parents[1])
     assert result.returncode == -9
@@ -93,7 +94,7 @@ def test_a_failed_writer_leaves_the_earlier_corpus_and_no_litter(tmp_path):
     write(tmp_path, recordings())
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     with pytest.raises(ZeroDivisionError), writer(tmp_path, flush_every=1) as corpus:
-        corpus.add("train", "x", "c", np.zeros(500))
+        corpus.add("train", "x", "c", [np.zeros(500)])
         1 / 0  # noqa: B018
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
@@ -142,9 +143,9 @@ def test_no_corpus_names_the_command(tmp_path):
     lambda m: m["parts"]["train"]["recordings"][0].update(tempo=1)])
 def test_damaged_manifest_is_named(tmp_path, change):
     write(tmp_path, recordings())
-    manifest = json.loads((tmp_path / MANIFEST).read_text())
+    manifest = json.loads((tmp_path / WHOLE.manifest).read_text())
     change(manifest)
-    (tmp_path / MANIFEST).write_text(json.dumps(manifest))
+    (tmp_path / WHOLE.manifest).write_text(json.dumps(manifest))
     with pytest.raises(UserError, match="vctk_manifest.json: .*run preprocess.py again") as error:
         Corpus(tmp_path)
     assert "\n" not in str(error.value)
@@ -152,15 +153,15 @@ def test_damaged_manifest_is_named(tmp_path, change):
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b"null"])
 def test_garbage_for_a_manifest(tmp_path, content):
-    (tmp_path / MANIFEST).write_bytes(content)
+    (tmp_path / WHOLE.manifest).write_bytes(content)
     with pytest.raises(UserError, match="vctk_manifest.json: not a manifest"):
         Corpus(tmp_path)
 
 
 def test_manifest_of_another_version(tmp_path):
     write(tmp_path, recordings())
-    text = (tmp_path / MANIFEST).read_text()
-    (tmp_path / MANIFEST).write_text(text.replace('"format": 1', '"format": 2'))
+    text = (tmp_path / WHOLE.manifest).read_text()
+    (tmp_path / WHOLE.manifest).write_text(text.replace('"format": 1', '"format": 2'))
     with pytest.raises(UserError, match="vctk_manifest.json: format 2"):
         Corpus(tmp_path)
 

@@ -1,4 +1,5 @@
-import os
+import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,9 +11,7 @@ import soundfile
 from mutagen.id3 import APIC, ID3, TCON, TDRC
 from PIL import Image
 
-from datasets import encoding
 from datasets.corpus import Corpus
-from datasets.errors import UserError
 from datasets.quantization import mu_law_decode
 
 SCRIPT = Path(__file__).parents[1] / "preprocess.py"
@@ -295,14 +294,30 @@ def test_a_table_and_a_picture_of_what_was_gathered_warn_of_labels_with_next_to_
         assert picture.width > 800 and picture.format == "PNG"
 
 
-def die(*_):
-    os._exit(1)
-
-
-def test_a_worker_that_dies_is_a_clear_error(monkeypatch):
-    monkeypatch.setattr(encoding, "encode", die)
-    with pytest.raises(UserError, match="--workers 2: a process died"):
-        list(encoding.encoded([Path("x.wav")] * 20, None, workers=2))
+def test_all_flags_may_stand_in_a_file(tmp_path):
+    for number, genre in enumerate(["Metalcore", "Punk Rock", "Polka", "Rock", "Rock", "Metal"]):
+        tagged(tmp_path / f"data/{number}.flac", seconds=1 + number / 10, genre=genre)
+    flags = {"data": "data", "output": "typed", "workers": 1, "part": "1/2", "rate": 4000,
+             "stacks_num": 2, "layers_num": 3, "target_length": 50, "flush_every": 7, "levels": 99,
+             "labels": "genre", "genres": "metal,rock", "validation": 0.4, "min_seconds": 0.2,
+             "max_seconds": 0.6, "offset_seconds": 0.1, "silence_threshold": 0.01, "strict": False}
+    typed = [f"--{name}={value}" for name, value in flags.items() if value is not False]
+    code, out, err = preprocess(*typed, cwd=tmp_path)
+    assert code == 0 and "1 left out" in out
+    settings = {line.split()[0].strip("-[,") for line in preprocess(
+        "--help", cwd=tmp_path)[1].splitlines() if line.startswith("  --")}
+    assert settings == {*flags, "config"}
+    for genres in ("metal,rock", ["metal", "rock"]):
+        (tmp_path / "flags.json").write_text(json.dumps(flags | {"output": "read",
+                                                                 "genres": genres}))
+        code, said, told = preprocess("--config", "flags.json", cwd=tmp_path)
+        assert (code, told) == (0, err)
+        assert contents(tmp_path / "read") == contents(tmp_path / "typed")
+        shutil.rmtree(tmp_path / "read")
+    (tmp_path / "flags.json").write_text(json.dumps({"data": "data", "strict": True,
+                                                     "labels": "year"}))
+    code, _, err = preprocess("--config", "flags.json", cwd=tmp_path)
+    assert code == 2 and "its tags hold no year" in err
 
 
 def test_help_does_not_wait_for_torch():

@@ -268,8 +268,10 @@ def _flags_of(path, parser):
         option = max(known[name].option_strings, key=len)
         if value is True:
             flags.append(option)
-        elif isinstance(value, list):
+        elif isinstance(value, list) and known[name].nargs:
             flags += [option, *map(str, value)]
+        elif isinstance(value, list):
+            flags.append(f"{option}={','.join(map(str, value))}")
         else:
             flags.append(f"{option}={value}")
     return flags

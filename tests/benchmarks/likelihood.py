@@ -27,7 +27,8 @@ from tqdm import tqdm
 
 from datasets.audio import find_recordings, read_recording
 from datasets.batches import evaluation_batches
-from datasets.corpus import Corpus, CorpusWriter
+from datasets.corpus import Corpus
+from datasets.corpus_writer import CorpusWriter
 from datasets.images import ImageCodes, load_images
 from datasets.labels import speaker_of
 from datasets.quantization import mu_law_encode
@@ -96,7 +97,7 @@ def sound(args, folder):
             take = int(path.stem.rpartition("_")[2])
             codes, _ = mu_law_encode(read_recording(path, 8000), 256)
             label = speaker_of(path) if args.labels else None
-            writer.add("train" if take >= 5 else "validation", path.name, label, codes)
+            writer.add("train" if take >= 5 else "validation", path.name, label, [codes])
         writer.close()
     corpus = Corpus(folder)
     config = WaveNetConfig(256, args.hidden_dim, args.out_hidden_dim, args.stacks_num,

@@ -35,7 +35,8 @@ import torch
 from tqdm import tqdm
 
 from datasets.batches import training_batches
-from datasets.corpus import Corpus, CorpusWriter
+from datasets.corpus import Corpus
+from datasets.corpus_writer import CorpusWriter
 from datasets.images import ImageCodes
 from datasets.windows import Windows
 from machine import best_rate, best_rates, matrix_product, number, weights_of_a_pixel
@@ -224,7 +225,7 @@ def dataset_of(row):
                           flush_every=10240) as writer:
             for i in range(RECORDINGS):
                 codes = random.integers(0, c.levels, LENGTH)
-                writer.add("train", str(i), None, codes)
+                writer.add("train", str(i), None, [codes])
             writer.close()
         return Windows(Corpus(folder).train, row.targets, c.receptive_field, c.levels)
 
