@@ -83,6 +83,17 @@ def test_training_speed_beside_the_original_and_its_limit():
                                            rel=0.1)
 
 
+def test_the_speed_and_the_memory_of_preparing():
+    printed = run("preparing.py", "--minutes", 1, "--hours", 0.02, "--workers", 2,
+                  "--memory_workers", 3)
+    _, long, short, memory = printed.splitlines()
+    for line, name in ((long, "1 × 60 s, 2 workers"), (short, "20 × 3 s, 2 workers")):
+        together, each = (float(text.replace(",", "")) for text in re.fullmatch(
+            rf"{name}: ([\d,]+) × real time, ([\d,]+) a core", line).groups())
+        assert together >= each > 1
+    assert 20 < float(re.fullmatch(r"3 × 0.02 h stereo, 3 workers: ([\d,]+) MB", memory)[1]) < 1000
+
+
 # ------------------------------------------------------------------------------ the original
 
 def influence(model, codes):
