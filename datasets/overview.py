@@ -72,7 +72,8 @@ def draw_amounts(axes, amounts, unit):
     axes.invert_yaxis()
     axes.set(xlabel=unit)
     axes.grid(alpha=0.3)
-    axes.legend(fontsize="small")
+    axes.set_xlim(0, 1.35 * max(map(sum, amounts.values())))  # room for the legend
+    axes.legend(fontsize="small", loc="lower right")
 
 
 def draw(entries, path):

@@ -54,11 +54,12 @@ def plucked_strings(generator, length):
     samples = np.zeros(length)
     for start in range(0, length, RATE // 4):
         period = round(RATE / (110 * generator.choice(SCALE)))
-        noise = np.zeros(min(RATE, length - start))
-        noise[:period] = generator.uniform(-1, 1, len(noise[:period]))
+        note = np.zeros(min(RATE, length - start))
+        # The shape of a string that is plucked at a fifth of its length.
+        note[:period] = signal.sawtooth(2 * np.pi * np.arange(period) / period, 0.2)[:len(note)]
         feedback = np.zeros(period + 2)
         feedback[0], feedback[-2:] = 1, -0.498
-        samples[start:start + len(noise)] += signal.lfilter([1], feedback, noise)
+        samples[start:start + len(note)] += signal.lfilter([1], feedback, note)
     return samples
 
 
