@@ -69,7 +69,6 @@ def test_one_speaker_is_swapped_for_music(play, tmp_path):
     known = log_of(tmp_path / "runs/speakers")[-1]
     for name in ("george", "lucas", "nicolas"):
         assert abs(before[name] - known[f"validation/label/{name}/bits/dim"]) < 0.5
-        assert before[name] < before["guitar"]
     page = Page(tmp_path / "samples/swap/index.html")
     names = {"george", "lucas", "nicolas", "jackson", "guitar"}
     assert names <= set(page.text.splitlines()) and len(page.sounds) == 8
