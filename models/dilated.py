@@ -51,7 +51,15 @@ class Workspace:
             self._spare = tensor._base
 
 
-def dilated_layers(x, outputs, weights, dilations, workspace, dropout=0.0, dtype=None):
+def times_at_once(batch, device):
+    """Columns of each of so many sequences that are computed at a time; None for all of them."""
+    if device.type != "cpu":
+        return None
+    return max(PIECE * torch.get_num_threads() // batch, 1)
+
+
+def dilated_layers(x, outputs, weights, dilations, workspace, dropout=0.0, dtype=None,
+                   frames=None, mixtures=()):
     """The sum of all layers' skip connections, for the last `outputs` times: (outputs, B, q).
 
     Args:
@@ -63,20 +71,31 @@ def dilated_layers(x, outputs, weights, dilations, workspace, dropout=0.0, dtype
         workspace: a `Workspace`.
         dropout: the probability that a gated feature is left out.
         dtype: that the matrix products are computed in; by default x's.
+        frames: what local conditioning adds to the gates' inputs, frame by frame, (L, B, K, 2p);
+            None without it.
+        mixtures: of `models.local`, of the columns of x, `times_at_once` in each.
     """
+    mixed = [part for part in (frames, *(mixture.matrix for mixture in mixtures))
+             if part is not None]
+    inputs = x, *weights, *mixed
     if not x.shape[1]:  # no sequence, but a gradient for every weight
-        return sum(part.sum() for part in (x, *weights)).expand(outputs, 0, weights[-1].shape[2])
-    keep = torch.is_grad_enabled() and any(part.requires_grad for part in (x, *weights))
-    return _DilatedLayers.apply(x, outputs, dilations, workspace, dropout, dtype, keep, *weights)
+        return sum(part.sum() for part in inputs).expand(outputs, 0, weights[-1].shape[2])
+    keep = torch.is_grad_enabled() and any(part.requires_grad for part in inputs)
+    spans = [(mixture.low, mixture.high) for mixture in mixtures]
+    return _DilatedLayers.apply(x, outputs, dilations, workspace, dropout, dtype, keep, spans,
+                                *weights, *mixed)
 
 
 class _DilatedLayers(torch.autograd.Function):
 
     @staticmethod
-    def forward(ctx, x, outputs, dilations, workspace, dropout, dtype, keep, *weights):
+    def forward(ctx, x, outputs, dilations, workspace, dropout, dtype, keep, spans, *weights):
         T, B, p = x.shape
-        layers = _plan(T, B, outputs, dilations, x.device)
+        size = times_at_once(B, x.device) or T
+        layers = _plan(T, B, outputs, dilations, size)
+        weights, mixed = weights[:5], weights[5:]
         past, now, bias, residual, skip = _prepared(weights, dtype)
+        local = _Local(mixed, spans, size, dtype, doubled)
         columns, sums = x.reshape(-1, p).clone(), x.new_zeros(outputs * B, skip[0].shape[1])
         output = len(columns) - len(sums)  # the first row that has a skip connection
         most = max(layer.most for layer in layers)
@@ -92,6 +111,7 @@ class _DilatedLayers(torch.autograd.Function):
                 ab.view(-1, B, 2 * p).copy_(constant if before is None else bias[n])
                 if before is not None:
                     ab.addmm_(columns[before:before + j - i].to(kept.dtype), past[n])
+                local.add(ab, n, i)
                 activate_(ab.addmm_(columns[i:j].to(kept.dtype), now[n]), y)
                 if dropout:
                     masks.append(torch.empty_like(y).bernoulli_(1 - dropout).div_(1 - dropout))
@@ -102,8 +122,9 @@ class _DilatedLayers(torch.autograd.Function):
                     first = max(i, output)
                     _add_product(sums[first - output:j - output], y[first - i:], skip[n])
         if keep:
-            ctx.save_for_backward(columns, kept, *weights, *masks)
+            ctx.save_for_backward(columns, kept, *weights, *mixed, *masks)
             ctx.layers, ctx.shape, ctx.dtype, ctx.workspace = layers, x.shape, dtype, workspace
+            ctx.spans, ctx.size = spans, size
         return sums.view(outputs, B, -1)
 
     @staticmethod
@@ -111,7 +132,10 @@ class _DilatedLayers(torch.autograd.Function):
     def backward(ctx, grad_skips):
         layers, (T, B, p) = ctx.layers, ctx.shape
         columns, kept, *weights = ctx.saved_tensors
-        weights, masks = weights[:5], weights[5:]
+        count = 5 + len(ctx.spans) + bool(ctx.spans)
+        weights, mixed, masks = weights[:5], weights[5:count], weights[count:]
+        local = _Local(mixed, ctx.spans, ctx.size, ctx.dtype)
+        grads_mixed = [torch.zeros_like(part) for part in mixed]
         past, now, _, residual, skip = _prepared(weights, ctx.dtype, transposed=True)
         grads = [torch.zeros_like(w) for w in weights]
         grad_past, grad_now, grad_bias, grad_residual, grad_skip = (g.unbind() for g in grads)
@@ -149,6 +173,7 @@ class _DilatedLayers(torch.autograd.Function):
                     dy.mul_(mask)
                 total = derivative(activated, dy, dab).view(-1, B, 2 * p).sum(0)
                 grad_bias[n].add_(total)
+                local.add_gradients(grads_mixed, dab, n, i)
                 _add_product(grad_now[n], x.to(kept.dtype).t(), dab)
                 _add_product(dx, dab, now[n])
                 if before is None:
@@ -159,7 +184,47 @@ class _DilatedLayers(torch.autograd.Function):
                     _add_product(grad_past[n], x.to(kept.dtype).t(), dab)
                     _add_product(dx, dab, past[n])
         ctx.workspace.give_back(kept)
-        return grad_columns.view(T, B, p), None, None, None, None, None, None, *grads
+        return grad_columns.view(T, B, p), *[None] * 7, *grads, *grads_mixed
+
+
+class _Local:
+    """What local conditioning adds to the gates' inputs, mixed of frames.
+
+    mixed: frames (L, B, K, 2p) and the matrix (B, times, …) of each stretch of `size` times, as
+    `dilated_layers` has them, or nothing. spans: of each matrix, which frames it mixes. scale:
+    `doubled`, or None.
+    """
+
+    def __init__(self, mixed, spans, size, dtype, scale=None):
+        self.spans, self.size = spans, size
+        if spans:
+            frames, *self.matrices = (part.to(dtype or part.dtype) for part in mixed)
+            self.frames = frames * scale(frames) if scale else frames
+
+    def add(self, gates, layer, row):
+        """Add to the inputs of a layer's gates, (rows, 2p), from that row on."""
+        for of_one, matrix, frames, _, _ in self._each(gates, layer, row):
+            _add_product(of_one, matrix, frames)
+
+    def add_gradients(self, grads, grad_gates, layer, row):
+        """Add to `grads`, of what is mixed, what follows from the gradient of the gates' inputs."""
+        for of_one, matrix, frames, b, (stretch, times, low, high) in self._each(
+                grad_gates, layer, row):
+            _add_product(grads[0][layer, b, low:high], matrix.t(), of_one)
+            _add_product(grads[1 + stretch][b, times], of_one, frames.t())
+
+    def _each(self, gates, layer, row):
+        """For each sequence: its columns, what mixes them, the frames; its number, and where."""
+        if not self.spans:
+            return
+        batch = self.frames.shape[1]
+        time = row // batch
+        stretch, first = divmod(time, self.size)
+        low, high = self.spans[stretch]
+        times = slice(first, first + len(gates) // batch)
+        for b in range(batch):
+            yield (gates.view(-1, batch, gates.shape[1])[:, b], self.matrices[stretch][b, times],
+                   self.frames[layer, b, low:high], b, (stretch, times, low, high))
 
 
 class _Layer(NamedTuple):
@@ -177,20 +242,28 @@ class _Layer(NamedTuple):
     end: int
 
 
-def _plan(T, B, outputs, dilations, device):
-    """[_Layer, …]: no more columns than `outputs` need, nor any that would be as the first."""
-    size = max(PIECE * torch.get_num_threads() // B, 1) if device.type == "cpu" else T
+def _plan(T, B, outputs, dilations, size):
+    """[_Layer, …]: no more columns than `outputs` need, nor any that would be as the first.
+
+    size: the most times in a piece, none of which goes beyond a multiple of it.
+    """
     layers, begin, end, wanted = [], 0, 0, outputs + sum(dilations)
     for d in dilations:
         wanted -= d
         first = max(T - wanted, begin)
         known = min(max(begin + d, first), T)  # where t - d is not before the beginning
-        pieces = [(t * B, min(t + size, known) * B, None) for t in range(first, known, size)]
-        pieces += [(t * B, min(t + size, T) * B, (t - d) * B) for t in range(known, T, size)]
+        pieces = [(i * B, j * B, None) for i, j in _stretches(first, known, size)]
+        pieces += [(i * B, j * B, (i - d) * B) for i, j in _stretches(known, T, size)]
         layers.append(_Layer(begin * B, pieces, max(j - i for i, j, _ in pieces), end - first * B,
                              end + (T - first) * B))
         begin, end = first, layers[-1].end
     return layers
+
+
+def _stretches(first, end, size):
+    """The times from `first` up to `end`, cut at all multiples of `size`."""
+    cuts = [first, *range((first // size + 1) * size, end, size), end]
+    return [(i, j) for i, j in zip(cuts, cuts[1:], strict=False) if i < j]
 
 
 def _prepared(weights, dtype, transposed=False):

@@ -34,8 +34,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from models.dilated import Workspace, dilated_layers
+from models.dilated import Workspace, dilated_layers, times_at_once
 from models.gated import GatedActivation
+from models.local import FrameNetwork
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,9 @@ class WaveNetConfig:
 
     levels: values that a sample can take. hidden_dim: p, residual channels. out_hidden_dim: skip
     channels, and width of the hidden layer before the logits. stacks_num × layers_num dilated
-    layers. labels: to condition on, 0 for none. Raises ValueError for what can't be built.
+    layers. labels: to condition on, 0 for none. features: numbers in a frame of features to
+    condition on, 0 for none, and hop: samples that a frame covers.
+    Raises ValueError for what can't be built.
     """
 
     levels: int = 256
@@ -53,10 +56,13 @@ class WaveNetConfig:
     stacks_num: int = 5
     layers_num: int = 10
     labels: int = 0
+    features: int = 0
+    hop: int = 0
 
     def __post_init__(self):
         for name, least in (("levels", 2), ("hidden_dim", 1), ("out_hidden_dim", 1),
-                            ("stacks_num", 1), ("layers_num", 1), ("labels", 0)):
+                            ("stacks_num", 1), ("layers_num", 1), ("labels", 0),
+                            ("features", 0), ("hop", int(self.features > 0))):
             if getattr(self, name) < least:
                 raise ValueError(f"--{name} {getattr(self, name)}: the least is {least}")
         if self.layers_num > 24:
@@ -86,16 +92,19 @@ class ResidualLayer(nn.Module):
         self.past = nn.Linear(p, 2 * p, bias=False)
         self.now = nn.Linear(p, 2 * p)
         self.gate = GatedActivation(p, config.labels)
+        self.local = nn.Linear(2 * p, 2 * p, bias=False) if config.features else None
         self.skip = nn.Linear(p, config.out_hidden_dim)
         self.residual = None if last else nn.Linear(p, p)
 
-    def forward(self, past, now, label=None):
-        """past, now: the layer's inputs (B, n, p) at t - d and at t; label: (B,) or None.
+    def forward(self, past, now, label=None, local=None):
+        """past, now: the layer's inputs (B, n, p) at t - d and at t; label: (B,) or None; local:
+        what local conditioning adds to the gate's input, (B, n, 2p), or None.
 
         Returns the next layer's input (B, n, p), which of the last layer is None, and the skip
         connection (B, n, out_hidden_dim).
         """
-        y = self.gate(self.past(past), self.now(now), label=label)
+        parts = [self.past(past), self.now(now), *([] if local is None else [local])]
+        y = self.gate(*parts, label=label)
         return None if self.residual is None else now + self.residual(y), self.skip(y)
 
 
@@ -120,12 +129,15 @@ class WaveNet(nn.Module):
         last = len(self.dilations) - 1
         self.layers = nn.ModuleList(
             ResidualLayer(config, last=i == last) for i in range(len(self.dilations)))
+        self.frames = (FrameNetwork(config.features, 2 * config.hidden_dim, config.hop)
+                       if config.features else None)
         self.hidden = nn.Linear(config.out_hidden_dim, config.out_hidden_dim)
         self.logits = nn.Linear(config.out_hidden_dim, config.levels)
         self._workspace = Workspace()
 
-    def forward(self, codes, label=None):
-        """codes: (B, T), integers in [0, levels), T ≥ R; label: (B,) or None.
+    def forward(self, codes, label=None, frames=None):
+        """codes: (B, T), integers in [0, levels), T ≥ R; label: (B,) or None; frames: a
+        `datasets.batches.Frames`, or None.
 
         Returns logits: (B, levels, T - R + 1). Output k is of the sample after code k + R - 1, so
         the last one is of the sample that is still to come.
@@ -135,11 +147,13 @@ class WaveNet(nn.Module):
             raise ValueError(f"{codes.shape[1]} codes are fewer than the receptive field of "
                              f"{self.config.receptive_field}")
         codes = codes.t().long()
-        codes = codes[max(min(constant_start(codes) - 2, len(codes) - outputs - 1), 0):]
+        start = min(constant_start(codes), self._unconditioned_start(frames)) - 2
+        start = max(min(start, len(codes) - outputs - 1), 0)
+        codes = codes[start:]
         skips = dilated_layers(
             self.embed(codes[:-1], codes[1:]), outputs, self._weights(label, codes.shape[1]),
             self.dilations, self._workspace, self.dropout if self.training else 0.0,
-            self.compute_dtype)
+            self.compute_dtype, *self._local(frames, start, len(codes) - 1))
         skips = skips + sum(layer.skip.bias for layer in self.layers)
         return self.output(skips).permute(1, 2, 0)
 
@@ -162,6 +176,27 @@ class WaveNet(nn.Module):
             left_out = torch.cat((left_out, biases.cumsum(0)))
         bias = bias + left_out[:, None] @ (past + now)
         return past, now, bias.expand(-1, batch, -1), residual, skip
+
+    def _unconditioned_start(self, frames):
+        """How many of the first codes are before those whose successor there is a frame for."""
+        if frames is None or not len(frames.real):
+            return math.inf
+        first = torch.where(frames.real.any(1), frames.real.to(torch.uint8).argmax(1),
+                            frames.real.shape[1])
+        return int((first * self.config.hop - frames.offset).amin()) - 1
+
+    def _local(self, frames, start, times):
+        """What `dilated_layers` takes of the frames, for so many columns from codes[:, start] on.
+
+        A column is conditioned by what covers the sample that it is to predict.
+        """
+        if frames is None:
+            return ()
+        h = self.frames(frames.values, frames.real)
+        projection = torch.stack([layer.local.weight for layer in self.layers])[:, None]
+        size = times_at_once(max(len(h), 1), h.device) or times
+        return h @ projection.mT, self.frames.mixtures(frames.real, frames.offset + start + 2,
+                                                       times, size)
 
     def embed(self, past, now):
         """The first causal convolution, of the codes at t - 1 and at t: (…,) -> (…, p)."""

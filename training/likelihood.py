@@ -32,7 +32,8 @@ def nll(model, batch, reduction="mean"):
     reduction: "mean" of the targets, their "sum", or the sums of "each" item, (B,). A target is a
     sub-pixel or a sample; a dimension, in the papers' words.
     """
-    logits = model(batch.codes, batch.label).movedim(1, -1)
+    conditions = [batch.label] + [batch.frames] * (batch.frames is not None)
+    logits = model(batch.codes, *conditions).movedim(1, -1)
     # As they lie in memory: a softmax over values side by side, and nothing is copied for it.
     order = sorted(range(batch.targets.ndim), key=logits.stride, reverse=True)
     targets = batch.targets.permute(order)

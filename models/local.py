@@ -1,0 +1,92 @@
+"""Local conditioning of a WaveNet: frames of features, brought to each of its samples [1].
+
+    y_t = tanh(W_f * x + V_f * u) ⊙ σ(W_g * x + V_g * u),     u = f(h)     section 2.5 of [1]
+
+h are frames of features, each of which covers `hop` samples, such as those of a mel spectrogram; u
+has a column for every sample, and f is learned. Here, as in the smaller of the networks that [2]
+tries, f is a convolution over a few frames, and then an interpolation: a sample's u is a mixture of
+the frame that covers it, the one before and the one after, in proportions of its own for each of
+the `hop` places in a frame. They are the same for all channels; so V, a 1×1 convolution, may as
+well come before them. Then it is applied to frames, and of a sample's conditioning nothing is left
+to compute but the mixture.
+
+Where there is no recording, before it and after it, nothing is added.
+
+[1] van den Oord et al., WaveNet: A Generative Model for Raw Audio, arXiv 1609.03499.
+[2] Arik et al., Deep Voice: Real-time Neural Text-to-Speech, arXiv 1702.07825.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+REACH = 2  # frames to each side that the convolution sees
+TAPS = 3  # frames that a sample's conditioning is mixed of
+
+
+class FrameNetwork(nn.Module):
+    """f of the module's docstring, in two parts: frames to frames, and the proportions.
+
+    Args:
+        features: numbers in a frame. channels: of what is made of it. hop: samples that it covers.
+    """
+
+    def __init__(self, features, channels, hop):
+        super().__init__()
+        self.hop = hop
+        self.convolution = nn.Conv1d(features, channels, 2 * REACH + 1)
+        self.proportions = nn.Parameter(linear_interpolation(hop))
+
+    def forward(self, values, real):
+        """values: frames (B, K, features), 0 where `real` (B, K) is not.
+
+        Returns (B, K - 2 · REACH, channels), of all but the REACH frames at either end; 0 where
+        there is no frame.
+        """
+        y = F.relu(self.convolution(values.mT)).mT
+        return y * real[:, REACH:real.shape[1] - REACH, None]
+
+    def mixtures(self, real, first, times, size):
+        """How the samples' conditioning is mixed of what `forward` gives: a list of Mixture.
+
+        real: (B, K), see `forward`. first: (B,), the sample that the first column is of, counted
+        from where frame 0 begins. times: how many columns. size: of those in a mixture.
+        """
+        samples = first[:, None] + torch.arange(times, device=first.device)
+        frames, places = samples // self.hop, samples % self.hop
+        weights = self.proportions[places] * real.gather(1, frames)[..., None]  # (B, times, TAPS)
+        if not len(first):  # no sequence, but a gradient for the proportions
+            return [Mixture(0, 0, weights)]
+        frames = frames - REACH - TAPS // 2  # of the first of those that are mixed
+        found = []
+        for begin in range(0, times, size):
+            part = frames[:, begin:begin + size]
+            low, high = int(part.min()), int(part.max()) + TAPS
+            columns = part[..., None] - low + torch.arange(TAPS, device=part.device)
+            matrix = weights.new_zeros(*part.shape, high - low)
+            found.append(Mixture(low, high, matrix.scatter(2, columns,
+                                                           weights[:, begin:begin + size])))
+        return found
+
+
+class Mixture(NamedTuple):
+    """For a stretch of time, what each column takes of the frames `low` up to `high`, without it.
+
+    matrix: (B, times, high - low).
+    """
+
+    low: int
+    high: int
+    matrix: torch.Tensor
+
+
+def linear_interpolation(hop):
+    """Proportions (hop, TAPS) of the frame before, of that which covers a sample, and of the next.
+
+    A frame is what it says in its middle.
+    """
+    place = (torch.arange(hop) + 0.5) / hop - 0.5
+    before, after = (-place).clamp(min=0), place.clamp(min=0)
+    return torch.stack((before, 1 - before - after, after), dim=1)
