@@ -20,12 +20,14 @@ import torch.nn.functional as F
 
 from datasets.quantization import silence
 from sampling.draws import choose
+from sampling.local import Conditioning
 
+LOCAL_BLOCK = 64  # samples whose conditioning `Cached` computes at a time
 BLOCK, BLOCK_SECONDS = 1024, 0.05  # a block has up to so many samples, or takes about so long
 
 
 def sample(model, draws, label, length=None, temperature=1.0, top_p=1.0, prime=None,
-           precision="fp32", sampler=None):
+           precision="fp32", sampler=None, frames=None):
     """Draw a sound for each stream of `draws`, block by block: a generator.
 
     Args:
@@ -40,6 +42,8 @@ def sample(model, draws, label, length=None, temperature=1.0, top_p=1.0, prime=N
             with in single precision.
         sampler: Naive, Cached or Compiled; by default Compiled for a network in single precision
             on the CPU, otherwise Cached.
+        frames: (B, K, features) for a network with features, frame k covering the samples from
+            number k · hop on, of prime and sound together.
 
     Yields the codes drawn, without the prime: (B, n), int64, on the CPU, n from 1 to BLOCK.
     """
@@ -54,7 +58,14 @@ def sample(model, draws, label, length=None, temperature=1.0, top_p=1.0, prime=N
     given = torch.empty(len(draws), 0, dtype=torch.long) if prime is None else prime
     given = F.pad(given[:, -model.config.receptive_field:], (int(given.shape[1] == 0), 0),
                   value=silence(model.config.levels))
-    state = sampler(model, label, given.to(weight.device), precision)
+    local = None
+    if frames is not None:
+        heard = 0 if prime is None else prime.shape[1]
+        if length is None or heard + length > frames.shape[1] * model.config.hop:
+            raise ValueError(f"{frames.shape[1]} frames are not enough for the length asked for")
+        first = heard - given.shape[1]
+        local = Conditioning(model, frames, first)
+    state = sampler(model, label, given.to(weight.device), precision, local)
     drawn, block = 0, 1
     while length is None or drawn < length:
         n = block if length is None else min(block, length - drawn)
@@ -92,18 +103,24 @@ class _Stepwise:
 class Naive(_Stepwise):
     """The whole network over the whole field for every sample."""
 
-    def __init__(self, model, label, codes, precision):
-        """codes: (B, P), P from 1 up, before which there is silence."""
-        self.model, self.label = model, label
+    def __init__(self, model, label, codes, precision, local=None):
+        """codes: (B, P), P from 1 up, before which there is silence. local: a Conditioning."""
+        self.model, self.label, self.local = model, label, local
         size = model.config.receptive_field
         field = F.pad(codes[:, :-1], (size, 0), value=silence(model.config.levels))
         self.field, self.code = field[:, -size:], codes[:, -1]
+        if local:
+            self.number = local.first + codes.shape[1] - 1 - size  # of the field's first code
 
     @torch.inference_mode()
     def advance(self, code):
         """Logits (B, levels) of the sample after `code`: (B,)."""
         self.field = torch.cat((self.field[:, 1:], code[:, None]), dim=1)
-        return self.model(self.field, self.label)[:, :, 0]
+        frames = None
+        if self.local:
+            self.number += 1
+            frames = self.local.frames(self.number)
+        return self.model(self.field, self.label, frames)[:, :, 0]
 
 
 class Cached(_Stepwise):
@@ -121,12 +138,15 @@ class Cached(_Stepwise):
     """
 
     @torch.inference_mode()
-    def __init__(self, model, label, codes, precision):
-        """codes: (B, P), P from 1 up, before which there is silence."""
-        self.model, self.batch = model, codes.shape[0]
+    def __init__(self, model, label, codes, precision, local=None):
+        """codes: (B, P), P from 1 up, before which there is silence. local: a Conditioning."""
+        self.model, self.batch, self.local = model, codes.shape[0], local
         p, layers = model.config.hidden_dim, model.layers
-        codes = F.pad(codes, (2, 0), value=silence(model.config.levels))
-        inputs = _inputs_kept(model, label, codes[:, :-1])
+        if local:
+            self.number = local.first + codes.shape[1]  # of the next sample
+            self.added = []
+        codes = F.pad(codes, (3, 0), value=silence(model.config.levels))
+        inputs = _inputs_kept(model, label, codes[:, :-1], local)
         self.before, self.code = codes[:, -2], codes[:, -1]
 
         device = codes.device
@@ -136,6 +156,7 @@ class Cached(_Stepwise):
         self.rings = torch.cat(inputs)
 
         halved = torch.cat((torch.ones(p), torch.full((p,), 0.5))).to(self.rings)[:, None]
+        self.halved = halved
         self.past = torch.stack([halved * layer.past.weight for layer in layers])
         self.bias = torch.stack([halved * _constant(layer, label) for layer in layers])
         self.gates = self.rings.new_empty(len(layers), 2 * p, self.batch)
@@ -153,7 +174,7 @@ class Cached(_Stepwise):
         """Logits (B, levels) of the sample after `code`: (B,)."""
         p = self.model.config.hidden_dim
         oldest = self.begins + self.turn
-        torch.baddbmm(self.bias, self.past, self.rings[oldest], out=self.gates)
+        torch.baddbmm(self._added(), self.past, self.rings[oldest], out=self.gates)
         self.sums[0, :p] = self.model.embed(self.before, code).t()
         for gate, a, b, y, y_and_1, now, x, before, after, out in self.steps:
             gate.addmm_(now, x).tanh_()
@@ -164,18 +185,30 @@ class Cached(_Stepwise):
         self.before = code
         return self.model.output(self.sums[-1, p:].t())
 
+    def _added(self):
+        """What is added to the gates of the next sample: (L, 2p, B)."""
+        if not self.local:
+            return self.bias
+        if not len(self.added):
+            self.added = self.local.added(self.number, LOCAL_BLOCK).permute(2, 0, 3, 1)
+            self.number += LOCAL_BLOCK
+        now, self.added = self.added[0], self.added[1:]
+        return self.bias + self.halved * now
 
-def _inputs_kept(model, label, codes):
-    """Each layer's last d inputs, [(d, p, B), …], once `codes` (B, P), P from 2 up, were heard.
 
-    Runs them all at once. The first two are silence. Since before that nothing changes, a layer's
-    input is continued to the left, exactly, by repeating its first column.
+def _inputs_kept(model, label, codes, local):
+    """Each layer's last d inputs, [(d, p, B), …], once `codes` (B, P), P from 3 up, were heard.
+
+    Runs them all at once. The first three are silence, which no frame conditions. Since before that
+    nothing changes, a layer's input is continued to the left, exactly, by repeating its first
+    column. local: a Conditioning, or None.
     """
     x, inputs = model.embed(codes[:, :-1], codes[:, 1:]), []
-    for layer, dilation in zip(model.layers, model.dilations, strict=True):
+    added = local.added(local.first - 1, x.shape[1]) if local else [None] * len(model.layers)
+    for layer, dilation, of_frames in zip(model.layers, model.dilations, added, strict=True):
         padded = torch.cat((x[:, :1].expand(-1, dilation, -1), x), dim=1)
         inputs.append(padded[:, -dilation:].permute(1, 2, 0))
-        x, _ = layer(padded[:, :-dilation], x, label)
+        x, _ = layer(padded[:, :-dilation], x, label, of_frames)
     return inputs
 
 

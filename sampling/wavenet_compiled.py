@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 
 from datasets.quantization import silence
+from models.local import TAPS
 from sampling.compiling import inlined, kernel, prepare
 from sampling.kernels import (
     Shares,
@@ -39,7 +40,7 @@ from sampling.kernels import (
     rows_of,
     space,
 )
-from sampling.vectors import HALF, TILE, add, load, load_half, store
+from sampling.vectors import HALF, TILE, add, add_scaled, load, load_half, store
 
 AHEAD = 8  # inputs at t - d, t + 1 - d, … that are used at one reading of their weights
 
@@ -79,6 +80,21 @@ class State(NamedTuple):
     logits: np.ndarray  # (streams, logits)
     odds: np.ndarray  # (logits,)
     looks: int  # inputs at t - d, t + 1 - d, … used at one reading: a power of 2
+
+
+class Local(NamedTuple):
+    """What frames of features add to the gates' inputs of some streams' samples.
+
+    Sample number n is covered by frame n // hop; `first` is the number of the sample at t = 0.
+    """
+
+    rows: np.ndarray  # (streams · count · L · gates,): of the frames `low` to low + count
+    proportions: np.ndarray  # (hop · TAPS,)
+    low: int
+    count: int
+    frames: int  # of the whole sound; 0 without local conditioning
+    hop: int
+    first: int
 
 
 def lay_out(model):
@@ -136,12 +152,13 @@ def begin(weights, label):
 
 
 @kernel
-def remember(weights, state, stream, codes, columns):
+def remember(weights, state, stream, codes, columns, local):
     """Bring a stream to where `codes` (P,) have been heard, the last of which is yet to be told.
 
     The convolutional form: a layer after the other, of all times at once. Before the codes there
-    is silence, of which the first code of `codes` is one and, since nothing changes, stands for
-    all. columns: space for (P - 1) · sums floats.
+    is silence, of which the first two codes of `codes` are some; the column that is made of them no
+    frame conditions and, since nothing changes, it stands for all. columns: space for
+    (P - 1) · sums floats. local: t is the number of a column.
     """
     p, layers = weights.p, weights.dilations.size
     features, sums = padded(p, HALF), padded(p + weights.q)
@@ -165,6 +182,7 @@ def remember(weights, state, stream, codes, columns):
             count = min(block, times - first)
             for c in range(count):
                 copy(weights.constant, constant, inputs, c * 2 * features, gate_tiles)
+                mix(local, stream, first + c, layer, layers, inputs, c * 2 * features, gate_tiles)
             before = min(max(d - first, 0), count)  # columns whose t - d is silence
             accumulate(weights.past, past, p, columns, 0, 0,
                        inputs, 0, 2 * features, gate_tiles, before)
@@ -182,12 +200,12 @@ def remember(weights, state, stream, codes, columns):
 
 
 @kernel
-def draw(weights, state, t, uniforms, temperature, top_p, codes):
+def draw(weights, state, t, uniforms, temperature, top_p, codes, local):
     """Draw `codes` (streams, n), given random numbers (streams, n); t: how many were before."""
     streams, n = uniforms.shape
     size = weights.logits_bias.size
     for k in range(n):
-        advance(weights, state, t + k)
+        advance(weights, state, t + k, local)
         for s in range(streams):
             code = pick(state.logits, s * size, weights.levels, uniforms[s, k], temperature, top_p,
                         state.odds)
@@ -197,7 +215,7 @@ def draw(weights, state, t, uniforms, temperature, top_p, codes):
 
 
 @inlined
-def advance(weights, state, t):
+def advance(weights, state, t, local):
     """The logits of each stream's next code."""
     p, layers, streams = weights.p, weights.dilations.size, state.label.size
     features, sums = padded(p, HALF), padded(p + weights.q)
@@ -214,6 +232,8 @@ def advance(weights, state, t):
             for c in range(looks * streams):
                 constant = (state.label[c % streams] * layers + layer) * 2 * features
                 copy(weights.constant, constant, state.ahead, ahead + c * 2 * features, gate_tiles)
+                mix(local, c % streams, t + c // streams, layer, layers,
+                    state.ahead, ahead + c * 2 * features, gate_tiles)
             accumulate(weights.past, past, p, state.rings, (ring + slot * streams) * features,
                        features, state.ahead, ahead, 2 * features, gate_tiles, looks * streams)
         for s in range(streams):
@@ -239,6 +259,23 @@ def embed(weights, past, now, outputs, o, tiles):
     for i in range(0, tiles * TILE, TILE):
         store(outputs, o + i, add(load(weights.embed_past, past * tiles * TILE + i),
                                   load(weights.embed_now, now * tiles * TILE + i)))
+
+
+@inlined
+def mix(local, stream, t, layer, layers, outputs, o, tiles):
+    """Add what the frames around time t add to the inputs of a layer's gates."""
+    number = local.first + t
+    frame = number // local.hop
+    if 0 <= frame < local.frames:
+        step = layers * tiles * TILE  # from a frame to the next
+        place, at = TAPS * (number - frame * local.hop), layer * tiles * TILE
+        at += (stream * local.count + frame - TAPS // 2 - local.low) * step
+        for i in range(0, tiles * TILE, TILE):
+            total = load(outputs, o + i)
+            for tap in range(TAPS):
+                total = add_scaled(total, load(local.rows, at + tap * step + i),
+                                   local.proportions, place + tap)
+            store(outputs, o + i, total)
 
 
 @inlined
@@ -268,37 +305,59 @@ class Compiled:
     the same computation, to the last bit, whatever is drawn beside it.
     """
 
-    def __init__(self, model, label, codes, precision):
-        """codes: (B, P), P from 1 up, before which there is silence."""
-        self.weights = lay_out(model)
+    def __init__(self, model, label, codes, precision, local=None):
+        """codes: (B, P), P from 1 up, before which there is silence. local: a Conditioning."""
+        self.weights, self.conditioning = lay_out(model), local
         if precision == "bf16":
             self.weights = in_16_bits(self.weights)
-        codes = F.pad(codes.long(), (1, 0), value=silence(model.config.levels)).numpy()
+        self.first = local.first + codes.shape[1] if local else 0
+        codes = F.pad(codes.long(), (2, 0), value=silence(model.config.levels)).numpy()
         label = checked(label, codes, model.config)
         self.time, self.shares = 0, Shares(len(codes))
         self.states = [begin(self.weights, label[part]) for part in self.shares.parts]
         prepare("WaveNet" if precision == "fp32" else f"WaveNet {precision}", self._load)
-        self.shares.each(self._remember, self.states, codes)
+        times = codes.shape[1] - 1
+        self._each(self._remember, self.first - times, times, codes)
 
     def draw(self, uniforms, temperature, top_p):
         """Codes (B, n) for random numbers (B, n)."""
         codes = np.empty(uniforms.shape, np.int64)
 
-        def of_part(state, uniforms, codes):
-            draw(self.weights, state, self.time, uniforms, float(temperature), float(top_p), codes)
+        def of_part(state, local, uniforms, codes):
+            local = local._replace(first=self.first)
+            draw(self.weights, state, self.time, uniforms, float(temperature), float(top_p), codes,
+                 local)
 
-        self.shares.each(of_part, self.states, uniforms.numpy(), codes)
+        self._each(of_part, self.first + self.time, codes.shape[1] + AHEAD, uniforms.numpy(), codes)
         self.time += codes.shape[1]
         return torch.from_numpy(codes)
+
+    def _each(self, work, number, samples, *arrays):
+        """Call `work` for each part: its state, its Local for so many samples from that number on,
+        and its slices of the arrays."""
+        if not self.conditioning:
+            nothing = Local(space(0), space(0), 0, 0, 0, 1, 0)
+            self.shares.each(lambda state, *parts: work(state, nothing, *parts), self.states,
+                             *arrays)
+            return
+        low, rows = self.conditioning.projected(number, samples)
+        p = self.weights.p
+        rows = lanes_of(rows, gate_lanes(0, p, p))
+        local = Local(space(0), as_array(self.conditioning.model.frames.proportions).astype(
+            np.float32).ravel(), low, rows.shape[1], self.conditioning.count,
+            self.conditioning.hop, number)
+        self.shares.each(lambda state, own, *parts: work(
+            state, local._replace(rows=own.ravel()), *parts), self.states, rows, *arrays)
 
     def _load(self):
         """Call each kernel for next to nothing."""
         state = self.states[0]
-        self._remember(state, np.zeros((1, 2), np.int64))
+        local = Local(space(0), space(0), 0, 0, 0, 1, 0)
+        self._remember(state, local, np.zeros((1, 3), np.int64))
         nothing = np.zeros((len(state.label), 0))
-        draw(self.weights, state, 0, nothing, 1.0, 1.0, nothing.astype(np.int64))
+        draw(self.weights, state, 0, nothing, 1.0, 1.0, nothing.astype(np.int64), local)
 
-    def _remember(self, state, codes):
+    def _remember(self, state, local, codes):
         columns = space((codes.shape[1] - 1) * padded(self.weights.p + self.weights.q))
         for stream, heard in enumerate(codes):
-            remember(self.weights, state, stream, heard, columns)
+            remember(self.weights, state, stream, heard, columns, local)

@@ -16,9 +16,9 @@ from sampling.wavenet_compiled import Compiled, draw, remember
 class Stepwise(Compiled):
     """Draws one sample at a time, and keeps the logits of all of them: [(B, levels), …]."""
 
-    def __init__(self, model, label, codes, precision):
+    def __init__(self, model, *args):
         self.levels, self.seen = model.config.levels, []
-        super().__init__(model, label, codes, precision)
+        super().__init__(model, *args)
 
     def draw(self, uniforms, temperature, top_p):
         if not uniforms.shape[1]:

@@ -1,0 +1,101 @@
+"""Sound that frames of features condition: all samplers draw what the plain network does."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from test_compiled_wavenet import Stepwise
+from test_sampling_wavenet import labels_for, network
+
+from datasets.batches import Frames
+from sampling import wavenet, wavenet_compiled
+from sampling.draws import Draws
+from sampling.wavenet import Cached, Naive, sample
+
+
+def plain_logits(model, label, prime, codes, values):
+    """The plain network's logits (B, levels, length) of codes that went on from a prime (B, P)."""
+    field, hop = model.config.receptive_field, model.config.hop
+    heard = F.pad(torch.cat((prime, codes), dim=1), (field, 0),
+                  value=model.config.levels // 2)[:, :-1]
+    before = field // hop + 4
+    real = F.pad(torch.ones(values.shape[:2], dtype=torch.bool), (before, 4))
+    frames = Frames(F.pad(values, (0, 0, before, 4)), real,
+                    torch.full((len(codes),), before * hop - field))
+    with torch.no_grad():
+        return model(heard, label, frames)[:, :, prime.shape[1]:]
+
+
+CASES = [dict(hop=1, stacks_num=1, layers_num=1), dict(hop=7, stacks_num=2, layers_num=3),
+         dict(hop=40, stacks_num=1, layers_num=5, labels=2),
+         dict(hop=100, stacks_num=2, layers_num=4, hidden_dim=33, out_hidden_dim=7)]
+
+
+@pytest.mark.parametrize("streams", [1, 3, 12])
+@pytest.mark.parametrize("primed", [0, 1, 2, 5, "field", 200])
+@pytest.mark.parametrize("config", CASES, ids=str)
+def test_all_samplers_draw_by_the_plain_networks_logits(config, primed, streams, record_logits,
+                                                        monkeypatch):
+    monkeypatch.setattr(wavenet, "BLOCK", 64)  # several blocks
+    model = network(features=3, **config)
+    primed = model.config.receptive_field if primed == "field" else primed
+    length, label = 150, labels_for(model, streams)
+    torch.manual_seed(1)
+    count = -(-(primed + length) // model.config.hop)
+    values = torch.randn(streams, count, 3, dtype=torch.float64)
+    prime = torch.randint(16, (streams, primed))
+    seen, made = record_logits(wavenet), []
+
+    def stepwise(*args):
+        made.append(Stepwise(*args))
+        return made[-1]
+
+    for sampler in (Naive, Cached, stepwise):
+        seen.clear()
+        used = model.float() if sampler is stepwise else model.double()
+        if sampler is Naive and length * streams * len(model.layers) > 3000:
+            continue
+        codes = torch.cat([*sample(used, Draws(0, range(streams)), label, length, prime=prime,
+                                   sampler=sampler, frames=values)], dim=1)
+        logits = torch.stack(made[-1].seen if sampler is stepwise else seen, dim=2)
+        wanted = plain_logits(model.double(), label, prime, codes, values)
+        torch.testing.assert_close(logits.double(), wanted, rtol=1e-4,
+                                   atol=1e-3 if sampler is stepwise else 1e-8)
+
+
+def test_frames_make_a_difference_where_they_are():
+    model = network(features=2, hop=10, layers_num=3, stacks_num=1).float()
+    values = torch.randn(1, 20, 2)
+    other = values.clone()
+    other[:, 12:] += 1
+
+    def draw(values):
+        return torch.cat([*sample(model, Draws(0, [0]), None, 200, frames=values)], dim=1)[0]
+
+    assert torch.equal(draw(values), draw(values))
+    differ = (draw(values) != draw(other)).nonzero()[:, 0]
+    # From the first sample on that is mixed of a frame from which the convolution sees the change.
+    assert 12 * 10 - 40 <= differ[0] < 140
+
+
+@pytest.mark.parametrize("sampler", [Naive, Cached, wavenet_compiled.Compiled])
+def test_frames_that_are_not_enough_are_refused(sampler):
+    model = network(features=2, hop=10, layers_num=2, stacks_num=1).float()
+    for length in (None, 21):
+        with pytest.raises(ValueError, match="2 frames are not enough"):
+            next(sample(model, Draws(0, [0]), None, length, sampler=sampler,
+                        frames=torch.zeros(1, 2, 2)))
+
+
+def test_blocks_streams_and_threads_change_no_bit():
+    model = network(features=3, hop=9, layers_num=4, stacks_num=2).float()
+    values = torch.randn(5, 60, 3)
+
+    def draw(streams, **options):
+        return torch.cat([*sample(model, Draws(0, streams), None, 500, frames=values[streams],
+                                  **options)], dim=1)
+
+    together = draw([0, 1, 2, 3, 4])
+    torch.set_num_threads(3)
+    assert torch.equal(draw([0, 1, 2, 3, 4]), together)
+    for stream in range(5):
+        assert torch.equal(draw([stream])[0], together[stream])
