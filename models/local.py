@@ -5,10 +5,10 @@
 h are frames of features, each of which covers `hop` samples, such as those of a mel spectrogram; u
 has a column for every sample, and f is learned. Here, as in the smaller of the networks that [2]
 tries, f is a convolution over a few frames, and then an interpolation: a sample's u is a mixture of
-the frame that covers it, the one before and the one after, in proportions of its own for each of
-the `hop` places in a frame. They are the same for all channels; so V, a 1×1 convolution, may as
-well come before them. Then it is applied to frames, and of a sample's conditioning nothing is left
-to compute but the mixture.
+the two frames whose middles it lies between, in proportions of its own for each of the `hop` places
+in a frame. They are the same for all channels; so V, a 1×1 convolution, may as well come before
+them. Then it is applied to frames, and of a sample's conditioning nothing is left to compute but
+the mixture.
 
 Where there is no recording, before it and after it, nothing is added.
 
@@ -23,7 +23,8 @@ import torch.nn.functional as F
 from torch import nn
 
 REACH = 2  # frames to each side that the convolution sees
-TAPS = 3  # frames that a sample's conditioning is mixed of
+TAPS = 2  # frames that a sample's conditioning is mixed of
+MARGIN = REACH + 1  # frames beside that which covers a sample that its conditioning may depend on
 
 
 class FrameNetwork(nn.Module):
@@ -59,7 +60,8 @@ class FrameNetwork(nn.Module):
         weights = self.proportions[places] * real.gather(1, frames)[..., None]  # (B, times, TAPS)
         if not len(first):  # no sequence, but a gradient for the proportions
             return [Mixture(0, 0, weights)]
-        frames = frames - REACH - TAPS // 2  # of the first of those that are mixed
+        # The first of those that are mixed: before a frame's middle, the one before it.
+        frames = frames - REACH - (2 * places + 1 < self.hop).long()
         found = []
         for begin in range(0, times, size):
             part = frames[:, begin:begin + size]
@@ -83,10 +85,9 @@ class Mixture(NamedTuple):
 
 
 def linear_interpolation(hop):
-    """Proportions (hop, TAPS) of the frame before, of that which covers a sample, and of the next.
+    """Proportions (hop, TAPS) of the two frames whose middles a sample lies between.
 
     A frame is what it says in its middle.
     """
-    place = (torch.arange(hop) + 0.5) / hop - 0.5
-    before, after = (-place).clamp(min=0), place.clamp(min=0)
-    return torch.stack((before, 1 - before - after, after), dim=1)
+    second = ((torch.arange(hop) + 0.5) / hop - 0.5) % 1
+    return torch.stack((1 - second, second), dim=1)

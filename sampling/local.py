@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from datasets.batches import Frames
-from models.local import REACH, TAPS
+from models.local import MARGIN, REACH
 
 AHEAD = 64  # samples after the last that may be asked for too
 
@@ -27,32 +27,33 @@ class Conditioning:
         self.model, self.first, self.count = model, first, values.shape[1]
         self.hop = model.config.hop
         # Before the first code there may be a field of silence; the rest is for what frames reach.
-        self.before = model.config.receptive_field // self.hop + 2 + REACH + TAPS // 2
-        after = AHEAD // self.hop + 1 + REACH + TAPS // 2
+        self.before = model.config.receptive_field // self.hop + 2 + MARGIN
+        after = AHEAD // self.hop + 1 + MARGIN
         self.values = F.pad(values, (0, 0, self.before, after))
         real = torch.ones(values.shape[:2], dtype=torch.bool, device=values.device)
         self.real = F.pad(real, (self.before, after))
         self.h = model.frames(self.values, self.real)
-        self.projection = torch.cat([layer.local.weight for layer in model.layers]).t()
+        self.projection = torch.cat([layer.local.weight for layer in model.layers]).t()  # L · 2p
 
     def frames(self, number):
         """The Frames of sequences whose first code is that of sample `number`."""
         offset = torch.full((len(self.real),), self.before * self.hop + number)
         return Frames(self.values, self.real, offset.to(self.real.device))
 
-    @torch.inference_mode()
-    def projected(self, number, samples):
-        """For so many samples from that number on: which frame is the first that they need, and
-        what that and the following add to the gates' inputs, (B, k, L, 2p)."""
-        low = number // self.hop - TAPS // 2
-        end = (number + max(samples, 1) - 1) // self.hop + TAPS // 2 + 1
-        h = self.h[:, low + self.before - REACH:end + self.before - REACH]
-        return low, (h @ self.projection).unflatten(2, (len(self.model.layers), -1))
+    def needed(self, number, samples):
+        """What so many samples from that number on are mixed of: the number of the first frame,
+        and the frames, after the convolution, (B, k, channels)."""
+        low = number // self.hop - 1
+        end = (number + max(samples, 1) - 1) // self.hop + 2
+        return low, self.h[:, low + self.before - REACH:end + self.before - REACH]
 
     @torch.inference_mode()
     def added(self, number, samples):
         """What is added to the gates' inputs of so many samples: (L, B, samples, 2p)."""
-        _, frames = self.projected(number, samples)
+        low, h = self.needed(number, samples)
         mixture, = self.model.frames.mixtures(self.real, self.frames(number).offset, samples,
                                               samples)
+        skipped = mixture.low - (low + self.before - REACH)
+        h = h[:, skipped:skipped + mixture.high - mixture.low]
+        frames = (h @ self.projection).unflatten(2, (len(self.model.layers), -1))
         return torch.einsum("btk,bklp->lbtp", mixture.matrix, frames)

@@ -268,13 +268,15 @@ def mix(local, stream, t, layer, layers, outputs, o, tiles):
     frame = number // local.hop
     if 0 <= frame < local.frames:
         step = layers * tiles * TILE  # from a frame to the next
-        place, at = TAPS * (number - frame * local.hop), layer * tiles * TILE
-        at += (stream * local.count + frame - TAPS // 2 - local.low) * step
+        place, at = number - frame * local.hop, layer * tiles * TILE
+        if 2 * place + 1 < local.hop:  # before the frame's middle: of the one before, and of it
+            frame -= 1
+        at += (stream * local.count + frame - local.low) * step
         for i in range(0, tiles * TILE, TILE):
             total = load(outputs, o + i)
             for tap in range(TAPS):
                 total = add_scaled(total, load(local.rows, at + tap * step + i),
-                                   local.proportions, place + tap)
+                                   local.proportions, TAPS * place + tap)
             store(outputs, o + i, total)
 
 
@@ -310,7 +312,15 @@ class Compiled:
         self.weights, self.conditioning = lay_out(model), local
         if precision == "bf16":
             self.weights = in_16_bits(self.weights)
-        self.first = local.first + codes.shape[1] if local else 0
+        self.first = local.first + codes.shape[1] if local else 0  # sample that is drawn first
+        self.local = Local(space(0), space(0), 0, 0, 0, 1, 0)
+        if local:
+            p, layers = self.weights.p, len(model.layers)
+            lanes = lanes_of(local.projection.unflatten(1, (layers, -1)), gate_lanes(0, p, p))
+            self.projection = torch.from_numpy(lanes).flatten(1)
+            self.local = self.local._replace(
+                proportions=as_array(model.frames.proportions).ravel(), frames=local.count,
+                hop=local.hop)
         codes = F.pad(codes.long(), (2, 0), value=silence(model.config.levels)).numpy()
         label = checked(label, codes, model.config)
         self.time, self.shares = 0, Shares(len(codes))
@@ -336,23 +346,19 @@ class Compiled:
         """Call `work` for each part: its state, its Local for so many samples from that number on,
         and its slices of the arrays."""
         if not self.conditioning:
-            nothing = Local(space(0), space(0), 0, 0, 0, 1, 0)
-            self.shares.each(lambda state, *parts: work(state, nothing, *parts), self.states,
+            self.shares.each(lambda state, *parts: work(state, self.local, *parts), self.states,
                              *arrays)
             return
-        low, rows = self.conditioning.projected(number, samples)
-        p = self.weights.p
-        rows = lanes_of(rows, gate_lanes(0, p, p))
-        local = Local(space(0), as_array(self.conditioning.model.frames.proportions).astype(
-            np.float32).ravel(), low, rows.shape[1], self.conditioning.count,
-            self.conditioning.hop, number)
+        low, h = self.conditioning.needed(number, samples)
+        local = self.local._replace(low=low, count=h.shape[1], first=number)
         self.shares.each(lambda state, own, *parts: work(
-            state, local._replace(rows=own.ravel()), *parts), self.states, rows, *arrays)
+            state, local._replace(rows=own.ravel()), *parts), self.states,
+            as_array(h @ self.projection), *arrays)
 
     def _load(self):
         """Call each kernel for next to nothing."""
         state = self.states[0]
-        local = Local(space(0), space(0), 0, 0, 0, 1, 0)
+        local = self.local._replace(frames=0)
         self._remember(state, local, np.zeros((1, 3), np.int64))
         nothing = np.zeros((len(state.label), 0))
         draw(self.weights, state, 0, nothing, 1.0, 1.0, nothing.astype(np.int64), local)

@@ -1,4 +1,4 @@
-"""Local conditioning of a WaveNet: which frame conditions which sample, and equality to autograd."""
+"""Local conditioning of a WaveNet: which frame conditions which sample; equality to autograd."""
 
 import pytest
 import torch
@@ -8,9 +8,7 @@ from test_wavenet_training import gradients
 
 from datasets.batches import Frames
 from models import dilated
-from models.local import REACH, TAPS, FrameNetwork, linear_interpolation
-
-MARGIN = REACH + TAPS // 2  # frames to each side of those that cover the samples
+from models.local import MARGIN, REACH, TAPS, FrameNetwork, linear_interpolation
 
 
 def frames_for(codes, config, begins, length=None):
@@ -45,7 +43,8 @@ def conditioning(model, layer, frames, times, first):
         row = []
         for sample in range(first + int(offset), first + int(offset) + times):
             frame, place = divmod(sample, hop)
-            mixed = sum(network.proportions[place, tap] * h[frame - 1 + tap] for tap in range(TAPS))
+            before = frame - 1 if (place + 0.5) / hop < 0.5 else frame
+            mixed = sum(network.proportions[place, tap] * h[before + tap] for tap in range(TAPS))
             row.append(layer.local(mixed * real[frame]))
         rows.append(torch.stack(row))
     return torch.stack(rows)
@@ -106,7 +105,8 @@ def test_the_frame_that_conditions_a_sample_is_the_one_that_covers_it(hop):
     model = network(levels=5, stacks_num=1, layers_num=1, features=1, hop=hop)
     size, length = model.config.receptive_field, 7 * hop - hop // 2  # the last frame covers less
     with torch.no_grad():
-        model.frames.proportions.copy_(torch.tensor([0.0, 1, 0]).expand(hop, -1))
+        covering = (torch.arange(hop) + 0.5) / hop < 0.5  # the second of the two that are mixed
+        model.frames.proportions.copy_(torch.stack((~covering, covering), dim=1))
         model.frames.convolution.weight[..., :REACH] = 0
         model.frames.convolution.weight[..., REACH + 1:] = 0
         model.frames.convolution.weight.abs_()
@@ -128,10 +128,13 @@ def test_the_frame_that_conditions_a_sample_is_the_one_that_covers_it(hop):
 
 
 def test_interpolation_begins_linear_between_the_middles_of_frames():
-    proportions = linear_interpolation(4)
-    assert torch.allclose(proportions.sum(1), torch.ones(4))
-    middles = proportions @ torch.tensor([-2.0, 2, 6])  # frames that say where their middle is
-    assert torch.allclose(middles, torch.tensor([0.5, 1.5, 2.5, 3.5]))
+    for hop in (1, 4, 5):
+        places = torch.arange(hop) + 0.5
+        first = torch.where(places < hop / 2, -hop / 2, hop / 2)  # the middle of the first frame
+        middles = torch.stack((first, first + hop), dim=1)  # frames that say where they are
+        proportions = linear_interpolation(hop)
+        torch.testing.assert_close((proportions * middles).sum(1), places)
+        assert proportions.min() >= 0
 
 
 def test_an_empty_share_of_a_batch_has_a_gradient_for_every_weight():
