@@ -57,7 +57,7 @@ def arguments():
     parser.add_argument("--prime", metavar="FILE|DIR",
                         help="a recording to go on from, or a folder of them, for COUNT "
                              "sounds each")
-    parser.add_argument("--prime_seconds", type=positive_float, default=0, metavar="S",
+    parser.add_argument("--prime_seconds", type=positive_float, metavar="S",
                         help="and of it no more than this, from its beginning")
     parser.add_argument("--save_every", type=every, default=Every(0.5, True), metavar="N[s|m|h]",
                         help="bring the wavs on the disk up to date whenever so many samples are "
