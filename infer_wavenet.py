@@ -94,6 +94,8 @@ def main():
         for session in sessions:
             make_folder(session.folder, "--output")
             sound.check_writable([take.path for take in session.takes])
+        if takes.comparable(sessions):
+            sound.check_writable([page_path(args)])
 
     def output_of(batch):
         return (sound.Pipe(sys.stdout.fileno()) if piped else
@@ -163,9 +165,13 @@ def write_page(done, args):
         columns.append(page.Column(session.name, session.file, {"drawn": said, **session.facts},
                                    cells))
     bar.close()
-    path = Path(args.output) / "index.html"
-    page.write(path, columns, vars(args))
-    return path
+    page.write(page_path(args), columns, vars(args))
+    return page_path(args)
+
+
+def page_path(args):
+    """Where the page is, that shows what several models, labels or primes gave."""
+    return Path(args.output) / "index.html"
 
 
 if __name__ == "__main__":

@@ -218,6 +218,9 @@ def test_what_cannot_be_beside_each_other(call, models, run):
          f"{grey}: --label 0"),
         (infer_wavenet, ["-m", run, sound, "--label", "p1"], "wavenet_500: --label p1"),
     ]
+    Path("taken/index.html").mkdir(parents=True)
+    cases.append((infer_wavenet, ["-m", sound, "--label", "all", "-o", "taken"],
+                  "taken/index.html: can't be written"))
     torch.save({}, "broken")
     cases.append((infer_wavenet, ["-m", sound, "broken"], "broken: is no model file"))
     before = sorted(Path().rglob("*"))
