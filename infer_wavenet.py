@@ -141,30 +141,37 @@ def plot(sessions):
     """Waveform and spectrogram beside each sound."""
     from sampling.sound_plots import plot_wav
 
-    for session in sessions:
-        for take in session.takes:
-            plot_wav(take.path, f"{take.path.stem}, {take.row}", len(take.given) / session.rate)
+    with plots_bar(sessions) as bar:
+        for session in sessions:
+            for take in session.takes:
+                plot_wav(take.path, f"{take.path.stem}, {take.row}",
+                         len(take.given) / session.rate)
+                bar.update()
+
+
+def plots_bar(sessions):
+    """How many of the sounds are plotted."""
+    from tqdm import tqdm
+
+    return tqdm(total=sum(len(session.takes) for session in sessions), desc="plots", disable=None)
 
 
 def write_page(done, args):
     """index.html, which shows what was done: [(session, seconds of each take, in words), …]."""
-    from tqdm import tqdm
-
     from sampling import page
     from sampling.sound_plots import for_page
 
     columns = []
-    bar = tqdm(total=sum(len(session.takes) for session, _, _ in done), desc="plots", disable=None)
-    for session, seconds, said in done:
-        cells = {}
-        for take, its_seconds in zip(session.takes, seconds, strict=True):
-            picture, wav, length = for_page(take.path, len(take.given) / session.rate)
-            note = f"{length} in {its_seconds:.2g} s"
-            cells.setdefault(take.row, []).append(page.Item(take.path, note, picture, wav))
-            bar.update()
-        columns.append(page.Column(session.name, session.file, {"drawn": said, **session.facts},
-                                   cells))
-    bar.close()
+    with plots_bar([session for session, _, _ in done]) as bar:
+        for session, seconds, said in done:
+            cells = {}
+            for take, its_seconds in zip(session.takes, seconds, strict=True):
+                picture, wav, length = for_page(take.path, len(take.given) / session.rate)
+                note = f"{length} in {its_seconds:.2g} s"
+                cells.setdefault(take.row, []).append(page.Item(take.path, note, picture, wav))
+                bar.update()
+            columns.append(page.Column(session.name, session.file,
+                                       {"drawn": said, **session.facts}, cells))
     page.write(page_path(args), columns, vars(args))
     return page_path(args)
 

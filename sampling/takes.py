@@ -113,6 +113,9 @@ def read_primes(path, seconds, rate, levels):
     """
     if path is None:
         return [SILENCE]
+    if 0 < seconds * rate < 1:
+        raise UserError(f"--prime_seconds {seconds:g}: is less than a sample at {rate} Hz; give a "
+                        "longer time")
     if not Path(path).is_dir():
         return [Prime(Path(path).stem, sound.read_codes(path, rate, levels, seconds))]
     found = find_files(path, ENDINGS)

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import re
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -165,6 +166,12 @@ def test_time_stamps_keep_sounds_apart(call, models):
         ["pred_T_0.wav", "pred_T_1.wav", "pred_T.wav"])
 
 
+def test_plots_have_a_bar(call, models, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    code, _, err = call(infer_wavenet, "-m", models / "sound", "-c", 2, "--length", 9, "--plot")
+    assert code == 0 and re.search(r"plots: +\d+%.*2/2", err), err
+
+
 def test_a_page_of_images(call, models):
     Path("two").mkdir()
     content = read(models / "colour", "pixelcnn")
@@ -211,6 +218,8 @@ def test_what_cannot_be_beside_each_other(call, models, run):
         (infer_wavenet, ["-m", sound, "--prime", "none"], "--prime none: no recordings below it"),
         (infer_wavenet, ["-m", sound, "--prime", "primes", "--length", 0], "one recording"),
         (infer_wavenet, ["-m", sound, "--prime_seconds", 0], "--prime_seconds"),
+        (infer_wavenet, ["-m", sound, "--prime", "primes", "--prime_seconds", 1e-5],
+         "--prime_seconds 1e-05: is less than a sample"),
         (infer_wavenet, ["-m", sound, "--save_every", "0s"], "--save_every"),
         (infer_wavenet, ["-m", sound, "--prime", "primes", "-o", "-"], "name one file"),
         (infer_pixelcnn, ["-m", grey, models / "run"], "--output samples.jpg: is one picture"),
