@@ -57,7 +57,7 @@ def arguments():
     parser.add_argument("--prime", metavar="FILE|DIR",
                         help="a recording to go on from, or a folder of them, for COUNT "
                              "sounds each")
-    parser.add_argument("--prime_seconds", type=positive_float, default=0, metavar="S",
+    parser.add_argument("--prime_seconds", type=positive_float, metavar="S",
                         help="and of it no more than this, from its beginning")
     parser.add_argument("--save_every", type=every, default=Every(0.5, True), metavar="N[s|m|h]",
                         help="bring the wavs on the disk up to date whenever so many samples are "
@@ -94,6 +94,8 @@ def main():
         for session in sessions:
             make_folder(session.folder, "--output")
             sound.check_writable([take.path for take in session.takes])
+        if takes.comparable(sessions):
+            sound.check_writable([page_path(args)])
 
     def output_of(batch):
         return (sound.Pipe(sys.stdout.fileno()) if piped else
@@ -139,33 +141,44 @@ def plot(sessions):
     """Waveform and spectrogram beside each sound."""
     from sampling.sound_plots import plot_wav
 
-    for session in sessions:
-        for take in session.takes:
-            plot_wav(take.path, f"{take.path.stem}, {take.row}", len(take.given) / session.rate)
+    with plots_bar(sessions) as bar:
+        for session in sessions:
+            for take in session.takes:
+                plot_wav(take.path, f"{take.path.stem}, {take.row}",
+                         len(take.given) / session.rate)
+                bar.update()
+
+
+def plots_bar(sessions):
+    """How many of the sounds are plotted."""
+    from tqdm import tqdm
+
+    return tqdm(total=sum(len(session.takes) for session in sessions), desc="plots", disable=None)
 
 
 def write_page(done, args):
     """index.html, which shows what was done: [(session, seconds of each take, in words), …]."""
-    from tqdm import tqdm
-
     from sampling import page
     from sampling.sound_plots import for_page
 
     columns = []
-    bar = tqdm(total=sum(len(session.takes) for session, _, _ in done), desc="plots", disable=None)
-    for session, seconds, said in done:
-        cells = {}
-        for take, its_seconds in zip(session.takes, seconds, strict=True):
-            picture, wav, length = for_page(take.path, len(take.given) / session.rate)
-            note = f"{length} in {its_seconds:.2g} s"
-            cells.setdefault(take.row, []).append(page.Item(take.path, note, picture, wav))
-            bar.update()
-        columns.append(page.Column(session.name, session.file, {"drawn": said, **session.facts},
-                                   cells))
-    bar.close()
-    path = Path(args.output) / "index.html"
-    page.write(path, columns, vars(args))
-    return path
+    with plots_bar([session for session, _, _ in done]) as bar:
+        for session, seconds, said in done:
+            cells = {}
+            for take, its_seconds in zip(session.takes, seconds, strict=True):
+                picture, wav, length = for_page(take.path, len(take.given) / session.rate)
+                note = f"{length} in {its_seconds:.2g} s"
+                cells.setdefault(take.row, []).append(page.Item(take.path, note, picture, wav))
+                bar.update()
+            columns.append(page.Column(session.name, session.file,
+                                       {"drawn": said, **session.facts}, cells))
+    page.write(page_path(args), columns, vars(args))
+    return page_path(args)
+
+
+def page_path(args):
+    """Where the page is, that shows what several models, labels or primes gave."""
+    return Path(args.output) / "index.html"
 
 
 if __name__ == "__main__":

@@ -86,9 +86,13 @@ def sessions(files, folder, stem, args):
         rate, levels = data["rate"], model.config.levels
         check_flags(file, {**content["config"], "rate": rate}, vars(args))
         if (rate, levels) not in primes:
-            primes[rate, levels] = read_primes(args.prime, args.prime_seconds, rate, levels)
+            primes[rate, levels] = read_primes(args.prime, args.prime_seconds or 0, rate, levels)
         own = folder / name if folder and len(files) > 1 else folder
-        takes = takes_asked(label_names, rate, primes[rate, levels], own, stem, args)
+        labels = labels_asked(label_names, args.label, file)
+        takes = takes_asked(labels, label_names, rate, primes[rate, levels], own, stem, args)
+        if not folder and len(takes) > 1:
+            raise UserError(f"--output -: is one sound, and --prime {args.prime} has {len(takes)} "
+                            "recordings below it; name one file")
         if not args.length.number:
             check_endless(model, takes)
         size = sum(weight.numel() for weight in model.parameters())
@@ -109,6 +113,9 @@ def read_primes(path, seconds, rate, levels):
     """
     if path is None:
         return [SILENCE]
+    if 0 < seconds * rate < 1:
+        raise UserError(f"--prime_seconds {seconds:g}: is less than a sample at {rate} Hz; give a "
+                        "longer time")
     if not Path(path).is_dir():
         return [Prime(Path(path).stem, sound.read_codes(path, rate, levels, seconds))]
     found = find_files(path, ENDINGS)
@@ -119,15 +126,16 @@ def read_primes(path, seconds, rate, levels):
                   sound.read_codes(found_path, rate, levels, seconds)) for found_path in found]
 
 
-def takes_asked(label_names, rate, primes, folder, stem, args):
-    """The takes of one model: --count for each label that --label asks for, and each prime.
+def takes_asked(labels, label_names, rate, primes, folder, stem, args):
+    """The takes of one model: --count for each of the `labels`, and each prime.
 
-    label_names, rate: the model's. folder: for the wavs, None for a player. stem: that the wavs'
-    names begin with, alone where there is one take and a time stamp. args: of infer_wavenet.py.
-    Raises UserError for a label that the model doesn't have, or a length that a wav can't hold.
+    labels: of `labels_asked`. label_names, rate: the model's. folder: for the wavs, None for a
+    player. stem: that the wavs' names begin with, alone where there is one take and a time stamp.
+    args: of infer_wavenet.py.
+    Raises UserError for a length that a wav can't hold.
     """
     length = args.length.samples(rate)
-    labels, several = labels_asked(label_names, args.label), len(primes) > 1
+    several = len(primes) > 1
     of_labels = distinct(label_names) if args.label == "all" else [""] * len(label_names)
     of_primes = distinct([prime.name for prime in primes]) if several else [""]
     one_of_its_name = args.timestamp and len(labels) * len(primes) * args.count == 1
