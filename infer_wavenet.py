@@ -80,7 +80,7 @@ def main():
     args.count = args.count or (1 if piped else 10)
 
     from datasets.files import make_folder
-    from sampling import sound, takes
+    from sampling import sound, sound_page, takes
     from training.device import device_of
     from training.signals import Signals
     from training.snapshot import files_asked, load
@@ -89,13 +89,13 @@ def main():
     sessions = takes.sessions(files_asked(args.model, "wavenet", args.snapshots),
                               None if piped else Path(args.output), stem, args)
     device, done = device_of(args.gpu), []
+    page = Path(args.output) / "index.html" if takes.comparable(sessions) and not piped else None
     if not piped:
         make_folder(args.output, "--output")
         for session in sessions:
             make_folder(session.folder, "--output")
             sound.check_writable([take.path for take in session.takes])
-        if takes.comparable(sessions):
-            sound.check_writable([page_path(args)])
+        sound.check_writable([page] * bool(page))
 
     def output_of(batch):
         return (sound.Pipe(sys.stdout.fileno()) if piped else
@@ -118,9 +118,9 @@ def main():
     if signals.number and not endless:
         return 128 + signals.number
     if args.plot:
-        plot(sessions)
-    if not piped and takes.comparable(sessions):
-        page = write_page(done, args)
+        sound_page.plot(sessions)
+    if page:
+        sound_page.write(page, done, vars(args))
         print(f"{page} shows them beside each other")
     return 0
 
@@ -135,50 +135,6 @@ def check_pipe(args):
     if sys.stdout is None or sys.stdout.isatty():
         raise UserError("--output -: is for a pipe or a file, not for a terminal; pipe it to a "
                         "player, as at the end of --help")
-
-
-def plot(sessions):
-    """Waveform and spectrogram beside each sound."""
-    from sampling.sound_plots import plot_wav
-
-    with plots_bar(sessions) as bar:
-        for session in sessions:
-            for take in session.takes:
-                plot_wav(take.path, f"{take.path.stem}, {take.row}",
-                         len(take.given) / session.rate)
-                bar.update()
-
-
-def plots_bar(sessions):
-    """How many of the sounds are plotted."""
-    from tqdm import tqdm
-
-    return tqdm(total=sum(len(session.takes) for session in sessions), desc="plots", disable=None)
-
-
-def write_page(done, args):
-    """index.html, which shows what was done: [(session, seconds of each take, in words), …]."""
-    from sampling import page
-    from sampling.sound_plots import for_page
-
-    columns = []
-    with plots_bar([session for session, _, _ in done]) as bar:
-        for session, seconds, said in done:
-            cells = {}
-            for take, its_seconds in zip(session.takes, seconds, strict=True):
-                picture, wav, length = for_page(take.path, len(take.given) / session.rate)
-                note = f"{length} in {its_seconds:.2g} s"
-                cells.setdefault(take.row, []).append(page.Item(take.path, note, picture, wav))
-                bar.update()
-            columns.append(page.Column(session.name, session.file,
-                                       {"drawn": said, **session.facts}, cells))
-    page.write(page_path(args), columns, vars(args))
-    return page_path(args)
-
-
-def page_path(args):
-    """Where the page is, that shows what several models, labels or primes gave."""
-    return Path(args.output) / "index.html"
 
 
 if __name__ == "__main__":

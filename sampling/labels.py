@@ -9,13 +9,14 @@ from datasets.errors import UserError
 from datasets.labels import find_label
 
 
-def labels_asked(names, wanted, file):
+def labels_asked(names, wanted, file, among_others=False):
     """The numbers of the labels that `wanted` means: a number, a name, `all`, or None.
 
     names: of the labels of the model in `file`. None is label 0, or no label at all, [None], of a
-    model without. Raises UserError for a label that the model doesn't have.
+    model without; so is `all` of such a model `among_others`. Raises UserError for a label that the
+    model doesn't have.
     """
-    if wanted is None:
+    if wanted is None or wanted == "all" and not names and among_others:
         return [0] if names else [None]
     if wanted == "all" and names:
         return list(range(len(names)))

@@ -75,7 +75,7 @@ def write(path, columns, settings):
     environment.filters["data"] = _data_uri
     environment.filters["link"] = lambda file: file.relative_to(Path(path).parent).as_posix()
     text = environment.get_template("page.html").render(
-        columns=columns, rows=list(rows), facts=[name for name in names if name != "drawn"],
+        columns=columns, rows=list(rows), facts=list(names),
         time=f"{datetime.now():%Y-%m-%d %H:%M}",
         settings={name: " ".join(map(str, value)) if isinstance(value, list) else value
                   for name, value in settings.items() if value is not None and value is not False},

@@ -75,7 +75,7 @@ def plans(files, args):
         size = (model.config.channels, args.height or data["height"], args.width or data["width"])
         originals = torch.from_numpy(read_codes(args.complete or [], *size, model.config.levels))
         own = folder / name if folder and len(files) > 1 else folder
-        labels = labels_asked(label_names, args.label, file)
+        labels = labels_asked(label_names, args.label, file, len(files) > 1)
         sheets = sheets_asked(model, labels, label_names, originals, own, args)
         for sheet in sheets:
             check_picture(sheet.path, (sheet.rows, args.count + bool(args.complete), *size[1:],

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from datasets.audio import ENDINGS
 from datasets.errors import UserError
@@ -88,7 +89,7 @@ def sessions(files, folder, stem, args):
         if (rate, levels) not in primes:
             primes[rate, levels] = read_primes(args.prime, args.prime_seconds or 0, rate, levels)
         own = folder / name if folder and len(files) > 1 else folder
-        labels = labels_asked(label_names, args.label, file)
+        labels = labels_asked(label_names, args.label, file, len(files) > 1)
         takes = takes_asked(labels, label_names, rate, primes[rate, levels], own, stem, args)
         if not folder and len(takes) > 1:
             raise UserError(f"--output -: is one sound, and --prime {args.prime} has {len(takes)} "
@@ -103,7 +104,7 @@ def sessions(files, folder, stem, args):
 
 def comparable(sessions):
     """Whether they are of several models, labels or primes."""
-    return len({(session.file, take.row) for session in sessions for take in session.takes}) > 1
+    return len({(session.name, take.row) for session in sessions for take in session.takes}) > 1
 
 
 def read_primes(path, seconds, rate, levels):
@@ -122,8 +123,12 @@ def read_primes(path, seconds, rate, levels):
     if not found:
         raise UserError(f"--prime {path}: no recordings below it; name a recording, or a folder "
                         "of them")
-    return [Prime(found_path.relative_to(path).with_suffix("").as_posix(),
-                  sound.read_codes(found_path, rate, levels, seconds)) for found_path in found]
+    names = [recording.relative_to(path).with_suffix("").as_posix() for recording in found]
+    if len(set(names)) < len(names):  # which only their endings tell apart
+        names = [recording.relative_to(path).as_posix() for recording in found]
+    found = tqdm(found, desc="primes", unit="recording", leave=False, disable=None)
+    return [Prime(name, sound.read_codes(recording, rate, levels, seconds))
+            for name, recording in zip(names, found, strict=True)]
 
 
 def takes_asked(labels, label_names, rate, primes, folder, stem, args):

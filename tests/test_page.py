@@ -155,6 +155,35 @@ def test_a_page_tells_all_settings_and_has_patience_with_files_of_others(call, r
     assert "--prime" not in text and "--plot" not in text
 
 
+def test_all_labels_of_some_models_and_another_without_labels(call, models):
+    content = read(models / "sound", "wavenet")
+    weights = {name: weight for name, weight in content["weights"].items()
+               if not name.endswith("condition.weight")}
+    save("plain", {**content, "weights": weights, "label_names": [],
+                   "config": {**content["config"], "labels": 0}})
+    flags = ["--label", "all", "-c", 1, "--length", 30]
+    code, out, err = call(infer_wavenet, "-m", models / "sound", "plain", *flags)
+    assert code == 0, err
+    assert Path(f"samples/{Path().resolve().name}_plain/sample_0.wav").exists()
+    page = Page(Path("samples/index.html"))
+    assert len(page.sounds) == 3 and "samples\n" in page.text
+    code, _, err = call(infer_wavenet, "-m", "plain", *flags)  # alone it is a mistake
+    assert code == 2 and "without labels" in err
+
+
+def test_the_same_model_and_primes_of_the_same_name_are_told_apart(call, models):
+    for ending in ("wav", "flac"):
+        Path("primes").mkdir(exist_ok=True)
+        soundfile.write(f"primes/tone.{ending}", 0.5 * np.sin(np.arange(90) / 3), 8000)
+    code, _, err = call(infer_wavenet, "-m", models / "sound", models / "sound", "-c", 1,
+                        "--length", 20, "--prime", "primes", "-o", "out")
+    assert code == 0, err
+    assert sorted(wavs("out")) == [f"{n}_sound/sample_tone.{ending}_0.wav"
+                                   for n in (0, 1) for ending in ("flac", "wav")]
+    page = Page(Path("out/index.html"))
+    assert {"p225, tone.wav", "p225, tone.flac"} <= set(page.text.splitlines())
+
+
 def test_time_stamps_keep_sounds_apart(call, models):
     for flags in ([], ["-c", 2]):
         code, _, err = call(infer_wavenet, "-m", models / "sound", "--length", 20, "--timestamp",
