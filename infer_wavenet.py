@@ -57,7 +57,7 @@ def arguments():
     parser.add_argument("--prime", metavar="FILE|DIR",
                         help="a recording to go on from, or a folder of them, for COUNT "
                              "sounds each")
-    parser.add_argument("--prime_seconds", type=positive_float, default=0, metavar="S",
+    parser.add_argument("--prime_seconds", type=positive_float, metavar="S",
                         help="and of it no more than this, from its beginning")
     parser.add_argument("--save_every", type=every, default=Every(0.5, True), metavar="N[s|m|h]",
                         help="bring the wavs on the disk up to date whenever so many samples are "
@@ -80,7 +80,7 @@ def main():
     args.count = args.count or (1 if piped else 10)
 
     from datasets.files import make_folder
-    from sampling import sound, takes
+    from sampling import sound, sound_page, takes
     from training.device import device_of
     from training.signals import Signals
     from training.snapshot import files_asked, load
@@ -89,11 +89,13 @@ def main():
     sessions = takes.sessions(files_asked(args.model, "wavenet", args.snapshots),
                               None if piped else Path(args.output), stem, args)
     device, done = device_of(args.gpu), []
+    page = Path(args.output) / "index.html" if takes.comparable(sessions) and not piped else None
     if not piped:
         make_folder(args.output, "--output")
         for session in sessions:
             make_folder(session.folder, "--output")
             sound.check_writable([take.path for take in session.takes])
+        sound.check_writable([page] * bool(page))
 
     def output_of(batch):
         return (sound.Pipe(sys.stdout.fileno()) if piped else
@@ -116,9 +118,9 @@ def main():
     if signals.number and not endless:
         return 128 + signals.number
     if args.plot:
-        plot(sessions)
-    if not piped and takes.comparable(sessions):
-        page = write_page(done, args)
+        sound_page.plot(sessions)
+    if page:
+        sound_page.write(page, done, vars(args))
         print(f"{page} shows them beside each other")
     return 0
 
@@ -133,39 +135,6 @@ def check_pipe(args):
     if sys.stdout is None or sys.stdout.isatty():
         raise UserError("--output -: is for a pipe or a file, not for a terminal; pipe it to a "
                         "player, as at the end of --help")
-
-
-def plot(sessions):
-    """Waveform and spectrogram beside each sound."""
-    from sampling.sound_plots import plot_wav
-
-    for session in sessions:
-        for take in session.takes:
-            plot_wav(take.path, f"{take.path.stem}, {take.row}", len(take.given) / session.rate)
-
-
-def write_page(done, args):
-    """index.html, which shows what was done: [(session, seconds of each take, in words), …]."""
-    from tqdm import tqdm
-
-    from sampling import page
-    from sampling.sound_plots import for_page
-
-    columns = []
-    bar = tqdm(total=sum(len(session.takes) for session, _, _ in done), desc="plots", disable=None)
-    for session, seconds, said in done:
-        cells = {}
-        for take, its_seconds in zip(session.takes, seconds, strict=True):
-            picture, wav, length = for_page(take.path, len(take.given) / session.rate)
-            note = f"{length} in {its_seconds:.2g} s"
-            cells.setdefault(take.row, []).append(page.Item(take.path, note, picture, wav))
-            bar.update()
-        columns.append(page.Column(session.name, session.file, {"drawn": said, **session.facts},
-                                   cells))
-    bar.close()
-    path = Path(args.output) / "index.html"
-    page.write(path, columns, vars(args))
-    return path
 
 
 if __name__ == "__main__":

@@ -67,8 +67,10 @@ def draw_amounts(axes, amounts, unit):
     amounts: {label: (training, validation)}, in `unit`.
     """
     training, validation = zip(*amounts.values(), strict=True)
-    axes.barh(list(amounts), training, label="training")
-    axes.barh(list(amounts), validation, left=training, label="validation")
+    bars = range(len(amounts))
+    axes.barh(bars, training, label="training")
+    axes.barh(bars, validation, left=training, label="validation")
+    axes.set_yticks(bars, list(amounts), parse_math=False)  # a name may have dollars in it
     axes.invert_yaxis()
     axes.set(xlabel=unit)
     axes.grid(alpha=0.3)

@@ -5,20 +5,25 @@ import re
 import torch
 import torch.nn.functional as F
 
+from datasets.errors import UserError
 from datasets.labels import find_label
 
 
-def labels_asked(names, wanted):
+def labels_asked(names, wanted, file, among_others=False):
     """The numbers of the labels that `wanted` means: a number, a name, `all`, or None.
 
-    names: of the model's labels. None is label 0, or no label at all, [None], of a model without.
-    Raises UserError for a label that the model doesn't have.
+    names: of the labels of the model in `file`. None is label 0, or no label at all, [None], of a
+    model without; so is `all` of such a model `among_others`. Raises UserError for a label that the
+    model doesn't have.
     """
-    if wanted is None:
+    if wanted is None or wanted == "all" and not names and among_others:
         return [0] if names else [None]
     if wanted == "all" and names:
         return list(range(len(names)))
-    return [find_label(names, wanted)]
+    try:
+        return [find_label(names, wanted)]
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from None
 
 
 @torch.inference_mode()

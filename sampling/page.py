@@ -50,9 +50,9 @@ def facts_of(file, content, parameters):
     iteration = content.get("run", {}).get("iteration", int(number) if number.isdecimal() else None)
     if iteration is not None:
         facts["iteration"] = f"{iteration:,}"
-        log = _json(file.parent / "log") or content.get("run", {}).get("log", [])
+        log = _json(file.parent / "log", list) or content.get("run", {}).get("log", [])
         for entry in log:
-            if entry["iteration"] == iteration and "validation/main/bits/dim" in entry:
+            if entry.get("iteration") == iteration and "validation/main/bits/dim" in entry:
                 facts["validation bits/dim"] = f"{entry['validation/main/bits/dim']:.4f}"
     return {**facts, **{name: value for name, value in {**content["config"],
                                                         **content["data"]}.items() if value != ""}}
@@ -75,10 +75,10 @@ def write(path, columns, settings):
     environment.filters["data"] = _data_uri
     environment.filters["link"] = lambda file: file.relative_to(Path(path).parent).as_posix()
     text = environment.get_template("page.html").render(
-        columns=columns, rows=list(rows), facts=[name for name in names if name != "drawn"],
+        columns=columns, rows=list(rows), facts=list(names),
         time=f"{datetime.now():%Y-%m-%d %H:%M}",
         settings={name: " ".join(map(str, value)) if isinstance(value, list) else value
-                  for name, value in settings.items() if value not in (None, False)},
+                  for name, value in settings.items() if value is not None and value is not False},
         runs=[run for folder in folders if (run := _run(folder))])
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
@@ -88,17 +88,18 @@ def _run(folder):
     """The pictures and settings of the run in `folder`, or None if it is none."""
     pictures = {title: (folder / name).read_bytes() for name, title in PICTURES.items()
                 if (folder / name).is_file()}
-    settings = _json(folder / "config.json") or {}
+    settings = _json(folder / "config.json", dict) or {}
     return {"folder": folder, "pictures": pictures, "settings": settings} if (
         pictures or settings) else None
 
 
-def _json(path):
-    """What the JSON file `path` holds, None if it can't be read."""
+def _json(path, kind):
+    """What the JSON file `path` holds, None if it can't be read or is not of a `kind`."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
+    return content if isinstance(content, kind) else None
 
 
 def _data_uri(content, kind):

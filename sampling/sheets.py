@@ -75,7 +75,8 @@ def plans(files, args):
         size = (model.config.channels, args.height or data["height"], args.width or data["width"])
         originals = torch.from_numpy(read_codes(args.complete or [], *size, model.config.levels))
         own = folder / name if folder and len(files) > 1 else folder
-        sheets = sheets_asked(model, label_names, originals, own, args)
+        labels = labels_asked(label_names, args.label, file, len(files) > 1)
+        sheets = sheets_asked(model, labels, label_names, originals, own, args)
         for sheet in sheets:
             check_picture(sheet.path, (sheet.rows, args.count + bool(args.complete), *size[1:],
                                        size[0]))
@@ -84,14 +85,13 @@ def plans(files, args):
     return found
 
 
-def sheets_asked(model, label_names, originals, folder, args):
+def sheets_asked(model, labels, label_names, originals, folder, args):
     """The sheets of one model: one, or in a `folder`, with --label all, one for each label.
 
-    label_names: the model's. originals: codes (N, C, H, W) to complete. args: of infer_pixelcnn.py.
-    Raises UserError for a label that the model doesn't have.
+    labels: of `labels_asked`. label_names: the model's. originals: codes (N, C, H, W) to complete.
+    args: of infer_pixelcnn.py.
     """
     if args.complete:
-        labels = labels_asked(label_names, args.label)
         numbers = range(len(originals))
         kinds = [(label, number) for number in numbers for label in labels]
         if label_names and args.label is None:
@@ -99,7 +99,7 @@ def sheets_asked(model, label_names, originals, folder, args):
             kinds = list(zip(likeliest, numbers, strict=True))
         path = folder / "completed.png" if folder else Path(args.output)
         return [Sheet(path, "completed", len(kinds), kinds)]
-    kinds = [(label, None) for label in labels_asked(label_names, args.label)]
+    kinds = [(label, None) for label in labels]
     if not folder:
         a_row_each = args.label == "all"
         return [Sheet(Path(args.output), "", len(kinds) if a_row_each else args.count, kinds)]

@@ -208,7 +208,8 @@ class Progress:
     def __str__(self):
         sound = self._samples / self._rate
         sound_seconds = f"{sound:,.0f}" if sound >= 100 else f"{sound:.3g}"
-        return (f"{sound_seconds} s of sound in {self.seconds:.1f} s, "
+        seconds = f"{self.seconds:.1f}" if self.seconds >= 1 else f"{self.seconds:.2g}"
+        return (f"{sound_seconds} s of sound in {seconds} s, "
                 f"{self._samples / self.seconds:,.0f} samples/s, {self._times()} times real time")
 
     def _times(self):

@@ -2,6 +2,7 @@
 
 import io
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -9,43 +10,60 @@ from datasets.files import replacing
 
 # What takes long to import is imported where it is needed.
 
-PLOTTED_SECONDS = 60  # of a longer sound, the beginning
+PLOTTED_SECONDS = 60  # of a longer sound, the beginning, or where what was given ends
 WINDOW = 0.032  # seconds in a spectrum: 256 samples at 8 kHz, 512 at 16 kHz
 FLOOR = -80  # dB below the loudest, from where on all is black
 SIZE, SIZE_ON_PAGE = (9, 5.5), (6, 3.4)  # inches
 
 
-def beginning_of_wav(path):
-    """Of the wav at `path` PLOTTED_SECONDS at the most: (samples (length,), rate, its frames)."""
+class Part(NamedTuple):
+    """Of a wav PLOTTED_SECONDS at the most, in which what was drawn begins in the middle or before.
+
+    samples: (length,), at `rate` Hz. prime_seconds: of them that were given. drawn: seconds of the
+    whole wav that were not. said: which part it is, in words; empty for all of it.
+    """
+
+    samples: np.ndarray
+    rate: int
+    prime_seconds: float
+    drawn: float
+    said: str
+
+
+def part_of_wav(path, prime_seconds):
+    """The `Part` to show of the wav at `path`, whose first `prime_seconds` were given."""
     import soundfile
 
     with soundfile.SoundFile(path) as wav:
-        return (wav.read(PLOTTED_SECONDS * wav.samplerate, dtype="float32"), wav.samplerate,
-                wav.frames)
+        rate, seconds = wav.samplerate, wav.frames / wav.samplerate
+        before = max(0, min(prime_seconds - PLOTTED_SECONDS / 2, seconds - PLOTTED_SECONDS))
+        wav.seek(int(before * rate))
+        samples = wav.read(PLOTTED_SECONDS * rate, dtype="float32")
+    said = (f"{PLOTTED_SECONDS} s from {before:.3g} s on" if before else
+            f"the first {PLOTTED_SECONDS} s" if seconds > PLOTTED_SECONDS else "")
+    return Part(samples, rate, prime_seconds - before, seconds - prime_seconds, said)
 
 
 def plot_wav(path, title, prime_seconds=0):
-    """Plot the wav at `path`, or its beginning, beside it: see `plot_sound`."""
-    samples, rate, frames = beginning_of_wav(path)
-    if frames > len(samples):
-        title = f"{title}, the first {PLOTTED_SECONDS} s"
-    plot_sound(Path(path).with_suffix(".png"), samples, rate, title, prime_seconds)
+    """Plot the wav at `path`, or a part of it, beside it: see `plot_sound`."""
+    part = part_of_wav(path, prime_seconds)
+    plot_sound(Path(path).with_suffix(".png"), part.samples, part.rate,
+               ", ".join(filter(None, [title, part.said])), part.prime_seconds)
 
 
 def for_page(path, prime_seconds=0):
-    """The wav at `path`, or its beginning, for a page: (picture as PNG, wav, how long it is).
+    """The wav at `path`, or a part of it, for a page: (picture as PNG, wav, how long it is).
 
     Its length is in words, and without the `prime_seconds` that were given.
     """
     import soundfile
 
-    samples, rate, frames = beginning_of_wav(path)
+    part = part_of_wav(path, prime_seconds)
     picture, wav = io.BytesIO(), io.BytesIO()
-    figure_of_sound(samples, rate, "", prime_seconds, SIZE_ON_PAGE).savefig(picture, dpi=80)
-    soundfile.write(wav, samples, rate, format="WAV", subtype="PCM_16")
-    length = f"{frames / rate - prime_seconds:.3g} s"
-    if frames > len(samples):
-        length += f" (here the first {PLOTTED_SECONDS})"
+    figure_of_sound(part.samples, part.rate, "", part.prime_seconds,
+                    SIZE_ON_PAGE).savefig(picture, dpi=80)
+    soundfile.write(wav, part.samples, part.rate, format="WAV", subtype="PCM_16")
+    length = f"{part.drawn:.3g} s" + f" (here {part.said})" * bool(part.said)
     return picture.getvalue(), wav.getvalue(), length
 
 
@@ -72,7 +90,8 @@ def figure_of_sound(samples, rate, title, prime_seconds=0, size=SIZE):
 
     times = np.arange(len(samples)) / rate
     wave.plot(times, samples, linewidth=0.7, marker="." if len(samples) < 50 else None)
-    wave.set(title=title, ylabel="amplitude", xlim=(0, seconds), ylim=(-1.05, 1.05))
+    wave.set_title(title, parse_math=False)  # a name in it may have dollars
+    wave.set(ylabel="amplitude", xlim=(0, seconds), ylim=(-1.05, 1.05))
     wave.grid(alpha=0.3)
 
     decibels, step = spectrogram(samples, rate)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from datasets.audio import ENDINGS
 from datasets.errors import UserError
@@ -86,9 +87,13 @@ def sessions(files, folder, stem, args):
         rate, levels = data["rate"], model.config.levels
         check_flags(file, {**content["config"], "rate": rate}, vars(args))
         if (rate, levels) not in primes:
-            primes[rate, levels] = read_primes(args.prime, args.prime_seconds, rate, levels)
+            primes[rate, levels] = read_primes(args.prime, args.prime_seconds or 0, rate, levels)
         own = folder / name if folder and len(files) > 1 else folder
-        takes = takes_asked(label_names, rate, primes[rate, levels], own, stem, args)
+        labels = labels_asked(label_names, args.label, file, len(files) > 1)
+        takes = takes_asked(labels, label_names, rate, primes[rate, levels], own, stem, args)
+        if not folder and len(takes) > 1:
+            raise UserError(f"--output -: is one sound, and --prime {args.prime} has {len(takes)} "
+                            "recordings below it; name one file")
         if not args.length.number:
             check_endless(model, takes)
         size = sum(weight.numel() for weight in model.parameters())
@@ -99,7 +104,7 @@ def sessions(files, folder, stem, args):
 
 def comparable(sessions):
     """Whether they are of several models, labels or primes."""
-    return len({(session.file, take.row) for session in sessions for take in session.takes}) > 1
+    return len({(session.name, take.row) for session in sessions for take in session.takes}) > 1
 
 
 def read_primes(path, seconds, rate, levels):
@@ -109,25 +114,33 @@ def read_primes(path, seconds, rate, levels):
     """
     if path is None:
         return [SILENCE]
+    if 0 < seconds * rate < 1:
+        raise UserError(f"--prime_seconds {seconds:g}: is less than a sample at {rate} Hz; give a "
+                        "longer time")
     if not Path(path).is_dir():
         return [Prime(Path(path).stem, sound.read_codes(path, rate, levels, seconds))]
     found = find_files(path, ENDINGS)
     if not found:
         raise UserError(f"--prime {path}: no recordings below it; name a recording, or a folder "
                         "of them")
-    return [Prime(found_path.relative_to(path).with_suffix("").as_posix(),
-                  sound.read_codes(found_path, rate, levels, seconds)) for found_path in found]
+    names = [recording.relative_to(path).with_suffix("").as_posix() for recording in found]
+    if len(set(names)) < len(names):  # which only their endings tell apart
+        names = [recording.relative_to(path).as_posix() for recording in found]
+    found = tqdm(found, desc="primes", unit="recording", leave=False, disable=None)
+    return [Prime(name, sound.read_codes(recording, rate, levels, seconds))
+            for name, recording in zip(names, found, strict=True)]
 
 
-def takes_asked(label_names, rate, primes, folder, stem, args):
-    """The takes of one model: --count for each label that --label asks for, and each prime.
+def takes_asked(labels, label_names, rate, primes, folder, stem, args):
+    """The takes of one model: --count for each of the `labels`, and each prime.
 
-    label_names, rate: the model's. folder: for the wavs, None for a player. stem: that the wavs'
-    names begin with, alone where there is one take and a time stamp. args: of infer_wavenet.py.
-    Raises UserError for a label that the model doesn't have, or a length that a wav can't hold.
+    labels: of `labels_asked`. label_names, rate: the model's. folder: for the wavs, None for a
+    player. stem: that the wavs' names begin with, alone where there is one take and a time stamp.
+    args: of infer_wavenet.py.
+    Raises UserError for a length that a wav can't hold.
     """
     length = args.length.samples(rate)
-    labels, several = labels_asked(label_names, args.label), len(primes) > 1
+    several = len(primes) > 1
     of_labels = distinct(label_names) if args.label == "all" else [""] * len(label_names)
     of_primes = distinct([prime.name for prime in primes]) if several else [""]
     one_of_its_name = args.timestamp and len(labels) * len(primes) * args.count == 1

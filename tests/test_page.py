@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import re
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -143,6 +144,46 @@ def test_a_folder_of_primes(call, models):
     assert "0.00375 s in" in page.text  # what was drawn, not what was given
 
 
+def test_a_page_tells_all_settings_and_has_patience_with_files_of_others(call, run):
+    for name, text in (("log", '{"nothing": 0}'), ("config.json", "[1]")):
+        (run / name).write_text(text)
+    code, _, err = call(infer_wavenet, "-m", run, "--label", "all", "-c", 1, "--length", 9,
+                        "--temperature", 0, "-o", "out")
+    assert code == 0, err
+    text = Page(Path("out/index.html")).text
+    assert "--seed\n0\n" in text and "--temperature\n0.0\n" in text
+    assert "--prime" not in text and "--plot" not in text
+
+
+def test_all_labels_of_some_models_and_another_without_labels(call, models):
+    content = read(models / "sound", "wavenet")
+    weights = {name: weight for name, weight in content["weights"].items()
+               if not name.endswith("condition.weight")}
+    save("plain", {**content, "weights": weights, "label_names": [],
+                   "config": {**content["config"], "labels": 0}})
+    flags = ["--label", "all", "-c", 1, "--length", 30]
+    code, out, err = call(infer_wavenet, "-m", models / "sound", "plain", *flags)
+    assert code == 0, err
+    assert Path(f"samples/{Path().resolve().name}_plain/sample_0.wav").exists()
+    page = Page(Path("samples/index.html"))
+    assert len(page.sounds) == 3 and "samples\n" in page.text
+    code, _, err = call(infer_wavenet, "-m", "plain", *flags)  # alone it is a mistake
+    assert code == 2 and "without labels" in err
+
+
+def test_the_same_model_and_primes_of_the_same_name_are_told_apart(call, models):
+    for ending in ("wav", "flac"):
+        Path("primes").mkdir(exist_ok=True)
+        soundfile.write(f"primes/tone.{ending}", 0.5 * np.sin(np.arange(90) / 3), 8000)
+    code, _, err = call(infer_wavenet, "-m", models / "sound", models / "sound", "-c", 1,
+                        "--length", 20, "--prime", "primes", "-o", "out")
+    assert code == 0, err
+    assert sorted(wavs("out")) == [f"{n}_sound/sample_tone.{ending}_0.wav"
+                                   for n in (0, 1) for ending in ("flac", "wav")]
+    page = Page(Path("out/index.html"))
+    assert {"p225, tone.wav", "p225, tone.flac"} <= set(page.text.splitlines())
+
+
 def test_time_stamps_keep_sounds_apart(call, models):
     for flags in ([], ["-c", 2]):
         code, _, err = call(infer_wavenet, "-m", models / "sound", "--length", 20, "--timestamp",
@@ -152,6 +193,12 @@ def test_time_stamps_keep_sounds_apart(call, models):
     assert [re.sub(r"\d{8}-\d{6}", "T", name) for name in names] in (
         ["pred_T.wav", "pred_T_0.wav", "pred_T_1.wav"],
         ["pred_T_0.wav", "pred_T_1.wav", "pred_T.wav"])
+
+
+def test_plots_have_a_bar(call, models, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    code, _, err = call(infer_wavenet, "-m", models / "sound", "-c", 2, "--length", 9, "--plot")
+    assert code == 0 and re.search(r"plots: +\d+%.*2/2", err), err
 
 
 def test_a_page_of_images(call, models):
@@ -200,10 +247,18 @@ def test_what_cannot_be_beside_each_other(call, models, run):
         (infer_wavenet, ["-m", sound, "--prime", "none"], "--prime none: no recordings below it"),
         (infer_wavenet, ["-m", sound, "--prime", "primes", "--length", 0], "one recording"),
         (infer_wavenet, ["-m", sound, "--prime_seconds", 0], "--prime_seconds"),
+        (infer_wavenet, ["-m", sound, "--prime", "primes", "--prime_seconds", 1e-5],
+         "--prime_seconds 1e-05: is less than a sample"),
         (infer_wavenet, ["-m", sound, "--save_every", "0s"], "--save_every"),
+        (infer_wavenet, ["-m", sound, "--prime", "primes", "-o", "-"], "name one file"),
         (infer_pixelcnn, ["-m", grey, models / "run"], "--output samples.jpg: is one picture"),
-        (infer_pixelcnn, ["-m", grey, models / "colour", "-l", 0, "-o", "out/"], "--label 0"),
+        (infer_pixelcnn, ["-m", grey, models / "colour", "-l", 0, "-o", "out/"],
+         f"{grey}: --label 0"),
+        (infer_wavenet, ["-m", run, sound, "--label", "p1"], "wavenet_500: --label p1"),
     ]
+    Path("taken/index.html").mkdir(parents=True)
+    cases.append((infer_wavenet, ["-m", sound, "--label", "all", "-o", "taken"],
+                  "taken/index.html: can't be written"))
     torch.save({}, "broken")
     cases.append((infer_wavenet, ["-m", sound, "broken"], "broken: is no model file"))
     before = sorted(Path().rglob("*"))

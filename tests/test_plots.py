@@ -6,11 +6,13 @@ import pytest
 from datasets.corpus import Part, Recording
 from datasets.images import ImageCodes
 from datasets.windows import Windows
+from sampling.sound_plots import figure_of_sound
 from training.plots import (
     figure_of_data,
     figure_of_labels,
     figure_of_loss,
     figure_of_speed,
+    save,
     trend,
 )
 
@@ -99,6 +101,18 @@ def test_the_data_of_each_label():
                   Recording("c", 1, 0, 25, 1)], [np.zeros(26, np.uint8)])
     assert bars(figure_of_data("samples", ["p1", "p2"], Windows(sound, 4, 3, 256), None)) == {
         "p2": (21, 0), "p1": (5, 0)}
+
+
+@pytest.mark.parametrize("name", ["$x_{$", "a$b", "$ $", "A$AP $$"])
+def test_any_name_of_a_label_is_drawn_as_it_is(tmp_path, name):
+    log = log_of(3)
+    log[2] |= {f"validation/label/{label}/bits/dim": 3.5 for label in (name, "other")}
+    figure = figure_of_labels(log)
+    assert {text.get_text() for text in figure.axes[0].get_legend().get_texts()} == {name, "other"}
+    save(tmp_path / "labels.png", figure)
+    data = ImageCodes(np.zeros((3, 1, 2, 2), np.uint8), np.array([0, 0, 1]), 2)
+    save(tmp_path / "data.png", figure_of_data("images", [name, "other"], data, None))
+    save(tmp_path / "sound.png", figure_of_sound(np.ones(9), 8000, name))
 
 
 def test_of_many_labels_those_with_most():

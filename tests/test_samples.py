@@ -102,6 +102,14 @@ def test_a_new_run_sets_its_predecessors_samples_aside_and_no_others(world, tmp_
     assert set(drawn(tmp_path / "earlier_1")) == {"iteration_000001.png", "iteration_000002.png"}
 
 
+def test_a_folder_that_cannot_be_written_is_told_before_the_run(world, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/samples").write_text("a file")
+    done = forked(f"{WAVENET} --sample_every 2 -o {tmp_path}/run", world, code=2)
+    assert "run/samples: can't be written to" in done.err
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["samples"]
+
+
 def test_the_network_is_as_it_was_and_no_update_is_timed_meanwhile(tmp_path):
     trainer, seen = trainer_of(Stop(iterations=4), ema=0.5), []
 

@@ -176,16 +176,22 @@ def test_the_prime_is_marked(tmp_path):
     assert changed[150:250, 520:780].mean() < 0.01  # not the second, but for the legend above
 
 
-@pytest.mark.parametrize("seconds, title", [(1.5, "a"), (2.5, "a, the first 2 s")])
-def test_of_a_long_sound_the_beginning_is_plotted(tmp_path, monkeypatch, seconds, title):
+@pytest.mark.parametrize("seconds, given, before, title", [
+    (1.5, 1.4, 0, "a"), (2.5, 0.5, 0, "a, the first 2 s"),
+    (2.5, 1.25, 0.25, "a, 2 s from 0.25 s on"), (2.5, 2.4, 0.5, "a, 2 s from 0.5 s on"),
+    (9, 6, 5, "a, 2 s from 5 s on")])
+def test_of_a_long_sound_the_beginning_of_what_was_drawn_is_plotted(
+        tmp_path, monkeypatch, seconds, given, before, title):
     seen = []
     monkeypatch.setattr(sound_plots, "PLOTTED_SECONDS", 2)
     monkeypatch.setattr(sound_plots, "plot_sound", lambda *args: seen.append(args))
     soundfile.write(tmp_path / "a.wav", tone(seconds, 300, 8000), 8000)
-    plot_wav(tmp_path / "a.wav", "a", 5)
+    plot_wav(tmp_path / "a.wav", "a", given)
     (path, samples, rate, its_title, prime_seconds), = seen
-    assert (path, rate, its_title, prime_seconds) == (tmp_path / "a.png", 8000, title, 5)
-    assert np.abs(samples - tone(min(seconds, 2), 300, 8000)).max() < 1e-4
+    assert (path, rate, its_title) == (tmp_path / "a.png", 8000, title)
+    assert prime_seconds == pytest.approx(given - before)
+    begin = int(before * 8000)
+    assert np.abs(samples - tone(seconds, 300, 8000)[begin:begin + 16000]).max() < 1e-4
 
 
 def test_a_recording_as_codes(tmp_path):
@@ -201,7 +207,7 @@ def test_a_sound_for_a_page(tmp_path, monkeypatch):
     samples = tone(2.5, 300, 8000)
     soundfile.write(tmp_path / "a.wav", samples, 8000, subtype="PCM_16")
     picture, wav, length = for_page(tmp_path / "a.wav", prime_seconds=0.5)
-    assert length == "2 s (here the first 2)"  # drawn, of 2.5
+    assert length == "2 s (here the first 2 s)"  # drawn, of 2.5
     played, rate = soundfile.read(io.BytesIO(wav))
     assert rate == 8000 and np.abs(played - samples[:16000]).max() < 1e-4
     with Image.open(io.BytesIO(picture)) as plot:

@@ -123,3 +123,9 @@ def test_speakers_then_one_of_them_swapped_for_music(tmp_path):
         "--out_hidden_dim 4", tmp_path)
     assert "--start_label goes with --init_from" in refused(
         "train_wavenet.py -d mixed_corpus --start_label blues=p3", tmp_path)
+    for start in ("second", "second/snapshot_iter_1"):
+        assert "is of the run in --out second" in refused(
+            f"train_wavenet.py -d mixed_corpus -o second --init_from {start} {small}", tmp_path)
+    assert (tmp_path / "second/log").exists() and not (tmp_path / "second/earlier_1").exists()
+    assert "error: --init_from: none: no such model file" in refused(
+        f"train_wavenet.py -d mixed_corpus -o no --init_from none {small}", tmp_path)

@@ -103,7 +103,9 @@ def draw_curves(log, unit, curves, smoothed=()):
     axes.set(xlabel="iteration", ylabel=unit)
     axes.grid(alpha=0.3)
     if axes.lines:
-        axes.legend(ncols=1 + (len(curves) + len(styles)) // 12, fontsize="small")
+        legend = axes.legend(ncols=1 + (len(curves) + len(styles)) // 12, fontsize="small")
+        for text in legend.get_texts():
+            text.set_parse_math(False)  # a label's name may have dollars in it
     return figure
 
 

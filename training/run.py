@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -121,6 +122,10 @@ def _clear_up(out, kind):
 
 def _weights_to_begin_from(args, kind, model, label_names):
     """What --init_from makes of the weights of `model`."""
+    path = Path(args.init_from)
+    if Path(args.out).resolve() in (path.resolve(), path.resolve().parent):
+        raise UserError(f"--init_from {path}: is of the run in --out {args.out}, which is moved "
+                        "aside; give another --out")
     said = transfer.init_from(args.init_from, kind, model, label_names, args.start_label)
     print(said, file=sys.stderr)
     return model.state_dict()
@@ -196,7 +201,7 @@ def train(args, start, kind, model, *, training_set, validation_set, test_set=No
     if best_path:
         if test_set is not None:
             _test(trainer, best_path, kind, test_set, args.batchsize)
-        print(f"next: python infer_{kind}.py -m {best_path}")
+        print(f"next: python infer_{kind}.py -m {shlex.quote(str(best_path))}")
 
 
 def _extend(trainer, args, start, validation_set, label_names, draw, describe):

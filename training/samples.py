@@ -20,7 +20,7 @@ class Samples:
     """
 
     def __init__(self, out, board, draw, every):
-        self.folder, self.board = out / "samples", board
+        self.folder, self.board = make_folder(out / "samples", "--out"), board
         self.draw, self.every = draw, every
         self.last = Moment()
 
@@ -41,7 +41,7 @@ class Samples:
 
     def _draw(self, trainer):
         model = trainer.learned
-        path = make_folder(self.folder, "--out") / f"iteration_{trainer.iteration:06}"
+        path = self.folder / f"iteration_{trainer.iteration:06}"
         training = model.training
         model.eval()
         files = self.draw(model, trainer.seed, path)

@@ -13,7 +13,10 @@ def init_from(path, kind, model, label_names, started):
     or at 0 where the file's network has none. Returns what was done with the labels, in words.
     Raises UserError where the networks differ, or a name in `started` is not there.
     """
-    found = snapshot.load(path, kind)
+    try:
+        found = snapshot.load(path, kind)
+    except UserError as error:
+        raise UserError(f"--init_from: {error}") from None
     theirs, ours = vars(found.model.config), vars(model.config)
     for name, value in theirs.items():
         if name != "labels" and value != ours[name]:
