@@ -137,7 +137,7 @@ def _log_mel(samples, features):
                             center=False)
     amplitudes = np.abs(spectrum) * (4 / features.window)  # the window's sum is half its length
     mel = np.maximum(_filters(features) @ amplitudes, features.floor)
-    return 1 - np.log(mel.T) * (2 / math.log(features.floor))
+    return np.ascontiguousarray(1 - np.log(mel.T) * (2 / math.log(features.floor)))
 
 
 @lru_cache
