@@ -14,6 +14,8 @@ from pathlib import Path
 from datasets.audio import Excerpt, find_recordings
 from datasets.corpus import WHOLE, Share
 from datasets.encoding import Recipe
+from datasets.features import KINDS as FEATURES
+from datasets.features import describe
 from datasets.gathering import gather
 from datasets.labels import KINDS, Labelling
 from datasets.overview import draw, sparse, table
@@ -34,15 +36,16 @@ def main():
     args, began = arguments(), time.monotonic()
     found = find_recordings(args.data)
     root = Path(args.data) if Path(args.data).is_dir() else Path(args.data).parent
+    features = describe(args.features, found, args.rate, args.hop_seconds, args.bins)
     recipe = Recipe(Labelling(root, args.labels, args.genres), args.rate, args.levels,
                     Excerpt(args.offset_seconds, args.max_seconds, args.min_seconds),
-                    args.silence_threshold)
+                    args.silence_threshold, features)
     gathered = gather(
         {path.relative_to(root).as_posix(): path for path in found}, recipe, args.output,
         data=args.data, validation=args.validation, strict=args.strict, workers=args.workers,
         share=args.part, labels=args.labels, stacks_num=args.stacks_num,
         layers_num=args.layers_num, target_length=args.target_length, flush_every=args.flush_every)
-    report(args, gathered, time.monotonic() - began)
+    report(args, features, gathered, time.monotonic() - began)
 
 
 def arguments():
@@ -86,11 +89,23 @@ def arguments():
     add("--silence_threshold", type=non_negative_float, default=0, metavar="X",
         help="cut off a recording's beginning and end where the root mean square is below this, "
              "full scale being 1 (default: 0, nothing)")
+    add("--features", choices=FEATURES, default="none",
+        help="what the network is conditioned on from moment to moment: nothing; log-mel spectra "
+             "of the recordings; or arrays (frames, width) in NAME.npy beside NAME.wav (default: "
+             "none)")
+    add("--hop_seconds", type=positive_float, default=0.0125, metavar="S",
+        help="sound that each frame of the features covers, rounded to samples (default: 0.0125)")
+    add("--bins", type=positive_int, default=80, metavar="N",
+        help="numbers in a frame of --features mel (default: 80)")
     add("--strict", action="store_true",
         help="a recording that can't be used is an error, instead of being left out")
     args = parse(parser)
     if args.genres and args.labels != "genre":
         parser.error("--genres goes with --labels genre")
+    for name in ("silence_threshold", "max_seconds", "offset_seconds"):
+        if args.features == "npy" and getattr(args, name):
+            parser.error(f"--{name}: cuts recordings, and not the features that --features npy "
+                         "takes; cut both beforehand, and leave it out")
     return args
 
 
@@ -138,7 +153,7 @@ def expression(text):
         raise argparse.ArgumentTypeError(f"{text!r} is no regular expression: {error}") from None
 
 
-def report(args, gathered, seconds):
+def report(args, features, gathered, seconds):
     """Say what was written, what wasn't, and what comes next."""
     names = sorted({entry.label for entry in gathered.entries} - {None})
     picture = Path(args.output, f"{args.part.stem.replace('vctk', 'corpus')}.png")
@@ -152,6 +167,9 @@ def report(args, gathered, seconds):
         for line in table(gathered.entries):
             print(line)
         draw(gathered.entries, picture)
+    if features:
+        print(f"features: {features.kind}, {features.width} numbers for every {features.hop} "
+              f"samples ({1000 * features.hop / args.rate:.4g} ms)")
     if gathered.clipped:
         print(f"{gathered.clipped} samples beyond full scale were clipped")
     if args.silence_threshold:

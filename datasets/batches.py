@@ -18,18 +18,19 @@ IGNORED = -100  # a target that is none: torch's own `ignore_index`
 class Frames(NamedTuple):
     """Features of the sequences of a batch.
 
-    values: (B, K, width), float32; 0 where `real`, (B, K), is False: before a recording, and after
+    values: (B, K, width), float32; 0 where `real`, (B, K), is False: before a recording and after
     it. offset: (B,), int64: the sample that codes[:, 0] is of, counted from where the row's first
-    frame begins.
+    frame begins. So of a hop of so many samples the frame that covers codes[b, i] is
+    values[b, (offset[b] + i) // hop].
     """
 
     values: torch.Tensor
     real: torch.Tensor
     offset: torch.Tensor
 
-    def to(self, device):
-        """The same frames on `device`."""
-        return Frames(*(part.to(device, non_blocking=True) for part in self))
+    def to(self, device, non_blocking=False):
+        """The same frames on `device`; non_blocking: see torch.Tensor.to."""
+        return Frames(*(part.to(device, non_blocking=non_blocking) for part in self))
 
 
 class Batch(NamedTuple):
@@ -38,7 +39,7 @@ class Batch(NamedTuple):
     codes: (B, C, H, W) or (B, T), int64: what the network sees.
     targets: (B, C, H, W) or (B, outputs), int64: what it has to predict; IGNORED is no target.
     label: (B,), int64, or None for a network without global conditioning.
-    frames: Frames, or None for a network without local conditioning.
+    frames: Frames, or None for one without local conditioning.
     """
 
     codes: torch.Tensor

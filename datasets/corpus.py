@@ -4,6 +4,10 @@
     vctk_train_00000.npy …       codes, one-dimensional, uint8 (uint16 above 256 levels)
     vctk_validation_00000.npy …  the same for the recordings held back
 
+With features (datasets.features) there are for each of these shards, in the same order,
+
+    vctk_train_features_00000.npy …  the recordings' frames, (frames, width), float32
+
 A corpus that several machines prepare has all of these for each of its shares, as in
 vctk_2_of_8_manifest.json; read together they are the corpus that one would have written.
 
@@ -15,12 +19,14 @@ import json
 import os
 import re
 import zlib
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from datasets.errors import UserError
+from datasets.features import Features
 from datasets.quantization import AUDIO_LEVELS, code_dtype
 
 FORMAT = 1
@@ -87,21 +93,50 @@ def validation_names(names, wanted):
 
 
 class Part:
-    """The recordings of one part of a corpus, as memory maps."""
+    """The recordings of one part of a corpus, as memory maps.
 
-    def __init__(self, recordings, shards):
+    features: what their frames are (datasets.features.Features), or None; frame_shards: these, for
+    each of the `shards` of codes. ValueError if there are not as many as cover the recordings.
+    """
+
+    def __init__(self, recordings, shards, features=None, frame_shards=()):
         self.recordings, self.shards = recordings, shards
+        self.features, self.frame_shards = features, frame_shards
+        if features:
+            self.first_frames, filled = _first_frames(recordings, features)
+            if [filled[number] for number in range(len(shards))] != [*map(len, frame_shards)]:
+                raise ValueError("there are more frames or fewer than cover the recordings")
 
     def codes(self, index):
         """The codes of recording `index`: (length,), uint8 or uint16, not read before used."""
         recording = self.recordings[index]
         return self.shards[recording.shard][recording.offset:recording.offset + recording.length]
 
+    def frames(self, index):
+        """The frames of recording `index`: (frames, width), float32, not read before used."""
+        recording, first = self.recordings[index], self.first_frames[index]
+        return self.frame_shards[recording.shard][
+            first:first + self.features.count(recording.length)]
+
+
+def _first_frames(recordings, features):
+    """Where in its shard the frames of each recording begin: they lie in the order of its codes.
+
+    And {shard: its frames in all}.
+    """
+    first, filled = [0] * len(recordings), Counter()
+    for index in sorted(range(len(recordings)), key=lambda index: recordings[index][2:4]):
+        recording = recordings[index]
+        first[index] = filled[recording.shard]
+        filled[recording.shard] += features.count(recording.length)
+    return first, filled
+
 
 class Corpus:
     """What preprocess.py wrote into `folder`: `train` and `validation`, each a Part, and settings.
 
-    rate (Hz), levels, stacks_num, layers_num, target_length, label_names ([] without labels).
+    rate (Hz), levels, stacks_num, layers_num, target_length, label_names ([] without labels),
+    features (datasets.features.Features, or None).
     Raises UserError naming the file that is missing, of another version, damaged, or of another
     corpus than the others.
     """
@@ -111,12 +146,14 @@ class Corpus:
         shares = [_Stored(folder, share) for share in _complete(folder)]
         first = shares[0]
         for other in shares[1:]:
-            if other.settings != first.settings or other.collection != first.collection:
+            if ((other.settings, other.features, other.collection)
+                    != (first.settings, first.features, first.collection)):
                 raise UserError(f"{other.path}: prepared with other flags or from other recordings "
                                 f"than {first.path.name}; run preprocess.py with the same for "
                                 "every --part")
         self.rate, self.levels, self.stacks_num, self.layers_num, self.target_length = (
             first.settings)
+        self.features = first.features
         self.label_names = sorted({name for share in shares for name in share.label_names})
         self.train, self.validation = (
             joined([share.parts[part] for share in shares], [share.label_names for share in shares],
@@ -150,7 +187,7 @@ def joined(parts, names, all_names):
     names: of each part its label names.
     """
     index = {name: number for number, name in enumerate(all_names)}
-    recordings, shards = [], []
+    recordings, shards, frame_shards = [], [], []
     for part, own_names in zip(parts, names, strict=True):
         recordings += [
             recording._replace(shard=recording.shard + len(shards),
@@ -158,16 +195,17 @@ def joined(parts, names, all_names):
                                else index[own_names[recording.label]])
             for recording in part.recordings]
         shards += part.shards
+        frame_shards += part.frame_shards
     if len(parts) > 1:
         recordings.sort(key=lambda recording: recording.name.split("/"))  # as paths are sorted
-    return Part(recordings, shards)
+    return Part(recordings, shards, parts[0].features, frame_shards)
 
 
 class _Stored:
     """What the manifest of a share in `folder` describes.
 
-    settings: in the order of SETTINGS. collection: what all shares of a corpus have in common.
-    label_names. parts: {"train": Part, "validation": Part}.
+    settings: in the order of SETTINGS. features: a Features or None. collection: what all shares of
+    a corpus have in common. label_names. parts: {"train": Part, "validation": Part}.
     """
 
     def __init__(self, folder, share):
@@ -186,6 +224,9 @@ class _Stored:
             self.levels = self.settings[SETTINGS.index("levels")]
             if min(manifest[name] for name in SETTINGS) < 1 or not 2 <= self.levels <= AUDIO_LEVELS:
                 raise ValueError("impossible settings")
+            self.features = manifest.get("features") and Features(**manifest["features"])
+            if self.features and min(self.features.width, self.features.hop) < 1:
+                raise ValueError("impossible features")
             self.collection = None if share == WHOLE else manifest["collection"]
             self.label_names = [str(name) for name in manifest["label_names"]]
             self.parts = {part: self.read_part(folder, manifest["parts"][part]) for part in PARTS}
@@ -194,8 +235,11 @@ class _Stored:
 
     def read_part(self, folder, entry):
         """The Part that a manifest's `entry` describes; ValueError where it can't be so."""
-        shards = [self.open_shard(folder / shard["file"], shard["samples"])
-                  for shard in entry["shards"]]
+        shards = [self.open_shard(folder / shard["file"], (shard["samples"],),
+                                  code_dtype(self.levels)) for shard in entry["shards"]]
+        frame_shards = [self.open_shard(folder / shard["features"],
+                                        (shard["frames"], self.features.width), np.float32)
+                        for shard in entry["shards"] if self.features]
         recordings = [Recording(**recording) for recording in entry["recordings"]]
         for name, label, shard, offset, length in recordings:
             if not (0 <= shard < len(shards) and offset >= 0 and 0 < length <= len(shards[shard])
@@ -203,17 +247,17 @@ class _Stored:
                 raise ValueError(f"{name} does not lie in its shard")
             if label not in (range(len(self.label_names)) if self.label_names else [None]):
                 raise ValueError(f"{name} has the label {label}")
-        return Part(recordings, shards)
+        return Part(recordings, shards, self.features, frame_shards)
 
-    def open_shard(self, path, samples):
-        """The shard at `path` as a memory map."""
+    def open_shard(self, path, shape, dtype):
+        """The array at `path` as a memory map."""
         try:
-            codes = np.load(path, mmap_mode="r")
+            array = np.load(path, mmap_mode="r")
         except FileNotFoundError:
             raise UserError(f"{path}: missing; run preprocess.py again") from None
         except (OSError, ValueError, EOFError):
             raise UserError(f"{path}: damaged or incomplete; run preprocess.py again") from None
-        if codes.shape != (samples,) or codes.dtype != code_dtype(self.levels):
-            raise UserError(f"{path}: holds {codes.dtype} {codes.shape}, the manifest says "
-                            f"{samples} codes of {self.levels} levels; run preprocess.py again")
-        return codes
+        if array.shape != shape or array.dtype != dtype:
+            raise UserError(f"{path}: holds {array.dtype} {array.shape}, the manifest says "
+                            f"{np.dtype(dtype)} {shape}; run preprocess.py again")
+        return array

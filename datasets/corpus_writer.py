@@ -1,6 +1,5 @@
 """Writing a corpus, as datasets.corpus reads it: recordings are appended to shards on the disk."""
 
-import io
 import json
 import os
 import re
@@ -11,6 +10,7 @@ import numpy as np
 from datasets.corpus import FORMAT, PARTS, SETTINGS, WHOLE, Recording, shares_in
 from datasets.errors import UnfinishedError, UserError
 from datasets.files import make_folder
+from datasets.growing import GrowingArray, to_disk
 from datasets.quantization import code_dtype
 
 OF_SHARE = re.compile(r"\.vctk_\d+_of_\d+_")  # how its temporary files begin
@@ -23,19 +23,21 @@ class CorpusWriter:
     was there before. What it wrote under temporary names stays where that can be gone on with,
     after Ctrl+C and UnfinishedError, and is removed after any other. Nothing is held in memory but
     where the recordings lie. `flush_every` windows of `target_length` samples make a shard;
-    `labels`: the kind, as of datasets.labels.Labelling; `collection`: a text that all shares of a
-    corpus have in common.
+    `labels`: the kind, as of datasets.labels.Labelling; `features`: the datasets.features.Features
+    of the recordings, or None; `collection`: a text that all shares of a corpus have in common.
     Raises UserError if `folder` can't be written to, or holds what would not go with the share.
     """
 
     def __init__(self, folder, *, rate, levels, stacks_num, layers_num, target_length, labels,
-                 flush_every, share=WHOLE, collection=""):
+                 flush_every, features=None, share=WHOLE, collection=""):
         self.folder, self.share = make_folder(folder, "--output"), share
         check_beside(self.folder, share)
-        self.dtype = code_dtype(levels)
+        self.dtype, self.features = code_dtype(levels), features
         self.settings = dict(zip(SETTINGS, (rate, levels, stacks_num, layers_num, target_length),
                                  strict=True))
         self.described = {"labels": labels}
+        if features:
+            self.described["features"] = features._asdict()
         if share != WHOLE:
             self.described["collection"] = collection
         self.shard_samples = flush_every * target_length
@@ -45,29 +47,30 @@ class CorpusWriter:
         """Begin as if nothing had been written."""
         self.shards = {part: [] for part in PARTS}
         self.recordings = {part: [] for part in PARTS}  # labels still by name
-        self.files = dict.fromkeys(PARTS)  # of the shards that are not full
+        self.arrays = {part: [] for part in PARTS}  # of the shards that are not full
 
     def __enter__(self):
         return self
 
     def __exit__(self, kind, *_):
-        for file in filter(None, self.files.values()):
-            file.close()
+        for array in self.open_arrays():
+            array.close()
         if not (kind and issubclass(kind, (KeyboardInterrupt, OSError, UnfinishedError))):
             self.discard()
 
-    def add(self, part, name, label, blocks):
-        """Append a recording to `part`: its codes are `blocks`, (n,) each; label: its name or None.
+    def add(self, part, name, label, codes, frames=()):
+        """Append a recording to `part`; label: its name or None.
 
+        codes: blocks, (n,) each. frames: blocks of as many as cover them, (n, width) each.
         Raises UnfinishedError if the disk is full.
         """
         try:
-            file = self.files[part] or self.open_shard(part)
-            length = 0
-            for codes in blocks:
-                write_all(file, np.asarray(codes, self.dtype).tobytes())
-                length += len(codes)
-            self.enter(part, name, label, length)
+            arrays = self.arrays[part] or self.open_shard(part)
+            before = arrays[0].rows
+            for array, blocks in zip(arrays, (codes, frames), strict=False):
+                for block in blocks:
+                    array.add(block)
+            self.enter(part, name, label, arrays[0].rows - before)
             if self.is_full(part):
                 self.finish_shard(part)
         except OSError as error:
@@ -76,53 +79,62 @@ class CorpusWriter:
     def enter(self, part, name, label, length):
         """Note that the next recording lies in the last shard of `part`, or in a new one."""
         if self.is_full(part):
-            self.shards[part].append({"file": self.next_file(part), "samples": 0})
+            self.shards[part].append(self.next_shard(part))
         shard = self.shards[part][-1]
         self.recordings[part].append(
             Recording(name, label, len(self.shards[part]) - 1, shard["samples"], length))
         shard["samples"] += length
+        if self.features:
+            shard["frames"] += self.features.count(length)
 
     def is_full(self, part):
         """Whether the next recording of `part` is to begin a shard."""
         return not self.shards[part] or self.shards[part][-1]["samples"] >= self.shard_samples
 
-    def next_file(self, part):
-        """The name of the shard after those that there are."""
-        return f"{self.share.stem}_{part}_{len(self.shards[part]):05d}.npy"
+    def next_shard(self, part):
+        """The shard after those that there are, as the manifest is to describe it."""
+        number = f"{len(self.shards[part]):05d}"
+        shard = {"file": f"{self.share.stem}_{part}_{number}.npy", "samples": 0}
+        if self.features:
+            shard |= {"features": f"{self.share.stem}_{part}_features_{number}.npy", "frames": 0}
+        return shard
+
+    def arrays_of(self, shard):
+        """The arrays of a shard, and how many rows belong into each: [(GrowingArray, rows)]."""
+        found = [(GrowingArray(self.temporary(shard["file"]), self.dtype), shard["samples"])]
+        if self.features:
+            found.append((GrowingArray(self.temporary(shard["features"]), np.float32,
+                                       self.features.width), shard["frames"]))
+        return found
 
     def open_shard(self, part):
-        """Begin the next shard of `part`, with a header to be overwritten: its file."""
-        file = self.files[part] = self.temporary(self.next_file(part)).open("wb", buffering=0)
-        write_all(file, self.header(0))
-        return file
+        """Begin the next shard of `part`: its arrays."""
+        for array, _ in self.arrays_of(self.next_shard(part)):
+            self.arrays[part].append(array.begin())
+        return self.arrays[part]
 
     def finish_shard(self, part):
-        """Bring the open shard of `part` down to the disk, its length in its header."""
-        file = self.files[part]
-        file.seek(0)
-        write_all(file, self.header(self.shards[part][-1]["samples"]))
-        to_disk(file)
-        file.close()
-        self.files[part] = None
+        """Bring the open shard of `part` down to the disk."""
+        for array in self.arrays[part]:
+            array.finish()
+        for array in self.arrays[part]:  # only now: where one finds no room, all are still open
+            array.close()
+        self.arrays[part] = []
 
-    def header(self, samples):
-        """What numpy.save writes before so many codes; 128 bytes for any number of them."""
-        header = io.BytesIO()
-        np.lib.format.write_array_header_1_0(
-            header, {"descr": np.lib.format.dtype_to_descr(self.dtype), "fortran_order": False,
-                     "shape": (samples,)})
-        return header.getvalue()
+    def open_arrays(self):
+        """Those of the shards that are not full: a list."""
+        return [array for part in PARTS for array in self.arrays[part]]
 
     def sync(self):
         """Bring what was added down to the disk."""
         try:
-            for file in filter(None, self.files.values()):
-                to_disk(file)
+            for array in self.open_arrays():
+                array.sync()
         except OSError as error:
             raise out_of_room(self.folder, error) from None
 
     def resume(self, recordings):
-        """Take over from an interrupted run the first `recordings`: whether their codes are there.
+        """Take over from an interrupted run the first `recordings`: whether what they are is there.
 
         recordings: (part, name, label, length) of each, [] to begin anew. What else that run left
         is removed.
@@ -133,32 +145,25 @@ class CorpusWriter:
                     for number in range(len(self.shards[part])))
         if not whole:
             self.forget()
-        self.discard({self.temporary(shard["file"]) for part in PARTS
-                      for shard in self.shards[part]} | {self.journal})
+        self.discard({array.path for part in PARTS for shard in self.shards[part]
+                      for array, _ in self.arrays_of(shard)} | {self.journal})
         for part in PARTS:
             if not self.is_full(part):
-                self.reopen_shard(part)
+                self.arrays[part] = [array.go_on(rows)
+                                     for array, rows in self.arrays_of(self.shards[part][-1])]
         return whole
 
     def holds(self, part, number):
-        """Whether an interrupted run left the codes of a shard, and only of the last one more."""
-        shard = self.shards[part][number]
-        try:
-            size = self.temporary(shard["file"]).stat().st_size
-        except FileNotFoundError:
-            return False
+        """Whether an interrupted run left the arrays of a shard, and only of the last one more."""
         is_open = number == len(self.shards[part]) - 1 and not self.is_full(part)
-        return size == self.size(shard) or is_open and size > self.size(shard)
-
-    def reopen_shard(self, part):
-        """Go on with the last shard of `part`, behind the codes that are known."""
-        shard = self.shards[part][-1]
-        file = self.files[part] = self.temporary(shard["file"]).open("r+b", buffering=0)
-        file.seek(file.truncate(self.size(shard)))
-
-    def size(self, shard):
-        """Bytes that the file of `shard` is long."""
-        return len(self.header(0)) + shard["samples"] * self.dtype.itemsize
+        for array, rows in self.arrays_of(self.shards[part][number]):
+            try:
+                size = array.path.stat().st_size
+            except FileNotFoundError:
+                return False
+            if size < array.size(rows) or size > array.size(rows) and not is_open:
+                return False
+        return True
 
     def close(self):
         """Put the corpus in place of any earlier one."""
@@ -171,9 +176,10 @@ class CorpusWriter:
                  for part in PARTS}
         manifest = {"format": FORMAT, **self.settings, **self.described, "label_names": names,
                     "parts": parts}
-        files = [shard["file"] for part in PARTS for shard in self.shards[part]]
+        files = [shard[array] for part in PARTS for shard in self.shards[part]
+                 for array in ("file", "features") if array in shard]
         try:
-            for part in filter(self.files.get, PARTS):
+            for part in PARTS:
                 self.finish_shard(part)
             with self.temporary(self.share.manifest).open("wb") as file:
                 file.write(json.dumps(manifest, indent=1).encode())
@@ -182,8 +188,8 @@ class CorpusWriter:
             (self.folder / self.share.manifest).unlink(missing_ok=True)
             for name in [*files, self.share.manifest]:
                 os.replace(self.temporary(name), self.folder / name)
-            for part in PARTS:
-                for stale in self.folder.glob(f"{self.share.stem}_{part}_{'[0-9]' * 5}.npy"):
+            for array in (f"{part}{kind}" for part in PARTS for kind in ("", "_features")):
+                for stale in self.folder.glob(f"{self.share.stem}_{array}_{'[0-9]' * 5}.npy"):
                     if stale.name not in files:
                         stale.unlink()
         except OSError as error:
@@ -220,22 +226,6 @@ def check_beside(folder, share):
                 files = "vctk_manifest.json, vctk_train_* and vctk_validation_*"
             raise UserError(f"--output {folder}: holds {what}; remove {files} there, or give "
                             "another folder")
-
-
-def write_all(file, content):
-    """Write the bytes `content` to the unbuffered `file`, which may take them bit by bit.
-
-    Unbuffered, because what a full disk left in a buffer would be lost with what comes after it.
-    """
-    content = memoryview(content)
-    while content:
-        content = content[file.write(content):]
-
-
-def to_disk(file):
-    """All that was written to `file`, down to the disk."""
-    file.flush()
-    os.fsync(file.fileno())
 
 
 def out_of_room(folder, error):

@@ -1,11 +1,13 @@
-"""Many recordings to labelled mu-law codes, in several processes."""
+"""Many recordings to labelled mu-law codes and frames of features, in several processes."""
 
+import copy
 import math
 import os
 import signal
 from collections import deque
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack, closing
 from itertools import count
 from multiprocessing import Pipe, parent_process
 from multiprocessing.connection import wait
@@ -18,6 +20,7 @@ from tqdm import tqdm
 
 from datasets.audio import Excerpt, recording_blocks, told_apart
 from datasets.errors import UnfinishedError, UserError
+from datasets.features import Features, beside, frames_of
 from datasets.labels import Labelling
 from datasets.quantization import code_dtype, mu_law_encode
 
@@ -27,7 +30,7 @@ class Recipe(NamedTuple):
 
     rate: Hz. levels: of mu-law. excerpt: what is read of it. silence_threshold: the loudness, as
     the root of the mean square of a frame, below which its beginning and end are cut off; 0 for
-    nothing.
+    nothing. features: of what is left, or None.
     """
 
     labelling: Labelling
@@ -35,6 +38,12 @@ class Recipe(NamedTuple):
     levels: int
     excerpt: Excerpt = Excerpt()
     silence_threshold: float = 0.0
+    features: Features | None = None
+
+    def files(self, path):
+        """All that is read for the recording at `path`: a list of Paths."""
+        given = self.features and self.features.kind == "npy"
+        return [path, beside(path)] if given else [path]
 
 
 class Encoded(NamedTuple):
@@ -42,7 +51,7 @@ class Encoded(NamedTuple):
 
     codes: the file that they are in, as text. length: how many. clipped: samples beyond full scale.
     silent: samples cut off. loudness: the root of the mean square of the others. problem: why there
-    are no codes, or None.
+    are no codes, or None. frames: the file with its frames, as text, or None.
     """
 
     codes: str | None = None
@@ -52,6 +61,7 @@ class Encoded(NamedTuple):
     silent: int = 0
     loudness: float = 0.0
     problem: str | None = None
+    frames: str | None = None
 
 
 class Sums(NamedTuple):
@@ -62,12 +72,61 @@ class Sums(NamedTuple):
     squares: float = 0.0
 
 
+class MuLaw:
+    """Mu-law codes of samples that come block by block, and the Sums over these.
+
+    A copy (copy.copy) is a place to go on from again.
+    """
+
+    def __init__(self, levels):
+        self.levels, self.sums = levels, Sums()
+
+    def add(self, samples):
+        """The codes of the next `samples`: (n,)."""
+        codes, clipped = mu_law_encode(samples, self.levels)
+        self.sums = Sums(self.sums.length + len(codes), self.sums.clipped + clipped,
+                         self.sums.squares + float(np.square(samples, dtype=np.float64).sum()))
+        return codes
+
+    def end(self):
+        """No more samples, and no more codes."""
+        return np.empty(0, code_dtype(self.levels))
+
+
+class Track:
+    """What a `coder` (MuLaw, MelFrames, GivenFrames) makes of a recording, in the new file `place`.
+
+    In the end, what came after the last `keep()` has never been.
+    """
+
+    def __init__(self, place, coder):
+        self.coder, self.file = coder, place.open("wb")
+        self.keep()
+
+    def add(self, samples):
+        """Write what the coder makes of the next `samples`, (n,)."""
+        self.file.write(self.coder.add(samples).tobytes())
+
+    def keep(self):
+        """Whatever follows, what has come so far stays."""
+        self.kept, self.size = copy.copy(self.coder), self.file.tell()
+
+    def end(self):
+        """No more samples: go back to those that are kept, and end there."""
+        self.file.seek(self.file.truncate(self.size))
+        self.file.write(self.kept.end().tobytes())
+
+    def close(self):
+        """Leave the file as it is."""
+        self.file.close()
+
+
 def encoded(paths, recipe, workers, folder, done=0):
     """Yields what encode() makes of each of `paths`, in their order, from that many processes.
 
-    The first `done` of the paths are passed over. The codes are in files in `folder`, a temporary
-    one; they are to be read before the next is asked for. Few wait there at a time, because a
-    corpus may be larger than the memory.
+    The first `done` of the paths are passed over. Codes and frames are in files in `folder`, a
+    temporary one; they are to be read before the next is asked for. Few wait there at a time,
+    because a corpus may be larger than the memory.
     Raises UnfinishedError naming --workers if a process dies, and OSError if `folder` is full.
     """
     workers = max(1, min(workers, len(paths) - done))
@@ -82,8 +141,8 @@ def encoded(paths, recipe, workers, folder, done=0):
                 waiting.append(pool.submit(encode, path, recipe, Path(folder, str(number))))
             recording = waiting.popleft().result()
             yield recording
-            if recording.codes:
-                os.unlink(recording.codes)
+            for file in filter(None, (recording.codes, recording.frames)):
+                os.unlink(file)
     except BaseException as error:
         end.send_bytes(b"end")
         if isinstance(error, BrokenProcessPool):
@@ -109,42 +168,48 @@ def _begin(told_to_end):
 
 
 def encode(path, recipe, place):
-    """The recording at `path`: an Encoded, its codes in the new file `place`.
+    """The recording at `path`: an Encoded, its codes in the new file `place`, its frames beside it.
 
-    A block at a time, because a recording may be larger than the memory. Raises OSError if `place`
+    A block at a time, because a recording may be larger than the memory. Raises OSError if they
     can't be written.
     """
+    frames = place.with_name(f"{place.name}_frames") if recipe.features else None
     try:
         label = recipe.labelling.label_of(path)
-        with place.open("wb") as file:
-            length, kept = _encode_into(file, recording_blocks(path, recipe.rate, recipe.excerpt),
-                                        recipe)
+        coders = {place: MuLaw(recipe.levels)}
+        if frames:
+            coders[frames] = frames_of(path, recipe.features)
+        with ExitStack() as stack:
+            tracks = [stack.enter_context(closing(Track(*item))) for item in coders.items()]
+            length = _encode_into(tracks, recording_blocks(path, recipe.rate, recipe.excerpt),
+                                  recipe)
+        kept = tracks[0].kept.sums
         if not kept.length:
             raise UserError(f"{path}: all of it is below --silence_threshold "
                             f"{recipe.silence_threshold:g}; lower that, or remove the file")
     except UserError as error:
-        place.unlink(missing_ok=True)
+        for file in filter(None, (place, frames)):
+            file.unlink(missing_ok=True)
         return Encoded(problem=str(error))
     return Encoded(str(place), label, kept.length, kept.clipped, length - kept.length,
-                   math.sqrt(kept.squares / kept.length))
+                   math.sqrt(kept.squares / kept.length), frames=frames and str(frames))
 
 
-def _encode_into(file, blocks, recipe):
-    """Write the codes of what is to be kept of the `blocks`: (samples in all, Sums of the kept)."""
+def _encode_into(tracks, blocks, recipe):
+    """Put what is to be kept of the `blocks` on the tracks: the number of samples in all."""
     if recipe.silence_threshold:
         pieces = told_apart(blocks, recipe.rate, recipe.silence_threshold)
     else:
         pieces = ((block, True) for block in blocks)
-    length, written, kept = 0, Sums(), Sums()
+    length, begun = 0, False
     for samples, is_heard in pieces:
         length += len(samples)
-        if kept.length or is_heard:
-            codes, clipped = mu_law_encode(samples, recipe.levels)
-            file.write(codes)
-            written = Sums(written.length + len(codes), written.clipped + clipped,
-                           written.squares + float(np.square(samples, dtype=np.float64).sum()))
-        if is_heard:
-            kept = written
-    # Only now it is known that no sound follows the silence written last.
-    file.truncate(kept.length * code_dtype(recipe.levels).itemsize)
-    return length, kept
+        begun = begun or is_heard
+        for track in tracks if begun else ():
+            track.add(samples)
+            if is_heard:
+                track.keep()
+    # Only now it is known that no sound follows the silence that came last.
+    for track in tracks:
+        track.end()
+    return length

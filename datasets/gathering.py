@@ -17,6 +17,7 @@ from datasets.corpus_writer import CorpusWriter, out_of_room
 from datasets.encoding import Encoded, encoded
 from datasets.errors import UnfinishedError, UserError
 from datasets.journal import Journal
+from datasets.quantization import code_dtype
 
 
 class Entry(NamedTuple):
@@ -55,11 +56,12 @@ def gather(paths, recipe, folder, *, data, validation, strict, workers, share=WH
         readable = [name for name in paths if name not in problems]
         held_back = validation_names(readable, validation)
         own = {name: paths[name] for name in readable[share.number - 1::share.count]}
-        collection = _digest(readable, sorted(held_back), recipe._replace(labelling=None),
-                             recipe.labelling[1:], _folder_labels(paths, recipe), settings)
-        task = _digest(collection, recipe.labelling.root.resolve(), [*map(_state, own.values())])
+        collection = _digest(readable, sorted(held_back), _of_codes(recipe), recipe.labelling[1:],
+                             _folder_labels(paths, recipe), settings)
+        task = _digest(collection, recipe.labelling.root.resolve(),
+                       [_state(file) for path in own.values() for file in recipe.files(path)])
         writer = CorpusWriter(folder, rate=recipe.rate, levels=recipe.levels, share=share,
-                              collection=collection, **settings)
+                              features=recipe.features, collection=collection, **settings)
         try:
             with Journal(writer.journal, task) as journal, writer:
                 gathered = _fill(writer, journal, own, held_back, recipe, workers, problems, strict)
@@ -94,7 +96,7 @@ def _fill(writer, journal, paths, held_back, recipe, workers, problems, strict):
                     raise UserError(recording.problem)
                 if recording.codes:
                     writer.add(_part(name, held_back), name, recording.label,
-                               _codes_in(recording.codes, writer.dtype))
+                               *_blocks_of(recording, recipe))
                 if recording.problem:
                     problems[name] = recording.problem
                 else:
@@ -103,7 +105,7 @@ def _fill(writer, journal, paths, held_back, recipe, workers, problems, strict):
                 clipped += recording.clipped
                 silent += recording.silent
                 if len(entries) + len(problems) > len(earlier):
-                    journal.add(recording._replace(codes=None))
+                    journal.add(recording._replace(codes=None, frames=None))
                     if journal.is_due:
                         _save(writer, journal)
     except (KeyboardInterrupt, OSError, UnfinishedError):
@@ -134,11 +136,26 @@ def _part(name, held_back):
     return "validation" if name in held_back else "train"
 
 
-def _codes_in(path, dtype):
-    """Yields the codes in a file, block by block."""
+def _blocks_of(recording, recipe):
+    """The codes of an Encoded and, with features, its frames: each as blocks that are read."""
+    yield _rows_in(recording.codes, code_dtype(recipe.levels))
+    if recipe.features:
+        yield _rows_in(recording.frames, np.dtype((np.float32, recipe.features.width)))
+
+
+def _rows_in(path, row):
+    """Yields the rows in a file, of the dtype `row`, block by block."""
     with open(path, "rb") as file:
-        while len(codes := np.fromfile(file, dtype, BLOCK)):
-            yield codes
+        while len(rows := np.fromfile(file, row, max(BLOCK // row.itemsize, 1))):
+            yield rows
+
+
+def _of_codes(recipe):
+    """All of a recipe but how labels are found; without features as before there were any.
+
+    So parts that were prepared then go together with others.
+    """
+    return recipe._replace(labelling=None)[:None if recipe.features else -1]
 
 
 def _digest(*things):

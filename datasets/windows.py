@@ -4,8 +4,10 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from datasets.batches import IGNORED, Batch
+from datasets.batches import IGNORED, Batch, Frames
 from datasets.quantization import silence
+
+MARGIN = 3  # frames on each side: the network's convolution sees 2, its interpolation 1 more
 
 
 class Windows(Dataset):
@@ -16,6 +18,9 @@ class Windows(Dataset):
     before s and all targets but the last, T = receptive_field + target_length - 1, with silence
     where there is no recording. So the network's output k, which has seen the inputs k to
     k + receptive_field - 1, is to predict target k.
+
+    With features there are, in every row, MARGIN frames before that of the first input, those up to
+    the last target's, and MARGIN after it, or more: as many in all windows.
     """
 
     def __init__(self, part, target_length, receptive_field, levels):
@@ -41,13 +46,14 @@ class Windows(Dataset):
         shape = len(indices), self.receptive_field + self.target_length - 1
         codes = np.full(shape, silence(self.levels), np.int64)
         targets = np.full((len(indices), self.target_length), IGNORED, np.int64)
+        origins = np.empty_like(indices)  # the samples that the rows' first inputs are
         for row, (index, owner) in enumerate(zip(indices, owners, strict=True)):
             recording = self.part.codes(owner)
             first = self.ends[owner] - -(-len(recording) // self.target_length)
             start = (index - first) * self.target_length
             ahead = recording[start:start + self.target_length]
             targets[row, :len(ahead)] = ahead
-            origin = start - self.receptive_field  # the sample that the row's first input is
+            origins[row] = origin = start - self.receptive_field
             seen = recording[max(origin, 0):origin + shape[1]]
             skipped = max(-origin, 0)
             codes[row, skipped:skipped + len(seen)] = seen
@@ -55,4 +61,21 @@ class Windows(Dataset):
         if self.labelled:
             label = torch.tensor([self.part.recordings[owner].label for owner in owners],
                                  dtype=torch.long)
-        return Batch(torch.from_numpy(codes), torch.from_numpy(targets), label)
+        frames = self._frames(owners, origins) if self.part.features else None
+        return Batch(torch.from_numpy(codes), torch.from_numpy(targets), label, frames)
+
+    def _frames(self, owners, origins):
+        """The Frames of windows of the recordings `owners`, whose first inputs are at `origins`."""
+        features = self.part.features
+        inputs = self.receptive_field + self.target_length - 1
+        # Where the first input is the last sample of its frame, the last target is that far on.
+        count = MARGIN + (features.hop - 1 + inputs) // features.hop + 1 + MARGIN
+        values = np.zeros((len(owners), count, features.width), np.float32)
+        real = np.zeros((len(owners), count), bool)
+        firsts = origins // features.hop - MARGIN
+        for row, (owner, first) in enumerate(zip(owners, firsts, strict=True)):
+            recording = self.part.frames(owner)
+            given = recording[max(first, 0):first + count]
+            places = slice(max(-first, 0), max(-first, 0) + len(given))
+            values[row, places], real[row, places] = given, True
+        return Frames(*map(torch.from_numpy, (values, real, origins - firsts * features.hop)))

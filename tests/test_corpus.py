@@ -213,7 +213,7 @@ def test_every_sample_is_a_target_once_with_its_full_context(tmp_path, field, ta
         assert batch.codes.shape == (len(rows), field + target_length - 1)
         assert batch.targets.shape == (len(rows), target_length)
         for row, index in enumerate(rows):
-            seen[index] = [part[row].numpy() for part in batch]
+            seen[index] = [part[row].numpy() for part in batch[:3]]
     index = 0
     for number, recording in enumerate(codes):
         padded = np.concatenate([np.full(field, 128), recording, np.full(target_length, 128)])

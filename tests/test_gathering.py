@@ -141,8 +141,8 @@ def gathered(data, out, **changes):
                   **settings | changes)
 
 
-def interrupted(after, data, out, **changes):
-    """The same, with Ctrl+C after so many recordings."""
+def interrupted(after, data, out, gathered=gathered, **changes):
+    """The same, or another such function, with Ctrl+C after so many recordings."""
     with pytest.raises(KeyboardInterrupt), pytest.MonkeyPatch.context() as patch:
         add = Journal.add
 

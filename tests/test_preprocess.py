@@ -300,7 +300,8 @@ def test_all_flags_may_stand_in_a_file(tmp_path):
     flags = {"data": "data", "output": "typed", "workers": 1, "part": "1/2", "rate": 4000,
              "stacks_num": 2, "layers_num": 3, "target_length": 50, "flush_every": 7, "levels": 99,
              "labels": "genre", "genres": "metal,rock", "validation": 0.4, "min_seconds": 0.2,
-             "max_seconds": 0.6, "offset_seconds": 0.1, "silence_threshold": 0.01, "strict": False}
+             "max_seconds": 0.6, "offset_seconds": 0.1, "silence_threshold": 0.01,
+             "features": "mel", "hop_seconds": 0.01, "bins": 9, "strict": False}
     typed = [f"--{name}={value}" for name, value in flags.items() if value is not False]
     code, out, err = preprocess(*typed, cwd=tmp_path)
     assert code == 0 and "1 left out" in out
