@@ -42,7 +42,7 @@ def arguments():
                              "sounds for each label, sample_NAME_0.wav, …")
     parser.add_argument("-c", "--count", type=positive_int, metavar="N",
                         help="sounds to draw (default: 10; 1 with --output -)")
-    parser.add_argument("--length", type=length, default="4096", metavar="N|SECONDSs",
+    parser.add_argument("--length", type=length, metavar="N|SECONDSs",
                         help="to draw for each: samples, or seconds such as 30s; 0: until Ctrl+C "
                              "(default: 4096)")
     parser.add_argument("--temperature", type=non_negative_float, default=1.0, metavar="X",
@@ -59,6 +59,9 @@ def arguments():
                              "sounds each")
     parser.add_argument("--prime_seconds", type=positive_float, metavar="S",
                         help="and of it no more than this, from its beginning")
+    parser.add_argument("--features_from", metavar="FILE|DIR",
+                        help="say what the features of a recording say, or those in a .npy, or all "
+                             "in a folder of them; as long as they are")
     parser.add_argument("--save_every", type=every, default=Every(0.5, True), metavar="N[s|m|h]",
                         help="bring the wavs on the disk up to date whenever so many samples are "
                              "drawn, or so much time has passed (default: half a second)")
@@ -77,7 +80,11 @@ def main():
     piped = args.output == "-"
     if piped:
         check_pipe(args)
+    for flag in ("prime", "length"):
+        if args.features_from and getattr(args, flag):
+            raise UserError(f"--{flag}: can't go with --features_from, which says it; leave it out")
     args.count = args.count or (1 if piped else 10)
+    args.length = args.length or length("4096")
 
     from datasets.files import make_folder
     from sampling import sound, sound_page, takes

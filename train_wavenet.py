@@ -55,7 +55,8 @@ def main():
     try:
         config = WaveNetConfig(corpus.levels, args.hidden_dim, args.out_hidden_dim,
                                args.stacks_num or corpus.stacks_num,
-                               args.layers_num or corpus.layers_num, len(corpus.label_names))
+                               args.layers_num or corpus.layers_num, len(corpus.label_names),
+                               *(corpus.features[1:3] if corpus.features else ()))
     except ValueError as error:
         raise UserError(str(error)) from None
 
@@ -66,9 +67,17 @@ def main():
 
     run.train(args, start, "wavenet", WaveNet(config), training_set=windows(corpus.train),
               validation_set=windows(corpus.validation),
-              data={"levels": corpus.levels, "rate": corpus.rate}, label_names=corpus.label_names,
+              data={"levels": corpus.levels, "rate": corpus.rate, **described(corpus.features)},
+              label_names=corpus.label_names,
               clip=args.clip, unit="samples", samples=likelihood.count_targets,
-              draw=partial(draw_sounds, label_names=corpus.label_names, rate=corpus.rate))
+              draw=partial(draw_sounds, label_names=corpus.label_names, rate=corpus.rate,
+                           part=corpus.validation if corpus.validation.recordings else
+                           corpus.train))
+
+
+def described(features):
+    """What model files say of the features, by which others can be made for sampling."""
+    return {"features": features._asdict()} if features else {}
 
 
 if __name__ == "__main__":

@@ -6,8 +6,7 @@ from torch.utils.data import Dataset
 
 from datasets.batches import IGNORED, Batch, Frames
 from datasets.quantization import silence
-
-MARGIN = 3  # frames on each side: the network's convolution sees 2, its interpolation 1 more
+from models.local import MARGIN
 
 
 class Windows(Dataset):

@@ -18,29 +18,51 @@ SOUNDS, SECONDS = 8, 2  # labels that are drawn, and how long each sound is at t
 ROWS, COLUMNS = 10, 8  # of a picture; a row is a label
 
 
-def draw_sounds(model, seed, path, label_names, rate):
+def draw_sounds(model, seed, path, label_names, rate, part=None):
     """Write a wav for each of the first labels, and its waveform and spectrogram as PNG.
 
     model: a WaveNet. seed: of the random numbers. path: that the files' names begin with; the
     label's follows. rate: of the sound, in Hz. A sound is at least as long as the receptive field.
+    part: a `datasets.corpus.Part`; of a model with features its first recordings are said, or their
+    beginnings, in place of a sound for each label.
     Returns the files by name: sound_LABEL and plot_LABEL, or sound and plot if there are no labels.
     """
-    ofs = [f"_{name}" for name in distinct(label_names)[:SOUNDS]] or [""]
-    label = torch.arange(len(ofs), device=model.logits.weight.device) if label_names else None
-    length = max(SECONDS * rate, model.config.receptive_field)
-    blocks, files = [], {}
-    with _bar(length) as bar:
-        for codes in wavenet.sample(model, Draws(seed, range(len(ofs))), label, length):
-            blocks.append(codes)
-            bar.update(codes.shape[1])
-    pcm = pcm_of_codes(model.config.levels)[torch.cat(blocks, dim=1).numpy()]
-    for of, samples in zip(ofs, pcm, strict=True):
+    if model.config.features:
+        count = min(len(part.recordings), SOUNDS)
+        ofs = [f"_{name}" for name in distinct([one.name for one in part.recordings[:count]])]
+        most = -(-SECONDS * rate // model.config.hop)
+        sounds = [_drawn(model, seed, [number], part.recordings[number].label,
+                         np.array(part.frames(number)[:most])) for number in range(count)]
+    else:
+        ofs = [f"_{name}" for name in distinct(label_names)[:SOUNDS]] or [""]
+        length = max(SECONDS * rate, model.config.receptive_field)
+        sounds = _drawn(model, seed, range(len(ofs)), range(len(ofs)) if label_names else None,
+                        length=length)
+    files = {}
+    for of, samples in zip(ofs, sounds, strict=True):
+        samples = samples.reshape(-1)
         wav, plot = (path.with_name(f"{path.name}{of}.{kind}") for kind in ("wav", "png"))
         with replacing(wav) as temporary:
             soundfile.write(temporary, samples, rate, format="WAV", subtype="PCM_16")
         plot_sound(plot, samples / np.float32(2 ** 15), rate, wav.stem)
         files |= {f"sound{of}": wav, f"plot{of}": plot}
     return files
+
+
+def _drawn(model, seed, streams, label, frames=None, length=None):
+    """16-bit samples (streams, n), of labels (numbers, one for all, or None) or of what the frames
+    (K, features) say."""
+    if label is not None:
+        label = torch.tensor(label, device=model.logits.weight.device).expand(len(streams))
+    if frames is not None:
+        length = len(frames) * model.config.hop
+        frames = torch.from_numpy(frames).expand(len(streams), -1, -1)
+    blocks = []
+    with _bar(length) as bar:
+        for codes in wavenet.sample(model, Draws(seed, streams), label, length, frames=frames):
+            blocks.append(codes)
+            bar.update(codes.shape[1])
+    return pcm_of_codes(model.config.levels)[torch.cat(blocks, dim=1).numpy()]
 
 
 def draw_picture(model, seed, path, label_names, height, width):

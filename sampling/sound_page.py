@@ -12,7 +12,7 @@ def plot(sessions):
         for session in sessions:
             for take in session.takes:
                 plot_wav(take.path, f"{take.path.stem}, {take.row}",
-                         len(take.given) / session.rate)
+                         len(take.given.codes) / session.rate)
                 bar.update()
 
 
@@ -26,7 +26,7 @@ def write(path, done, settings):
         for session, seconds, said in done:
             cells = {}
             for take, its_seconds in zip(session.takes, seconds, strict=True):
-                picture, wav, length = for_page(take.path, len(take.given) / session.rate)
+                picture, wav, length = for_page(take.path, len(take.given.codes) / session.rate)
                 note = f"{length} in {its_seconds:.2g} s"
                 cells.setdefault(take.row, []).append(page.Item(take.path, note, picture, wav))
                 bar.update()

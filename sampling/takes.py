@@ -6,13 +6,11 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
-from datasets.audio import ENDINGS
 from datasets.errors import UserError
-from datasets.files import find_files
 from sampling import sound
 from sampling.draws import Draws
+from sampling.given import Given, given_asked
 from sampling.labels import distinct, labels_asked, names_of_models
 from sampling.page import facts_of
 from sampling.wavenet import sample
@@ -22,27 +20,17 @@ from training.snapshot import check_flags, load
 BATCH_SOUNDS, BATCH_FLOATS = 64, 2 ** 28
 
 
-class Prime(NamedTuple):
-    """A recording that sounds go on from: its name, and its codes (P,)."""
-
-    name: str
-    codes: np.ndarray
-
-
-SILENCE = Prime("", np.empty(0, np.uint8))
-
-
 class Take(NamedTuple):
     """A sound to be drawn.
 
-    label: its number, or None. number: of the take, for this label and prime; also that of its
-    stream of random numbers. given: codes (P,) that it goes on from. length: in samples, without
-    those; None for no end. path: of its wav, None for a player. row: what it is one of, in words.
+    label: its number, or None. number: of the take, for this label and what is given; also that of
+    its stream of random numbers. given: a Given. length: in samples, without those that are given;
+    None for no end. path: of its wav, None for a player. row: what it is one of, in words.
     """
 
     label: int | None
     number: int
-    given: np.ndarray
+    given: Given
     length: int | None
     path: Path | None
     row: str
@@ -76,24 +64,27 @@ def sessions(files, folder, stem, args):
 
     folder: for the wavs, None for a player; where there are several models, each has one in it.
     stem: that the wavs' names begin with. args: of infer_wavenet.py.
-    Raises UserError for a model, label, length or prime that can't be.
+    Raises UserError for a model, label, length, prime or features that can't be.
     """
     if len(files) > 1 and not (folder and args.length.number):
         raise UserError(f"{'--length 0' if folder else '--output -'}: is for one model, and "
                         f"--model names {len(files)}; name one")
-    names, found, primes = names_of_models(files), [], {}
+    names, found, given = names_of_models(files), [], {}
     for file, name in zip(files, names, strict=True):
         model, label_names, data, content = load(file, "wavenet")
         rate, levels = data["rate"], model.config.levels
         check_flags(file, {**content["config"], "rate": rate}, vars(args))
-        if (rate, levels) not in primes:
-            primes[rate, levels] = read_primes(args.prime, args.prime_seconds or 0, rate, levels)
+        kind = rate, levels, str(data.get("features"))
+        if kind not in given:
+            given[kind] = given_asked(args, file, model.config, data)
         own = folder / name if folder and len(files) > 1 else folder
         labels = labels_asked(label_names, args.label, file, len(files) > 1)
-        takes = takes_asked(labels, label_names, rate, primes[rate, levels], own, stem, args)
+        takes = takes_asked(labels, model.config, rate, given[kind], label_names, own, stem,
+                            args)
         if not folder and len(takes) > 1:
-            raise UserError(f"--output -: is one sound, and --prime {args.prime} has {len(takes)} "
-                            "recordings below it; name one file")
+            folder_named = args.prime or args.features_from
+            raise UserError(f"--output -: is one sound, and below {folder_named} there are "
+                            f"{len(takes)} files; name one file")
         if not args.length.number:
             check_endless(model, takes)
         size = sum(weight.numel() for weight in model.parameters())
@@ -103,63 +94,41 @@ def sessions(files, folder, stem, args):
 
 
 def comparable(sessions):
-    """Whether they are of several models, labels or primes."""
+    """Whether they are of several models, labels, primes or features."""
     return len({(session.name, take.row) for session in sessions for take in session.takes}) > 1
 
 
-def read_primes(path, seconds, rate, levels):
-    """The recording at `path`, or those below it, as Primes; a list with SILENCE for None.
+def takes_asked(labels, config, rate, given, label_names, folder, stem, args):
+    """The takes of one model: --count for each of the `labels`, and each Given of a list.
 
-    seconds: of each one's beginning, 0 for all. Raises UserError for what is no recording.
-    """
-    if path is None:
-        return [SILENCE]
-    if 0 < seconds * rate < 1:
-        raise UserError(f"--prime_seconds {seconds:g}: is less than a sample at {rate} Hz; give a "
-                        "longer time")
-    if not Path(path).is_dir():
-        return [Prime(Path(path).stem, sound.read_codes(path, rate, levels, seconds))]
-    found = find_files(path, ENDINGS)
-    if not found:
-        raise UserError(f"--prime {path}: no recordings below it; name a recording, or a folder "
-                        "of them")
-    names = [recording.relative_to(path).with_suffix("").as_posix() for recording in found]
-    if len(set(names)) < len(names):  # which only their endings tell apart
-        names = [recording.relative_to(path).as_posix() for recording in found]
-    found = tqdm(found, desc="primes", unit="recording", leave=False, disable=None)
-    return [Prime(name, sound.read_codes(recording, rate, levels, seconds))
-            for name, recording in zip(names, found, strict=True)]
-
-
-def takes_asked(labels, label_names, rate, primes, folder, stem, args):
-    """The takes of one model: --count for each of the `labels`, and each prime.
-
-    labels: of `labels_asked`. label_names, rate: the model's. folder: for the wavs, None for a
-    player. stem: that the wavs' names begin with, alone where there is one take and a time stamp.
-    args: of infer_wavenet.py.
+    labels: of `labels_asked`. config, rate, label_names: the model's. folder: for the wavs, None
+    for a player. stem: that the wavs' names begin with, alone where there is one take and a time
+    stamp. args: of infer_wavenet.py.
     Raises UserError for a length that a wav can't hold.
     """
     length = args.length.samples(rate)
-    several = len(primes) > 1
+    several = len(given) > 1
     of_labels = distinct(label_names) if args.label == "all" else [""] * len(label_names)
-    of_primes = distinct([prime.name for prime in primes]) if several else [""]
-    one_of_its_name = args.timestamp and len(labels) * len(primes) * args.count == 1
+    of_given = distinct([one.name for one in given]) if several else [""]
+    one_of_its_name = args.timestamp and len(labels) * len(given) * args.count == 1
     takes = []
-    for prime, of_prime in zip(primes, of_primes, strict=True):
-        its_length = sound.length_of_wav(length, len(prime.codes), rate) if folder else length
+    for one, of_one in zip(given, of_given, strict=True):
+        its_length = length if one.frames is None else len(one.frames) * config.hop
+        if folder:
+            its_length = sound.length_of_wav(its_length, len(one.codes), rate)
         for label in labels:
             name = "" if label is None else label_names[label]
-            row = ", ".join(filter(None, [name, prime.name if several else ""])) or "samples"
+            row = ", ".join(filter(None, [name, one.name if several else ""])) or "samples"
             for number in range(args.count):
-                parts = [stem, of_labels[label] if name else "", of_prime,
+                parts = [stem, of_labels[label] if name else "", of_one,
                          "" if one_of_its_name else str(number)]
                 path = folder and folder / ("_".join(filter(None, parts)) + ".wav")
-                takes.append(Take(label, number, prime.codes, its_length, path, row))
+                takes.append(Take(label, number, one, its_length, path, row))
     return takes
 
 
 def batches(model, takes):
-    """The takes in lists that can be drawn at once: of one prime, and what the memory can hold."""
+    """The takes in lists that can be drawn at once: of one Given, and what the memory can hold."""
     kept = model.config.receptive_field * model.config.hidden_dim  # floats of a sound's past
     at_once = max(1, min(BATCH_SOUNDS, BATCH_FLOATS // kept))
     groups = [list(group) for _, group in groupby(takes, lambda take: id(take.given))]
@@ -181,9 +150,13 @@ def draw(model, batch, args):
     """The codes of a batch of takes, (takes, n) each time. args: of the script."""
     label = None if batch[0].label is None else torch.tensor(
         [take.label for take in batch], device=model.logits.weight.device)
-    given = torch.from_numpy(batch[0].given.astype(np.int64)).expand(len(batch), -1)
+    codes, frames = batch[0].given.codes, batch[0].given.frames
+    codes = torch.from_numpy(codes.astype(np.int64)).expand(len(batch), -1)
+    if frames is not None:
+        frames = torch.from_numpy(frames).expand(len(batch), -1, -1)
     return sample(model, Draws(args.seed, [take.number for take in batch]), label,
-                  batch[0].length, args.temperature, args.top_p, given, args.precision)
+                  batch[0].length, args.temperature, args.top_p, codes, args.precision,
+                  frames=frames)
 
 
 def perform(model, takes, output_of, progress, signals, args):
@@ -196,8 +169,8 @@ def perform(model, takes, output_of, progress, signals, args):
     pcm, seconds = sound.pcm_of_codes(model.config.levels), []
     for batch in batches(model, takes):
         before = progress.seconds
-        sound.record(draw(model, batch, args), output_of(batch), batch[0].given, pcm, progress,
-                     signals)
+        sound.record(draw(model, batch, args), output_of(batch), batch[0].given.codes, pcm,
+                     progress, signals)
         seconds += [(progress.seconds - before) / len(batch)] * len(batch)
         if signals.number:
             break
