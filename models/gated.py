@@ -98,24 +98,42 @@ def _pieces(x):
     return [slice(i, i + count) for i in range(0, len(x), count)]
 
 
-class GatedActivation(nn.Module):
-    """y = tanh(x_f + V_f h) ⊙ σ(x_g + V_g h), where h, if any, is a label.
+class Projection(nn.Linear):
+    """V h of vectors h."""
 
-    h being one-hot, [V_f; V_g] h is a column of a matrix: an embedding of 2p numbers a label.
+    def __init__(self, width, features):
+        super().__init__(width, features, bias=False)
+
+    def forward(self, h):
+        """h: (B, width), of whatever precision -> (B, features)."""
+        return super().forward(h.to(self.weight.dtype))
+
+
+class GatedActivation(nn.Module):
+    """y = tanh(x_f + V_f h) ⊙ σ(x_g + V_g h), where h, if any, is a label or a vector.
+
+    Of a label h is one-hot, and [V_f; V_g] h a column of a matrix: an embedding of 2p numbers.
 
     Args:
         channels: p, the width of y.
         labels: how many labels there are to condition on; 0 for none.
+        vector: the width of the vectors to condition on, where there are no labels; 0 for none.
     """
 
-    def __init__(self, channels, labels):
+    def __init__(self, channels, labels, vector=0):
         super().__init__()
-        self.condition = nn.Embedding(labels, 2 * channels) if labels else None
+        self.condition = None
         if labels:
-            nn.init.normal_(self.condition.weight, std=0.5)
+            self.condition = nn.Embedding(labels, 2 * channels)
+        elif vector:
+            self.condition = Projection(vector, 2 * channels)
+        if self.condition is not None:
+            # Of a vector whose numbers vary by 1 as much as of a label.
+            nn.init.normal_(self.condition.weight, std=0.5 / max(vector, 1) ** 0.5)
 
     def forward(self, *parts, label=None, rows_above=0):
-        """parts: (B, …, 2p) each, of which x is the sum; label: (B,), or None without labels.
+        """parts: (B, …, 2p) each, of which x is the sum; label: (B,), or the vectors (B, vector),
+        or None without either.
 
         rows_above: as of `gate` -> (B, …, p).
         """
