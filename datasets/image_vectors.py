@@ -19,7 +19,7 @@ def load_vectors(path, dimensions):
     try:
         found = np.load(path, allow_pickle=False)
     except OSError as error:
-        raise ValueError(error.strerror or "cut off") from None
+        raise ValueError(error.strerror or error) from None
     except Exception:  # of other bytes, numpy raises whatever it comes to
         found = None
     if not isinstance(found, np.ndarray) or found.dtype.kind not in "fiub":
