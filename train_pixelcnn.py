@@ -88,7 +88,10 @@ def main():
                                 args.blocks_num, len(images.label_names), images.vector)
     except ValueError as error:
         raise UserError(str(error)) from None
-    run.train(args, start, "pixelcnn", PixelCNN(config),
+    model = PixelCNN(config)
+    if images.vector:
+        model.vector_scale.fill_(images.vector_scale)
+    run.train(args, start, "pixelcnn", model,
               training_set=codes(images.train, fixed=False),
               validation_set=codes(images.validation, fixed=True),
               test_set=codes(images.test, fixed=True),

@@ -53,6 +53,12 @@ class Images:
         labels = self.train.labels
         return labels.shape[1] if labels is not None and labels.ndim == 2 else 0
 
+    @property
+    def vector_scale(self):
+        """What makes the root of the mean square of the training vectors' numbers 1."""
+        size = np.sqrt(np.mean(np.square(self.train.labels, dtype=np.float64)))
+        return 1 / size if size else 1.0
+
 
 def load_images(dataset, data=".", height=None, width=None, validation=0.05, condition="class"):
     """The images of `dataset`: mnist, fashion-mnist, cifar, or the path of a folder of pictures.

@@ -98,17 +98,6 @@ def _pieces(x):
     return [slice(i, i + count) for i in range(0, len(x), count)]
 
 
-class Projection(nn.Linear):
-    """V h of vectors h."""
-
-    def __init__(self, width, features):
-        super().__init__(width, features, bias=False)
-
-    def forward(self, h):
-        """h: (B, width), of whatever precision -> (B, features)."""
-        return super().forward(h.to(self.weight.dtype))
-
-
 class GatedActivation(nn.Module):
     """y = tanh(x_f + V_f h) ⊙ σ(x_g + V_g h), where h, if any, is a label or a vector.
 
@@ -126,7 +115,7 @@ class GatedActivation(nn.Module):
         if labels:
             self.condition = nn.Embedding(labels, 2 * channels)
         elif vector:
-            self.condition = Projection(vector, 2 * channels)
+            self.condition = nn.Linear(vector, 2 * channels, bias=False)
         if self.condition is not None:
             # Of a vector whose numbers vary by 1 as much as of a label.
             nn.init.normal_(self.condition.weight, std=0.5 / max(vector, 1) ** 0.5)

@@ -230,6 +230,8 @@ class PixelCNN(nn.Module):
             training; at first 0.
         compute_dtype: what the blocks' convolutions are computed in, such as torch.bfloat16; None,
             as at first, for the weights' own. The residual connections are in the weights' own.
+        vector_scale: of a network conditioned on vectors, what these are multiplied by first, in
+            its state; at first 1. Vectors of any other size than 1 are badly learned from.
     """
 
     def __init__(self, config):
@@ -243,6 +245,8 @@ class PixelCNN(nn.Module):
         logits = groups(config.channels * config.levels, config.channels)
         self.hidden = GroupedConv2d(features, hidden)
         self.logits = GroupedConv2d(hidden, logits)
+        if config.vector:
+            self.register_buffer("vector_scale", torch.ones(()))
 
     def forward(self, codes, label=None):
         """codes: (B, C, H, W), integers in [0, levels); label: (B,), vectors (B, width), or None.
@@ -252,10 +256,17 @@ class PixelCNN(nn.Module):
         image = self.scale(codes).permute(0, 2, 3, 1)
         image = image.to(self.compute_dtype or image.dtype)
         v, h = self.blocks[0].framed_image(image)
+        label = self.scale_vectors(label)
         for block in self.blocks:
             v, h = block(v, h, label, self.dropout if self.training else 0)
         logits = self.logits(F.relu(self.hidden(F.relu(h[:, :, 1:]))))
         return logits.unflatten(3, (-1, self.config.levels)).permute(0, 4, 3, 1, 2)
+
+    def scale_vectors(self, label):
+        """What the gates take for vectors (B, width); labels as they are."""
+        if not self.config.vector:
+            return label
+        return label.to(self.vector_scale.dtype) * self.vector_scale
 
     def scale(self, codes):
         """Codes in [0, levels) as numbers in [-1, 1], in the precision of the weights."""

@@ -89,7 +89,7 @@ class Cached:
     def __init__(self, model, label, codes, first):
         """codes: (B, C, H, W), where rows will be drawn; those before row `first` are given."""
         self.codes = codes
-        self.vertical = _VerticalStack(model, label, codes)
+        self.vertical = _VerticalStack(model, model.scale_vectors(label), codes)
         self.horizontal = _HorizontalStack(model, len(codes), codes.shape[3])
 
     @torch.inference_mode()

@@ -219,7 +219,7 @@ class Compiled:
         """codes: (B, C, H, W), where rows will be drawn; those before row `first` are given."""
         vectors, numbers = None, checked(label, codes.numpy(), model.config)
         if model.config.vector:  # to the kernel each of them is a label
-            label = label.reshape(len(codes), model.config.vector)
+            label = model.scale_vectors(label).reshape(len(codes), model.config.vector)
             vectors, numbers = torch.unique(label, dim=0, return_inverse=True)
             numbers = numbers.numpy()
         self.weights = lay_out(model, vectors)

@@ -63,7 +63,8 @@ def _projected(weight, vectors):
 def lay_out(model, vectors=None):
     """The weights of a PixelCNN of float32 on the CPU, in the kernel's order: Weights.
 
-    vectors: (labels, width), of a network conditioned on such: the kernel knows them as labels.
+    vectors: (labels, width), of a network conditioned on such, scaled: the kernel knows them as
+    labels.
     """
     config, blocks, rows = model.config, model.blocks, _Rows()
     p, q, channels, levels = (config.hidden_dim, config.out_hidden_dim, config.channels,

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +65,14 @@ def test_with_vectors_it_learns_what_it_cannot_know_without(study):
                       for run in ("run", "without"))
     assert given < without - 0.02
     assert snapshot_in(study / "run", 96)["config"]["vector"] == 3
+    # Nor does it matter how large the vectors are.
+    shutil.copytree(study / "pictures", study / "large")
+    for path in (study / "large").glob("*.npy"):
+        np.save(path, 1024 * np.load(path).astype(np.float32))
+    forked(f"train_pixelcnn.py --dataset large {NETWORK} -b 8 -e 12 --learning_rate 1e-2 "
+           f"--validation 0.2 --condition npy -o run_of_large", study)
+    large = json.loads((study / "run_of_large/log").read_text())[-1]["validation/main/nll"]
+    assert large == pytest.approx(given, abs=1e-3)
     assert {path.name for path in (study / "run/samples").iterdir()} == {
         "iteration_000060.png", "iteration_000096.png"}
 

@@ -37,7 +37,7 @@ def test_a_vector_that_is_one_hot_is_a_label():
     projected = network(1, levels=4, channels=3, hidden_dim=7, blocks_num=3, vector=5)
     state = {name: weight.t() if name.endswith("condition.weight") else weight
              for name, weight in labelled.state_dict().items()}
-    projected.load_state_dict(state)
+    projected.load_state_dict(state | {"vector_scale": torch.ones(())})
     codes, label = pictures(6, 4, 5, labelled.config), labels_for(6, labelled.config)
     of_labels, of_vectors = labelled(codes, label), projected(codes, F.one_hot(label, 5).float())
     torch.testing.assert_close(of_vectors, of_labels, rtol=1e-12, atol=1e-12)
@@ -57,6 +57,15 @@ def test_each_picture_is_given_its_own_vector():
     assert not torch.allclose(model(codes, vectors.flip(0)), alone)
 
 
+def test_vectors_are_scaled():
+    model = network(levels=4, hidden_dim=7, blocks_num=3, vector=5)
+    codes, vectors = pictures(3, 4, 3, model.config), labels_for(3, model.config)
+    logits = model(codes, vectors)
+    model.vector_scale.fill_(0.125)
+    assert torch.equal(model(codes, 8 * vectors), logits)
+    assert not torch.allclose(model(codes, vectors), logits)
+
+
 @pytest.mark.parametrize("width", [1, 10, 1000])
 def test_in_fresh_weights_a_vector_of_any_width_weighs_as_much_as_a_label(width):
     torch.manual_seed(0)
@@ -69,7 +78,8 @@ def test_in_fresh_weights_a_vector_of_any_width_weighs_as_much_as_a_label(width)
 def test_all_samplers_draw_the_same_of_the_same_vectors(channels, blocks_num):
     model = sampled(gain=3, channels=channels, hidden_dim=9, out_hidden_dim=7,
                     blocks_num=blocks_num, vector=6)
-    vectors = torch.randn(5, 6)
+    model.vector_scale.fill_(0.25)
+    vectors = 4 * torch.randn(5, 6)
 
     def draw(sampler, vectors, model=model):
         return sample(model, Draws(0, range(5)), vectors, 4, 5, sampler=sampler)

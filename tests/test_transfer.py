@@ -68,10 +68,13 @@ def test_vectors_go_on_as_they_were_and_begin_at_nothing(tmp_path):
     for vector in (5, 0):
         torch.manual_seed(0)
         old, model = pixelcnn(vector), pixelcnn(5)
+        model.vector_scale.fill_(3)
         snapshot.save(tmp_path / "model", snapshot.describe("pixelcnn", old, [], {}))
         init_from(tmp_path / "model", "pixelcnn", model, [], [])
         for name, weight in model.state_dict().items():
-            assert torch.equal(weight, old.state_dict().get(name, torch.zeros_like(weight)))
+            expected = old.state_dict().get(name, torch.tensor(3.0) if name == "vector_scale"
+                                            else torch.zeros_like(weight))
+            assert torch.equal(weight, expected), name
 
 
 @pytest.mark.parametrize("old, new, message", [

@@ -38,7 +38,7 @@ def init_from(path, kind, model, label_names, started):
     weights, own = found.model.state_dict(), model.state_dict()
     for name, weight in own.items():
         if not name.endswith(EMBEDDING) or vector:
-            weight.copy_(weights[name])
+            weight.copy_(weights.get(name, weight))  # not there: the scale of the first vectors
             continue
         weight.zero_()
         for number, source in enumerate(sources if found.label_names else ()):
