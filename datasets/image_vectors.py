@@ -101,8 +101,9 @@ def named_vectors(path):
 
 def check_widths(arrays):
     """Raises UserError unless the vectors {path: array} are all of one width."""
-    for path, array in arrays.items():
-        first = next(iter(arrays))
-        if array.shape[-1] != arrays[first].shape[-1]:
-            raise UserError(f"{path}: has {array.shape[-1]} numbers a vector, {first} "
-                            f"{arrays[first].shape[-1]}; give all vectors the same width")
+    widths = {path: array.shape[-1] for path, array in arrays.items()}
+    first = next(iter(widths), None)
+    for path, width in widths.items():
+        if width != widths[first]:
+            raise UserError(f"{path}: has {width} numbers a vector, {first} {widths[first]}; give "
+                            f"all vectors the same width")
