@@ -27,6 +27,11 @@ def arguments():
                         help="what to draw, if the model has labels (default: 0, or what best "
                              "fits each image to complete); all: a row of COUNT images a label, "
                              "or in a folder a picture")
+    parser.add_argument("--condition_from", metavar="FILE.npy|DIR",
+                        help="the vector to draw for, if the model is conditioned on vectors; an "
+                             "array of several, or a folder of files: a row of COUNT images each, "
+                             "or in a folder a picture; by default that beside each image to "
+                             "complete, NAME.npy beside NAME.png")
     parser.add_argument("-c", "--count", type=positive_int, default=10, metavar="N",
                         help="draw N x N images (default: 10)")
     parser.add_argument("--height", type=positive_int, metavar="N", help="default: the model's")
@@ -57,11 +62,12 @@ def main():
     plans = sheets.plans(files_asked(args.model, "pixelcnn", args.snapshots), args)
     in_folder, device, drawn = sheets.is_folder(args.output), device_of(args.gpu), []
     for plan in plans:
-        model, label_names, _, _ = load(plan.file, "pixelcnn")
+        model = load(plan.file, "pixelcnn").model
         model.to(device)
         seconds = [sheets.perform(model, plan, sheet, args) for sheet in plan.sheets]
         kinds = [label for sheet in plan.sheets for label, _ in sheet.kinds]
-        of = ", ".join(label_names[label] for label in dict.fromkeys(kinds) if label is not None)
+        of = ", ".join(plan.conditions.names[label] for label in dict.fromkeys(kinds)
+                       if label is not None)
         images = sum(sheet.rows for sheet in plan.sheets) * args.count
         path, said = plan.sheets[0].path, in_time(images, sum(seconds))
         print(f"{path.parent if in_folder else path}: {images} images{f' of {of}' * bool(of)} "

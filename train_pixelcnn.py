@@ -44,9 +44,13 @@ def arguments():
     parser.add_argument("--height", type=positive_int, metavar="N",
                         help="of the images (default: the published set's; 32 for a folder)")
     parser.add_argument("--width", type=positive_int, metavar="N", help="likewise")
-    parser.add_argument("--labels", choices=("class", "none"), default="class",
-                        help="condition on the images' classes, if they have any, or on nothing "
-                             "(default: class)")
+    parser.add_argument("--condition", "--labels", choices=("class", "none", "npy"),
+                        default="class",
+                        help="condition on the images' classes, if they have any, on nothing, or "
+                             "on a vector for each: NAME.npy beside NAME.png in a folder; of a "
+                             "published set DATASET_train_vectors.npy and "
+                             "DATASET_test_vectors.npy in --data, a row for each image "
+                             "(default: class; --labels is the flag's earlier name)")
     parser.add_argument("--validation", type=fraction, default=0.05, metavar="X",
                         help="fraction of the training images to hold back (default: 0.05)")
     return parse(parser)
@@ -68,30 +72,35 @@ def main():
     check_codes(args.levels, args.binarize)
     start = run.start(args, "pixelcnn")
     with distributed.first_here_first():
-        images = load_images(args.dataset, args.data, args.height, args.width, args.validation)
+        images = load_images(args.dataset, args.data, args.height, args.width, args.validation,
+                             args.condition)
     _, channels, height, width = images.train.pixels.shape
-    label_names = images.label_names if args.labels == "class" else []
+    shown = images.validation if len(images.validation.pixels) else images.train
 
     def codes(part, fixed):
         if part is None or not len(part.pixels):
             return None
-        return ImageCodes(part.pixels, part.labels if label_names else None, args.levels,
-                          args.binarize, seed=start.seed, fixed=fixed)
+        return ImageCodes(part.pixels, part.labels, args.levels, args.binarize, seed=start.seed,
+                          fixed=fixed)
 
     try:
         config = PixelCNNConfig(args.levels, channels, args.hidden_dim, args.out_hidden_dim,
-                                args.blocks_num, len(label_names))
+                                args.blocks_num, len(images.label_names), images.vector)
     except ValueError as error:
         raise UserError(str(error)) from None
-    run.train(args, start, "pixelcnn", PixelCNN(config),
+    model = PixelCNN(config)
+    if images.vector:
+        model.vector_scale.fill_(images.vector_scale)
+    run.train(args, start, "pixelcnn", model,
               training_set=codes(images.train, fixed=False),
               validation_set=codes(images.validation, fixed=True),
               test_set=codes(images.test, fixed=True),
               data={"dataset": images.name, "levels": args.levels, "channels": channels,
                     "height": height, "width": width, "binarize": args.binarize},
-              label_names=label_names, clip=args.gradclip, unit="images",
+              label_names=images.label_names, clip=args.gradclip, unit="images",
               samples=lambda batch: len(batch.codes), dimensions=channels * height * width,
-              draw=partial(draw_picture, label_names=label_names, height=height, width=width))
+              draw=partial(draw_picture, labels=shown.labels if images.vector else
+                           range(len(images.label_names)), height=height, width=width))
 
 
 if __name__ == "__main__":

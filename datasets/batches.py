@@ -38,7 +38,8 @@ class Batch(NamedTuple):
 
     codes: (B, C, H, W) or (B, T), int64: what the network sees.
     targets: (B, C, H, W) or (B, outputs), int64: what it has to predict; IGNORED is no target.
-    label: (B,), int64, or None for a network without global conditioning.
+    label: (B,), int64; or vectors, (B, width), float32; or None for a network without global
+        conditioning.
     frames: Frames, or None for one without local conditioning.
     """
 

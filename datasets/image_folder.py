@@ -10,18 +10,21 @@ from tqdm import tqdm
 
 from datasets.errors import UserError
 from datasets.files import find_files
+from datasets.image_vectors import vectors_beside
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
-NAMED = 3  # unreadable pictures in the warning
+NAMED = 3  # pictures in the warning of those left out
 
 
-def load_folder(folder, height, width):
+def load_folder(folder, height, width, vectors=False):
     """(pixels uint8 (N, C, height, width), labels int64 (N,) or None, label names) of a folder.
 
     C is 1 if every picture is grey, in whatever format, otherwise 3. A picture's class is the
     sub-folder of `folder` that it lies in or below; one in `folder` itself, beside sub-folders, has
-    `folder`'s own name.
-    Pictures that can't be read are left out, with a warning. Raises UserError if none is left.
+    `folder`'s own name. With `vectors` the vectors beside the pictures, float32 (N, width), take
+    the labels' place, and there are no names.
+    Pictures that can't be read, or have no vector, are left out, with a warning. Raises UserError
+    if none is left.
     """
     folder = Path(folder)
     paths = find_files(folder, ENDINGS)
@@ -31,24 +34,38 @@ def load_folder(folder, height, width):
     with ThreadPoolExecutor() as pool:  # pillow decodes outside Python's lock
         pictures = list(tqdm(pool.map(lambda path: read_picture(path, height, width), paths),
                              total=len(paths), desc="pictures", unit="", disable=None))
-    unread = [path for path, picture in zip(paths, pictures, strict=True) if picture is None]
-    if len(unread) == len(paths):
-        raise UserError(f"--dataset {folder}: none of its {len(paths)} pictures can be read; "
-                        f"replace {paths[0]} and the others")
-    if unread:
-        named = ", ".join(map(str, unread[:NAMED])) + (", …" if len(unread) > NAMED else "")
-        print(f"warning: {len(unread)} of {len(paths)} pictures left out, they cannot be read: "
-              + named, file=sys.stderr)
-    kept = [(path, picture) for path, picture in zip(paths, pictures, strict=True)
-            if picture is not None]
-    channels = max(len(picture) for _, picture in kept)
-    pixels = np.stack([np.broadcast_to(picture, (channels, height, width)) for _, picture in kept])
-    if all(path.parent == folder for path, _ in kept):
+    pictures = dict(zip(paths, pictures, strict=True))
+    leave_out(folder, [path for path in paths if pictures[path] is None], len(paths),
+              "they cannot be read", "replace them")
+    paths = [path for path in paths if pictures[path] is not None]
+    if vectors:
+        found, missing = vectors_beside(paths)
+        leave_out(folder, missing, len(paths), "they have no vector beside them",
+                  "write NAME.npy beside NAME.png with numpy.save")
+        paths = list(found)
+    channels = max(len(pictures[path]) for path in paths)
+    pixels = np.stack([np.broadcast_to(pictures[path], (channels, height, width))
+                       for path in paths])
+    if vectors:
+        return pixels, np.stack(list(found.values())), []
+    if all(path.parent == folder for path in paths):
         return pixels, None, []
     classes = [folder.resolve().name if path.parent == folder else path.relative_to(folder).parts[0]
-               for path, _ in kept]
+               for path in paths]
     label_names, labels = np.unique(classes, return_inverse=True)
     return pixels, labels.astype(np.int64), label_names.tolist()
+
+
+def leave_out(folder, left_out, total, why, remedy):
+    """Warn of the pictures that are left out, of so many; raises UserError if that is all."""
+    if not left_out:
+        return
+    named = ", ".join(map(str, left_out[:NAMED])) + (", …" if len(left_out) > NAMED else "")
+    if len(left_out) == total:
+        raise UserError(f"--dataset {folder}: none of its {total} pictures can be used, {why}: "
+                        f"{named}; {remedy}")
+    print(f"warning: {len(left_out)} of {total} pictures left out, {why}: {named}",
+          file=sys.stderr)
 
 
 def read_picture(path, height, width):

@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 from datasets.batches import Batch
 from datasets.errors import UserError
 from datasets.image_folder import fit, load_folder
+from datasets.image_vectors import vectors_of_published
 from datasets.published import SETS, load_published
 from datasets.quantization import IMAGE_LEVELS, check_levels, quantize_pixels
 
@@ -20,7 +21,10 @@ SPLIT = 0  # the seed that holds back the validation images: never another, what
 
 
 class Pixels(NamedTuple):
-    """pixels: uint8 (N, C, H, W); labels: int64 (N,), or None without classes."""
+    """pixels: uint8 (N, C, H, W); labels: int64 (N,), or None without classes.
+
+    Or labels are the vectors, float32 (N, width), that take the place of classes.
+    """
 
     pixels: np.ndarray
     labels: np.ndarray | None
@@ -43,13 +47,27 @@ class Images:
     test: Pixels | None
     label_names: list
 
+    @property
+    def vector(self):
+        """The width of the vectors that the images are conditioned on, 0 if on none."""
+        labels = self.train.labels
+        return labels.shape[1] if labels is not None and labels.ndim == 2 else 0
 
-def load_images(dataset, data=".", height=None, width=None, validation=0.05):
+    @property
+    def vector_scale(self):
+        """What makes the root of the mean square of the training vectors' numbers 1."""
+        size = np.sqrt(np.mean(np.square(self.train.labels, dtype=np.float64)))
+        return 1 / size if size else 1.0
+
+
+def load_images(dataset, data=".", height=None, width=None, validation=0.05, condition="class"):
     """The images of `dataset`: mnist, fashion-mnist, cifar, or the path of a folder of pictures.
 
     data: the folder with the published files, or to download them to. height, width: pixels; by
     default those of the published set, 32 for a folder. validation: the fraction of the training
     images held back, always the same ones; at least one of two or more unless it is 0.
+    condition: what `labels` are: "class", "none", or "npy" for vectors, see
+    `datasets.image_vectors`.
     Raises UserError for an unknown name, damaged files, or a download that fails.
     """
     name = dataset
@@ -57,12 +75,21 @@ def load_images(dataset, data=".", height=None, width=None, validation=0.05):
         train, test, label_names = load_published(dataset, data)
         train, test = (Pixels(resize(pixels, height, width), labels)
                        for pixels, labels in (train, test))
+        if condition == "npy":
+            counts = len(train.pixels), len(test.pixels)
+            train, test = (part._replace(labels=vectors) for part, vectors in zip(
+                (train, test), vectors_of_published(dataset, data, counts), strict=True))
     elif Path(dataset).is_dir():
-        *train, label_names = load_folder(dataset, height or FOLDER_SIZE, width or FOLDER_SIZE)
+        *train, label_names = load_folder(dataset, height or FOLDER_SIZE, width or FOLDER_SIZE,
+                                          vectors=condition == "npy")
         train, test = Pixels(*train), None
         name = Path(dataset).resolve().name
     else:
         raise UserError(f'--dataset {dataset}: neither a folder nor one of {", ".join(SETS)}')
+    if condition == "none":
+        train, test = (part and part._replace(labels=None) for part in (train, test))
+    if condition != "class":
+        label_names = []
     total = len(train.pixels)
     held_back = min(max(1, round(total * validation)), total - 1) if validation else 0
     order = np.random.RandomState(SPLIT).permutation(total)  # its stream never changes
@@ -91,6 +118,7 @@ def check_codes(levels, binarize):
 class ImageCodes(Dataset):
     """Images as codes in [0, levels), which are also the targets.
 
+    labels: of `Pixels`, or None to condition on nothing.
     binarize, for two levels: 'threshold' is the quantisation itself, 1 from pixel 128 up;
     'sampled' draws 1 with probability pixel/255, which the published nats of MNIST are on: afresh
     each `epoch`, as a function of (seed, epoch, index) alone, or with `fixed` once for all epochs
@@ -109,7 +137,8 @@ class ImageCodes(Dataset):
 
     def amounts(self, labels):
         """Images of each of that many labels; of all, where there are none: a list."""
-        owners = np.zeros(len(self), np.int64) if self.labels is None else self.labels
+        has_classes = self.labels is not None and self.labels.ndim == 1
+        owners = self.labels if has_classes else np.zeros(len(self), np.int64)
         return np.bincount(owners, minlength=labels).tolist()
 
     def __getitem__(self, indices):

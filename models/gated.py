@@ -99,23 +99,30 @@ def _pieces(x):
 
 
 class GatedActivation(nn.Module):
-    """y = tanh(x_f + V_f h) ⊙ σ(x_g + V_g h), where h, if any, is a label.
+    """y = tanh(x_f + V_f h) ⊙ σ(x_g + V_g h), where h, if any, is a label or a vector.
 
-    h being one-hot, [V_f; V_g] h is a column of a matrix: an embedding of 2p numbers a label.
+    Of a label h is one-hot, and [V_f; V_g] h a column of a matrix: an embedding of 2p numbers.
 
     Args:
         channels: p, the width of y.
         labels: how many labels there are to condition on; 0 for none.
+        vector: the width of the vectors to condition on, where there are no labels; 0 for none.
     """
 
-    def __init__(self, channels, labels):
+    def __init__(self, channels, labels, vector=0):
         super().__init__()
-        self.condition = nn.Embedding(labels, 2 * channels) if labels else None
+        self.condition = None
         if labels:
-            nn.init.normal_(self.condition.weight, std=0.5)
+            self.condition = nn.Embedding(labels, 2 * channels)
+        elif vector:
+            self.condition = nn.Linear(vector, 2 * channels, bias=False)
+        if self.condition is not None:
+            # Of a vector whose numbers vary by 1 as much as of a label.
+            nn.init.normal_(self.condition.weight, std=0.5 / max(vector, 1) ** 0.5)
 
     def forward(self, *parts, label=None, rows_above=0):
-        """parts: (B, …, 2p) each, of which x is the sum; label: (B,), or None without labels.
+        """parts: (B, …, 2p) each, of which x is the sum; label: (B,), or the vectors (B, vector),
+        or None without either.
 
         rows_above: as of `gate` -> (B, …, p).
         """

@@ -50,7 +50,8 @@ class PixelCNNConfig:
     levels: values that a sub-pixel can take. channels: sub-pixels in a pixel, 1 or 3.
     hidden_dim: p, width of both stacks. out_hidden_dim: width of the hidden layer before the
     logits. blocks_num: blocks in all, the first 7×7 one included. labels: classes to condition
-    on, 0 for none. Raises ValueError for what can't be built.
+    on, 0 for none. vector: in their place, the width of the vectors to condition on, 0 for none.
+    Raises ValueError for what can't be built.
     """
 
     levels: int = 2
@@ -59,15 +60,20 @@ class PixelCNNConfig:
     out_hidden_dim: int = 16
     blocks_num: int = 15
     labels: int = 0
+    vector: int = 0
 
     def __post_init__(self):
-        for name, least in (("levels", 2), ("channels", 1), ("blocks_num", 1), ("labels", 0)):
+        for name, least in (("levels", 2), ("channels", 1), ("blocks_num", 1), ("labels", 0),
+                            ("vector", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"--{name} {getattr(self, name)}: the least is {least}")
         for name in ("hidden_dim", "out_hidden_dim"):
             if getattr(self, name) < self.channels:
                 raise ValueError(f"--{name} {getattr(self, name)}: a picture of {self.channels} "
                                  f"channels needs at least {self.channels}, a feature map for each")
+        if self.labels and self.vector:
+            raise ValueError(f"{self.labels} labels and vectors of {self.vector} numbers: the "
+                             f"network is conditioned on one or the other")
 
 
 def groups(width, channels):
@@ -167,8 +173,8 @@ class Block(nn.Module):
         sees_itself = not first or config.channels > 1
         self.here = (GroupedConv2d(inputs, both_halves, strict=first, bias=False)
                      if sees_itself else None)
-        self.vertical_gate = None if last else GatedActivation(p, config.labels)
-        self.horizontal_gate = GatedActivation(p, config.labels)
+        self.vertical_gate = None if last else GatedActivation(p, config.labels, config.vector)
+        self.horizontal_gate = GatedActivation(p, config.labels, config.vector)
         self.out = GroupedConv2d(features, features)
 
     def forward(self, v, h, label=None, dropout=0.0):
@@ -217,13 +223,15 @@ class Block(nn.Module):
 
 
 class PixelCNN(nn.Module):
-    """Logits of every sub-pixel given all before it, and a label if the network has labels.
+    """Logits of every sub-pixel given all before it, and a label or a vector if it is to have one.
 
     Attributes that may be set:
         dropout: the probability that a gated feature of the horizontal stack is left out in
             training; at first 0.
         compute_dtype: what the blocks' convolutions are computed in, such as torch.bfloat16; None,
             as at first, for the weights' own. The residual connections are in the weights' own.
+        vector_scale: of a network conditioned on vectors, what these are multiplied by first, in
+            its state; at first 1. Vectors of any other size than 1 are badly learned from.
     """
 
     def __init__(self, config):
@@ -237,19 +245,28 @@ class PixelCNN(nn.Module):
         logits = groups(config.channels * config.levels, config.channels)
         self.hidden = GroupedConv2d(features, hidden)
         self.logits = GroupedConv2d(hidden, logits)
+        if config.vector:
+            self.register_buffer("vector_scale", torch.ones(()))
 
     def forward(self, codes, label=None):
-        """codes: (B, C, H, W), integers in [0, levels); label: (B,) or None.
+        """codes: (B, C, H, W), integers in [0, levels); label: (B,), vectors (B, width), or None.
 
         Returns logits: (B, levels, C, H, W).
         """
         image = self.scale(codes).permute(0, 2, 3, 1)
         image = image.to(self.compute_dtype or image.dtype)
         v, h = self.blocks[0].framed_image(image)
+        label = self.scale_vectors(label)
         for block in self.blocks:
             v, h = block(v, h, label, self.dropout if self.training else 0)
         logits = self.logits(F.relu(self.hidden(F.relu(h[:, :, 1:]))))
         return logits.unflatten(3, (-1, self.config.levels)).permute(0, 4, 3, 1, 2)
+
+    def scale_vectors(self, label):
+        """What the gates take for vectors (B, width); labels as they are."""
+        if not self.config.vector:
+            return label
+        return label.to(self.vector_scale.dtype) * self.vector_scale
 
     def scale(self, codes):
         """Codes in [0, levels) as numbers in [-1, 1], in the precision of the weights."""

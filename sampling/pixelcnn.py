@@ -34,7 +34,7 @@ def sample(model, draws, label, height, width, temperature=1.0, top_p=1.0, given
     Args:
         model: a PixelCNN, on any device.
         draws: a `sampling.draws.Draws` of B streams.
-        label: (B,), or None for a network without labels.
+        label: (B,), or the vectors (B, width), or None, as the network is conditioned.
         height, width: of the images, in pixels.
         temperature: that the logits are divided by; 0 takes the most probable code everywhere.
         top_p: draw among the most probable codes that together have this probability, in (0, 1].
@@ -89,7 +89,7 @@ class Cached:
     def __init__(self, model, label, codes, first):
         """codes: (B, C, H, W), where rows will be drawn; those before row `first` are given."""
         self.codes = codes
-        self.vertical = _VerticalStack(model, label, codes)
+        self.vertical = _VerticalStack(model, model.scale_vectors(label), codes)
         self.horizontal = _HorizontalStack(model, len(codes), codes.shape[3])
 
     @torch.inference_mode()
@@ -138,7 +138,7 @@ class _VerticalStack:
 
 
 class _ContextWeights:
-    """One block's 1×1 convolution from the vertical to the horizontal stack, with the label."""
+    """One block's 1×1 convolution from the vertical to the horizontal stack, with the condition."""
 
     def __init__(self, block, config, label):
         order = _by_group(config)

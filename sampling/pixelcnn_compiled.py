@@ -13,6 +13,7 @@ memory. A product writes whole tiles, and so beyond its features, onto such as a
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from models.pixelcnn import FIRST_KERNEL
 from sampling.compiling import inlined, kernel, prepare
@@ -216,10 +217,14 @@ class Compiled:
 
     def __init__(self, model, label, codes, first):
         """codes: (B, C, H, W), where rows will be drawn; those before row `first` are given."""
-        self.weights = lay_out(model)
-        label = checked(label, codes.numpy(), model.config)
+        vectors, numbers = None, checked(label, codes.numpy(), model.config)
+        if model.config.vector:  # to the kernel each of them is a label
+            label = model.scale_vectors(label).reshape(len(codes), model.config.vector)
+            vectors, numbers = torch.unique(label, dim=0, return_inverse=True)
+            numbers = numbers.numpy()
+        self.weights = lay_out(model, vectors)
         self.shares = Shares(len(codes))
-        self.states = [begin(self.weights, codes.numpy()[part], label[part])
+        self.states = [begin(self.weights, codes.numpy()[part], numbers[part])
                        for part in self.shares.parts]
         prepare("PixelCNN", self._load)
         self.shares.each(lambda state: self._read(state, first), self.states)

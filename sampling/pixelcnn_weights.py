@@ -54,8 +54,18 @@ class _Rows:
         return self.size - len(self.parts[-1])
 
 
-def lay_out(model):
-    """The weights of a PixelCNN of float32 on the CPU, in the kernel's order: Weights."""
+def _projected(weight, vectors):
+    """V h of each vector h (width,): (vectors, 2p), the same to the last bit in any company."""
+    # By itself: the order in which a product of matrices adds up may depend on their sizes.
+    return np.stack([np.multiply(weight, vector, dtype=np.float64).sum(1) for vector in vectors])
+
+
+def lay_out(model, vectors=None):
+    """The weights of a PixelCNN of float32 on the CPU, in the kernel's order: Weights.
+
+    vectors: (labels, width), of a network conditioned on such, scaled: the kernel knows them as
+    labels.
+    """
     config, blocks, rows = model.config, model.blocks, _Rows()
     p, q, channels, levels = (config.hidden_dim, config.out_hidden_dim, config.channels,
                               config.levels)
@@ -69,9 +79,13 @@ def lay_out(model):
     contexts = np.concatenate(by_group)
 
     def of_labels(gate, lanes, bias):
-        """A gate's label embeddings, or one row of zeros, and a bias: (labels, …)."""
-        condition = np.zeros((1, 2 * p)) if gate is None or gate.condition is None else as_array(
-            gate.condition.weight)
+        """What each label adds to a gate, or one row of zeros, and a bias: (labels, …)."""
+        if gate is None or gate.condition is None:
+            condition = np.zeros((1, 2 * p))
+        elif vectors is None:
+            condition = as_array(gate.condition.weight)
+        else:
+            condition = _projected(as_array(gate.condition.weight), as_array(vectors))
         return lanes_of(condition + as_array(bias), lanes)
 
     def vertical(block):

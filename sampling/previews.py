@@ -65,15 +65,16 @@ def _drawn(model, seed, streams, label, frames=None, length=None):
     return pcm_of_codes(model.config.levels)[torch.cat(blocks, dim=1).numpy()]
 
 
-def draw_picture(model, seed, path, label_names, height, width):
+def draw_picture(model, seed, path, labels, height, width):
     """Write a PNG of images, a row for each of the first labels.
 
-    model: a PixelCNN. seed: of the random numbers. path: the file's, without its ending. height,
-    width: of an image. Returns the file by name: pictures.
+    model: a PixelCNN. seed: of the random numbers. path: the file's, without its ending. labels:
+    their numbers or vectors, as of a batch, or none. height, width: of an image. Returns the file
+    by name: pictures.
     """
-    rows = min(len(label_names), ROWS) or COLUMNS
-    label = (torch.arange(rows, device=model.logits.weight.device).repeat_interleave(COLUMNS)
-             if label_names else None)
+    rows = min(len(labels), ROWS) or COLUMNS
+    label = (torch.as_tensor(labels[:ROWS], device=model.logits.weight.device)
+             .repeat_interleave(COLUMNS, dim=0) if len(labels) else None)
     with _bar(height) as bar:
         codes = pixelcnn.sample(model, Draws(seed, range(rows * COLUMNS)), label, height, width,
                                 on_row=bar.update)

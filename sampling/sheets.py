@@ -10,8 +10,9 @@ from tqdm import tqdm
 
 from datasets.errors import UserError
 from datasets.quantization import dequantize_pixels
+from sampling.conditions import Conditions, conditions_asked
 from sampling.draws import Draws
-from sampling.labels import distinct, labels_asked, likeliest_labels, names_of_models
+from sampling.labels import distinct, likeliest_labels, names_of_models
 from sampling.page import facts_of
 from sampling.pictures import check_picture, read_codes, save_picture
 from sampling.pixelcnn import sample
@@ -25,7 +26,8 @@ class Sheet(NamedTuple):
     """A grid of images, --count of them in a row.
 
     path: of its file. name: what is on it, in words. rows: how many. kinds: of images, each an
-    equal share of them: [(label's number or None, number of the original completed or None), …].
+    equal share of them: [(number among the plan's conditions or None, number of the original
+    completed or None), …].
     """
 
     path: Path
@@ -38,13 +40,15 @@ class Plan(NamedTuple):
     """What is drawn from one model.
 
     file: of the model. name: short, of its own. size: of an image, (C, H, W). originals: codes
-    (N, C, H, W) of those to be completed. sheets: a list of Sheet. facts: of `page.facts_of`.
+    (N, C, H, W) of those to be completed. conditions: of `conditions_asked`. sheets: a list of
+    Sheet. facts: of `page.facts_of`.
     """
 
     file: Path
     name: str
     size: tuple
     originals: torch.Tensor
+    conditions: Conditions
     sheets: list
     facts: dict
 
@@ -75,37 +79,39 @@ def plans(files, args):
         size = (model.config.channels, args.height or data["height"], args.width or data["width"])
         originals = torch.from_numpy(read_codes(args.complete or [], *size, model.config.levels))
         own = folder / name if folder and len(files) > 1 else folder
-        labels = labels_asked(label_names, args.label, file, len(files) > 1)
-        sheets = sheets_asked(model, labels, label_names, originals, own, args)
+        conditions = conditions_asked(file, model, label_names, args, len(files) > 1)
+        sheets = sheets_asked(model, conditions, originals, own, args)
         for sheet in sheets:
             check_picture(sheet.path, (sheet.rows, args.count + bool(args.complete), *size[1:],
                                        size[0]))
         parameters = sum(weight.numel() for weight in model.parameters())
-        found.append(Plan(file, name, size, originals, sheets, facts_of(file, content, parameters)))
+        found.append(Plan(file, name, size, originals, conditions, sheets,
+                          facts_of(file, content, parameters)))
     return found
 
 
-def sheets_asked(model, labels, label_names, originals, folder, args):
-    """The sheets of one model: one, or in a `folder`, with --label all, one for each label.
+def sheets_asked(model, conditions, originals, folder, args):
+    """The sheets of one model: one, or in a `folder` one for each label or vector asked for.
 
-    labels: of `labels_asked`. label_names: the model's. originals: codes (N, C, H, W) to complete.
-    args: of infer_pixelcnn.py.
+    originals: codes (N, C, H, W) to complete. args: of infer_pixelcnn.py.
     """
+    names, _, asked = conditions
     if args.complete:
         numbers = range(len(originals))
-        kinds = [(label, number) for number in numbers for label in labels]
-        if label_names and args.label is None:
-            likeliest = likeliest_labels(model, originals[:, :, :originals.shape[2] // 2])
-            kinds = list(zip(likeliest, numbers, strict=True))
+        kinds = [(label, number) for number in numbers for label in asked]
+        if names and args.label is None and args.condition_from is None:
+            own = numbers if model.config.vector else likeliest_labels(
+                model, originals[:, :, :originals.shape[2] // 2])
+            kinds = list(zip(own, numbers, strict=True))
         path = folder / "completed.png" if folder else Path(args.output)
         return [Sheet(path, "completed", len(kinds), kinds)]
-    kinds = [(label, None) for label in labels]
+    kinds = [(label, None) for label in asked]
     if not folder:
-        a_row_each = args.label == "all"
+        a_row_each = args.label == "all" or len(kinds) > 1
         return [Sheet(Path(args.output), "", len(kinds) if a_row_each else args.count, kinds)]
-    stems = distinct(label_names) if label_names else {None: "samples"}
+    stems = distinct(names) if names else {None: "samples"}
     return [Sheet(folder / f"{stems[label]}.png",
-                  "samples" if label is None else label_names[label], args.count, [(label, None)])
+                  "samples" if label is None else names[label], args.count, [(label, None)])
             for label, _ in kinds]
 
 
@@ -116,8 +122,7 @@ def perform(model, plan, sheet, args):
     """
     each = sheet.rows * args.count // len(sheet.kinds)
     images = [(*kind, number) for kind in sheet.kinds for number in range(each)]
-    codes, seconds = draw(model, images, plan.originals[:, :, :plan.given_rows], plan.size[1:],
-                          args, sheet.name)
+    codes, seconds = draw(model, images, plan, args, sheet.name)
     codes = codes.unflatten(0, (sheet.rows, args.count))
     if len(plan.originals):
         shown = plan.originals[[original for _, original in sheet.kinds]]
@@ -127,30 +132,31 @@ def perform(model, plan, sheet, args):
     return seconds
 
 
-def draw(model, images, upper, size, args, name):
-    """Draw `images` in batches that the memory can hold.
+def draw(model, images, plan, args, name):
+    """Draw `images` of a plan in batches that the memory can hold.
 
-    images: [(label, number in `upper`, stream), …]. upper: codes (originals, C, rows, W). size:
-    (H, W). args: seed, temperature, top_p. name: for the bar.
+    images: [(number of the condition, number of the original, stream), …]. args: seed, temperature,
+    top_p. name: for the bar.
     Returns codes (images, C, H, W), and how many seconds it took once the sampler was ready.
     """
-    height, width = size
+    _, height, width = plan.size
+    upper = plan.originals[:, :, :plan.given_rows]
     row = 4 * model.config.blocks_num * model.config.hidden_dim * width  # floats of an image's row
     at_once = max(1, min(BATCH_IMAGES, BATCH_PIXELS // (height * width), BATCH_FLOATS // row))
     batches = [images[i:i + at_once] for i in range(0, len(images), at_once)]
     device, drawn = model.logits.weight.device, []
 
-    def tensor_of(labels):
-        return None if labels[0] is None else torch.tensor(labels, device=device)
+    def labels_of(numbers):
+        return None if numbers[0] is None else plan.conditions.labels[numbers].to(device)
 
     # One pixel, so that the sampler is loaded, or the first time on a machine compiled.
-    sample(model, Draws(args.seed, [0]), tensor_of([images[0][0]]), 1, 1)
+    sample(model, Draws(args.seed, [0]), labels_of([images[0][0]]), 1, 1)
     began = time.perf_counter()
     with tqdm(total=len(batches) * (height - upper.shape[2]), desc=name or None, unit="row",
               disable=None) as bar:
         for batch in batches:
-            label, original, stream = map(list, zip(*batch, strict=True))
+            number, original, stream = map(list, zip(*batch, strict=True))
             drawn.append(sample(
-                model, Draws(args.seed, stream), tensor_of(label), height, width, args.temperature,
+                model, Draws(args.seed, stream), labels_of(number), height, width, args.temperature,
                 args.top_p, given=upper[original] if len(upper) else None, on_row=bar.update))
     return torch.cat(drawn), time.perf_counter() - began

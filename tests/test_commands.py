@@ -144,7 +144,7 @@ def test_help_names_every_flag_and_does_not_wait_for_torch(script, tmp_path):
 
 
 def test_config_json_starts_the_same_run_again(study, tmp_path):
-    flags = "--dataset mnist --levels 4 -d 6 -n 2 --labels none --iterations 4 --seed 5"
+    flags = "--dataset mnist --levels 4 -d 6 -n 2 --condition none --iterations 4 --seed 5"
     run(f"train_pixelcnn.py {flags} -o {tmp_path}/a", study)
     run(f"train_pixelcnn.py --config {tmp_path}/a/config.json -o {tmp_path}/b", study)
     a, b = (torch.load(tmp_path / name / "pixelcnn_4", weights_only=True) for name in "ab")

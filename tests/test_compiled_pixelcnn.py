@@ -21,10 +21,11 @@ from sampling.pixelcnn_compiled import Compiled
 HERE = Path(__file__).resolve().parent
 
 
-def lively(widths, channels=1, blocks=2, levels=4, labels=0, seed=2):
+def lively(widths, channels=1, blocks=2, levels=4, labels=0, seed=2, vector=0):
     """A network in single precision that feels its past, and has logits of order 1 to 10."""
     model = network(seed, gain=3, hidden_dim=widths[0], out_hidden_dim=widths[1],
-                    channels=channels, blocks_num=blocks, levels=levels, labels=labels)
+                    channels=channels, blocks_num=blocks, levels=levels, labels=labels,
+                    vector=vector)
     with torch.no_grad():
         if widths[0] < 4:  # so few rectifiers might all be shut
             model.blocks[-1].out.bias += 2
@@ -82,11 +83,11 @@ def plain(model, codes, label):
 
 
 def case(widths, channels, blocks, levels, size, images, labels=0, given=0, threads=1,
-         temperature=1.0, top_p=1.0):
+         temperature=1.0, top_p=1.0, vector=0):
     name = (f"{widths}-{channels}x{blocks}-{levels}-{size}-{images}images-{labels}labels-"
-            f"{given}given-{threads}threads-{temperature}-{top_p}").replace(" ", "")
-    return pytest.param(widths, channels, blocks, levels, size, images, labels, given, threads,
-                        (temperature, top_p), id=name)
+            f"{given}given-{threads}threads-{temperature}-{top_p}-{vector}").replace(" ", "")
+    return pytest.param(widths, channels, blocks, levels, size, images, labels, vector, given,
+                        threads, (temperature, top_p), id=name)
 
 
 CASES = [
@@ -117,6 +118,10 @@ CASES = [
     case((128, 16), 3, 1, 4, (1, 9), 3, temperature=3, top_p=0.5),
     case((193, 100), 3, 2, 3, (3, 5), 5, labels=2),
     case((200, 200), 3, 5, 1024, (3, 2), 2, given=2),
+    # Vectors in the place of labels.
+    case((1, 1), 1, 1, 2, (3, 3), 2, vector=1),
+    case((33, 16), 3, 3, 64, (3, 2), 5, vector=10, threads=2),
+    case((64, 48), 1, 2, 4, (8, 8), 4, vector=300, given=3),
     # Temperatures and top_p to their ends.
     case((33, 16), 3, 3, 64, (3, 2), 2, temperature=0),
     case((64, 48), 1, 2, 256, (8, 8), 9, labels=3, temperature=0, top_p=0.5),
@@ -127,13 +132,13 @@ CASES = [
 
 
 @pytest.mark.parametrize(
-    "widths,channels,blocks,levels,size,images,labels,given,threads,options", CASES)
-def test_equals_the_plain_network(widths, channels, blocks, levels, size, images, labels, given,
-                                  threads, options):
+    "widths,channels,blocks,levels,size,images,labels,vector,given,threads,options", CASES)
+def test_equals_the_plain_network(widths, channels, blocks, levels, size, images, labels, vector,
+                                  given, threads, options):
     """Features and logits within 1e-4 of those for the same past, and from the same draws the
     same codes."""
     torch.set_num_threads(threads)
-    model = lively(widths, channels, blocks, levels, labels)
+    model = lively(widths, channels, blocks, levels, labels, vector=vector)
     label = labels_for(model, images)
     label = None if label is None else label.flip(0)
     height, width = size
@@ -178,7 +183,9 @@ def test_equals_naive(widths, channels, blocks, labels, size, options, given):
     (lively((5, 7), channels=3, blocks=3, levels=65, labels=4), (5, 7)),
     (lively((33, 16), channels=3, levels=256), (4, 3)),
     (lively((1, 1), blocks=1), (1, 1)),
-    (lively((70, 48), channels=1, levels=1024, labels=3), (3, 5))], ids=["5", "33", "1", "70"])
+    (lively((70, 48), channels=1, levels=1024, labels=3), (3, 5)),
+    (lively((32, 16), channels=3, levels=4, vector=100), (4, 3))],
+    ids=["5", "33", "1", "70", "vector"])
 def test_an_image_is_the_same_in_any_company(model, size):
     """Alone or in a batch of any size, at any place, on any number of threads: to the last bit."""
     label = labels_for(model, 13)

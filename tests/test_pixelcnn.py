@@ -35,6 +35,9 @@ def pictures(count, height, width, config):
 
 
 def labels_for(count, config):
+    """A label or a vector for each of `count` pictures, or None, as the network is to have it."""
+    if config.vector:
+        return torch.randn(count, config.vector)
     return torch.arange(count) % config.labels if config.labels else None
 
 
@@ -53,7 +56,7 @@ def influence(height, width, **config):
         picture = torch.rand(1, model.config.channels, height, width, dtype=torch.double) * 2 - 1
         leaf = picture.repeat(n, 1, 1, 1).requires_grad_()
         model.scale = lambda codes, leaf=leaf: leaf
-        label = torch.randint(config["labels"], (n,)) if config.get("labels") else None
+        label = labels_for(n, model.config)
         logits = model(torch.zeros(leaf.shape, dtype=torch.long), label)
         at_o = logits.flatten(2).diagonal(dim1=0, dim2=2)  # (levels, o)
         (at_o * torch.randn(model.config.levels, 1, dtype=torch.double)).sum().backward()
@@ -332,7 +335,8 @@ def test_fewer_feature_maps_than_channels_is_an_error_that_names_the_width(name,
 
 
 @pytest.mark.parametrize("wrong", [
-    {"levels": 1}, {"levels": 0}, {"blocks_num": 0}, {"channels": 0}, {"labels": -1}],
+    {"levels": 1}, {"levels": 0}, {"blocks_num": 0}, {"channels": 0}, {"labels": -1},
+    {"vector": -1}, {"vector": 3, "labels": 2}],
     ids=lambda wrong: "{}={}".format(*list(wrong.items())[0]))
 def test_what_cannot_be_built_is_an_error_as_the_config_says(wrong):
     with pytest.raises(ValueError, match=list(wrong)[0]):

@@ -166,8 +166,8 @@ def test_a_row_of_pictures_for_each_of_the_first_labels(tmp_path, monkeypatch, l
     asked, sample = [], pixelcnn.sample
     monkeypatch.setattr(pixelcnn, "sample", lambda model, draws, label, *size, **options: (
         asked.append(label), sample(model, draws, label, *size, **options))[1])
-    names = [f"label {n}" for n in range(labels)]
-    file = draw_picture(model, 0, tmp_path / "iteration_000007", names, 6, 5)["pictures"]
+    path = tmp_path / "iteration_000007"
+    file = draw_picture(model, 0, path, range(labels), 6, 5)["pictures"]
     assert file == tmp_path / "iteration_000007.png"
     with Image.open(file) as picture:
         assert picture.width / picture.height == pytest.approx(8 * 5 / (rows * 6), rel=0.1)

@@ -27,6 +27,9 @@ def network(seed=0, gain=4, **config):
 
 
 def labels_for(model, batch):
+    """A label or a vector for each image, or None, as the network is to have it."""
+    if model.config.vector:
+        return torch.sin(torch.arange(batch * model.config.vector)).view(batch, -1)
     return torch.arange(batch) % model.config.labels if model.config.labels else None
 
 
@@ -49,6 +52,8 @@ def both(model, logits, size, seed=0, batch=3, **options):
     dict(channels=3, hidden_dim=7, out_hidden_dim=5, blocks_num=2),
     dict(channels=3, hidden_dim=5, out_hidden_dim=7, blocks_num=4, labels=3),
     dict(channels=3, hidden_dim=9, out_hidden_dim=4, blocks_num=4, levels=7),
+    dict(channels=1, hidden_dim=5, blocks_num=1, vector=1),
+    dict(channels=3, hidden_dim=7, blocks_num=4, vector=11),
 ], ids=str)
 def test_cached_equals_naive(config, logits):
     model = network(**config)
@@ -73,7 +78,9 @@ def test_small_images(size, logits):
 
 @pytest.mark.parametrize("rows", [0, 1, 2, 5, 6])
 @pytest.mark.parametrize("config", [dict(channels=1, hidden_dim=5, blocks_num=2, labels=2),
-                                    dict(channels=3, hidden_dim=7, blocks_num=3)], ids=str)
+                                    dict(channels=3, hidden_dim=7, blocks_num=3),
+                                    dict(channels=1, hidden_dim=7, blocks_num=3, vector=4)],
+                         ids=str)
 def test_completion(config, rows, logits):
     model = network(**config)
     given = torch.randint(4, (3, model.config.channels, rows, 5))

@@ -60,6 +60,36 @@ def test_a_network_without_labels_gets_some_that_change_nothing_yet(kind, tmp_pa
     assert all(torch.equal(weight, model.state_dict()[name]) for name, weight in old.items())
 
 
+def pixelcnn(vector, labels=0):
+    return PixelCNN(PixelCNNConfig(4, 1, 4, 4, 3, labels, vector))
+
+
+def test_vectors_go_on_as_they_were_and_begin_at_nothing(tmp_path):
+    for vector in (5, 0):
+        torch.manual_seed(0)
+        old, model = pixelcnn(vector), pixelcnn(5)
+        model.vector_scale.fill_(3)
+        snapshot.save(tmp_path / "model", snapshot.describe("pixelcnn", old, [], {}))
+        init_from(tmp_path / "model", "pixelcnn", model, [], [])
+        for name, weight in model.state_dict().items():
+            expected = old.state_dict().get(name, torch.tensor(3.0) if name == "vector_scale"
+                                            else torch.zeros_like(weight))
+            assert torch.equal(weight, expected), name
+
+
+@pytest.mark.parametrize("old, new, message", [
+    (pixelcnn(5), pixelcnn(3), "vectors of 5 numbers, this network on 3"),
+    (pixelcnn(5), pixelcnn(0), "vectors of 5 numbers, this network on none"),
+    (pixelcnn(5), pixelcnn(0, labels=2), "vectors of 5 numbers, this network on none"),
+    (pixelcnn(0, labels=2), pixelcnn(5), "has 2 labels, the data none")])
+def test_vectors_of_another_kind_are_refused(tmp_path, old, new, message):
+    names = ["a", "b"]
+    snapshot.save(tmp_path / "model", snapshot.describe(
+        "pixelcnn", old, names[:old.config.labels], {}))
+    with pytest.raises(UserError, match=message):
+        init_from(tmp_path / "model", "pixelcnn", new, names[:new.config.labels], [])
+
+
 def test_what_does_not_fit_is_refused_by_name(tmp_path):
     saved(tmp_path / "model", "wavenet", ["anna", "bert"])
     for model, names, started, message in (

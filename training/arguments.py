@@ -258,14 +258,15 @@ def _flags_of(path, parser):
             raise UserError(f"--config {path}: has parts for {', '.join(settings)}, but none for "
                             f"{script}; add one")
         settings = settings[script]
-    known = {action.dest: action for action in parser._actions if action.dest != "help"}
+    known = {option[2:]: action for action in parser._actions if action.dest != "help"
+             for option in action.option_strings if option.startswith("--")}
     flags = []
     for name, value in settings.items():
         if name == "config" or value is None or value is False:
             continue
         if name not in known:
             raise UserError(f"--config {path}: {name!r} is no flag of this script; take it out")
-        option = max(known[name].option_strings, key=len)
+        option = f"--{name}"
         if value is True:
             flags.append(option)
         elif isinstance(value, list) and known[name].nargs:

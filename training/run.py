@@ -1,5 +1,6 @@
 """What both training scripts do the same: check the flags, open a run's folder, train, resume."""
 
+import dataclasses
 import json
 import os
 import shlex
@@ -135,11 +136,14 @@ def _check_resumed(start, model, data, label_names):
     """Refuse to go on from a snapshot of another network or of other data."""
     content = start.content
     ours = snapshot.describe(content["kind"], model, label_names, data)
-    for part in ("config", "data"):
+    # What networks did not have when the snapshot was written is as by default.
+    defaults = {field.name: field.default for field in dataclasses.fields(model.config)}
+    theirs = {"config": defaults | content["config"], "data": content["data"]}
+    for part in theirs:
         for name, value in ours[part].items():
-            if content[part].get(name) != value:
+            if theirs[part].get(name) != value:
                 raise UserError(
-                    f"--resume: {start.path} has {name} {content[part].get(name)}, this run "
+                    f"--resume: {start.path} has {name} {theirs[part].get(name)}, this run "
                     f"{value}; give its flags and data, as with --config "
                     f"{start.path.parent / 'config.json'}")
     if content["label_names"] != ours["label_names"]:

@@ -9,8 +9,9 @@ def init_from(path, kind, model, label_names, started):
     """Give `model` the weights of the model file, snapshot or run at `path`.
 
     label_names: of the new data. A label that the file has too takes its embeddings; one in
-    `started`, a list of "NEW=OLD", takes those of OLD; any other begins as the mean of the file's,
-    or at 0 where the file's network has none. Returns what was done with the labels, in words.
+    `started`, a list of "NEW=OLD", takes those of OLD; any other begins as the mean of the file's.
+    What a network that is conditioned on nothing adds for labels or vectors begins at 0. Returns
+    what was done with the labels, in words.
     Raises UserError where the networks differ, or a name in `started` is not there.
     """
     try:
@@ -19,12 +20,17 @@ def init_from(path, kind, model, label_names, started):
         raise UserError(f"--init_from: {error}") from None
     theirs, ours = vars(found.model.config), vars(model.config)
     for name, value in theirs.items():
-        if name != "labels" and value != ours[name]:
+        if name not in ("labels", "vector") and value != ours[name]:
             raise UserError(f"--init_from {path}: has {name} {value}, this network {ours[name]}; "
                             f"give --{name} {value}, and data of that kind")
     if found.label_names and not label_names:
         raise UserError(f"--init_from {path}: has {len(found.label_names)} labels, the data none; "
                         "prepare the data with labels")
+    vector = theirs.get("vector", 0)  # which only pictures have
+    if vector and vector != ours["vector"]:
+        raise UserError(f"--init_from {path}: is conditioned on vectors of {vector} numbers, this "
+                        f"network on {ours['vector'] or 'none'}; give --condition npy, and vectors "
+                        f"of {vector}")
     started = dict(pair.split("=", 1) for pair in started)
     for new, old in started.items():
         for name, names, of in ((new, label_names, "the data"), (old, found.label_names, path)):
@@ -34,11 +40,12 @@ def init_from(path, kind, model, label_names, started):
     sources = [started.get(name, name) for name in label_names]
     weights, own = found.model.state_dict(), model.state_dict()
     for name, weight in own.items():
-        if not name.endswith(EMBEDDING):
-            weight.copy_(weights[name])
+        if not name.endswith(EMBEDDING) or vector:
+            weight.copy_(weights.get(name, weight))  # not there: the scale of the first vectors
             continue
-        rows = weights[name] if found.label_names else weight.new_zeros(1, weight.shape[1])
-        for number, source in enumerate(sources):
+        weight.zero_()
+        for number, source in enumerate(sources if found.label_names else ()):
+            rows = weights[name]
             weight[number] = (rows[found.label_names.index(source)]
                               if source in found.label_names else rows.mean(0))
     known = [name for name in label_names if name in found.label_names and name not in started]
