@@ -3,17 +3,16 @@
     y_t = tanh(W_f * x + V_f * u) ⊙ σ(W_g * x + V_g * u),     u = f(h)     section 2.5 of [1]
 
 h are frames of features, each of which covers `hop` samples, such as those of a mel spectrogram; u
-has a column for every sample, and f is learned. Here, as in the smaller of the networks that [2]
-tries, f is a convolution over a few frames, and then an interpolation: a sample's u is a mixture of
-the two frames whose middles it lies between, in proportions of its own for each of the `hop` places
-in a frame. They are the same for all channels; so V, a 1×1 convolution, may as well come before
-them. Then it is applied to frames, and of a sample's conditioning nothing is left to compute but
-the mixture.
+has a column for every sample, and f is learned, a transposed convolution in the paper. Here f is a
+convolution over a few frames, and then an interpolation: a sample's u is a mixture of the two
+frames whose middles it lies between, in proportions of its own for each of the `hop` places in a
+frame. They are the same for all channels; so V, a 1×1 convolution, may as well come before them.
+Then it is applied to frames, and of a sample's conditioning nothing is left to compute but the
+mixture.
 
 Where there is no recording, before it and after it, nothing is added.
 
 [1] van den Oord et al., WaveNet: A Generative Model for Raw Audio, arXiv 1609.03499.
-[2] Arik et al., Deep Voice: Real-time Neural Text-to-Speech, arXiv 1702.07825.
 """
 
 from typing import NamedTuple

@@ -19,52 +19,24 @@ import torch
 import torch.nn.functional as F
 
 from datasets.quantization import silence
-from models.local import TAPS
 from sampling.compiling import inlined, kernel, prepare
 from sampling.kernels import (
     Shares,
     accumulate,
     add_to,
-    aligned,
-    as_array,
     checked,
-    consecutive,
     copy,
-    gate_lanes,
     gates,
-    lanes_of,
-    packed,
     padded,
     pick,
     rectify,
-    rows_of,
     space,
 )
-from sampling.vectors import HALF, TILE, add, add_scaled, load, load_half, store
+from sampling.local_compiled import Projection, mix, nothing
+from sampling.vectors import HALF, TILE, add, load, load_half, store
+from sampling.wavenet_weights import in_16_bits, lay_out
 
 AHEAD = 8  # inputs at t - d, t + 1 - d, … that are used at one reading of their weights
-
-
-class Weights(NamedTuple):
-    """A WaveNet's weights as the kernel reads them.
-
-    p residual and q skip channels, each layer's p gated features made in `gates` tiles. A stream's
-    `sums` are its residual channels, then its skip connections so far.
-    """
-
-    p: int
-    q: int
-    levels: int
-    dilations: np.ndarray  # (L,)
-    embed_past: np.ndarray  # (levels · sums,), with the biases of all skip connections
-    embed_now: np.ndarray  # (levels · sums,)
-    past: np.ndarray  # rows: each layer's, of its input at t - d
-    step: np.ndarray  # rows: each layer's of its input at t, then of its gated features
-    constant: np.ndarray  # (labels · L · gates,): biases of the gates, with the label's embedding
-    residual_bias: np.ndarray  # (L · sums,)
-    output: np.ndarray  # rows: of the hidden layer, then of the logits
-    hidden_bias: np.ndarray  # (hidden,)
-    logits_bias: np.ndarray  # (logits,), -inf beyond the levels
 
 
 class State(NamedTuple):
@@ -80,61 +52,6 @@ class State(NamedTuple):
     logits: np.ndarray  # (streams, logits)
     odds: np.ndarray  # (logits,)
     looks: int  # inputs at t - d, t + 1 - d, … used at one reading: a power of 2
-
-
-class Local(NamedTuple):
-    """What frames of features add to the gates' inputs of some streams' samples.
-
-    Sample number n is covered by frame n // hop; `first` is the number of the sample at t = 0.
-    """
-
-    rows: np.ndarray  # (streams · count · L · gates,): of the frames `low` to low + count
-    proportions: np.ndarray  # (hop · TAPS,)
-    low: int
-    count: int
-    frames: int  # of the whole sound; 0 without local conditioning
-    hop: int
-    first: int
-
-
-def lay_out(model):
-    """The weights of a WaveNet of float32 on the CPU, in the kernel's order: Weights."""
-    config, layers = model.config, model.layers
-    p, q = config.hidden_dim, config.out_hidden_dim
-    gate, sums, skips = gate_lanes(0, p, p), consecutive(0, p + q), consecutive(0, q)
-    logits = consecutive(0, config.levels)
-
-    def of_layer(residual, skip):
-        """A layer's residual and skip parameters, one after the other."""
-        residual = np.zeros((p, *skip.shape[1:])) if residual is None else as_array(residual)
-        return np.concatenate((residual, as_array(skip)))
-
-    constant = [layer.now.bias if layer.gate.condition is None
-                else layer.now.bias + layer.gate.condition.weight for layer in layers]
-    constant = np.stack([as_array(one).reshape(-1, 2 * p) for one in constant], axis=1)
-    residual_bias = np.stack([of_layer(layer.residual and layer.residual.bias,
-                                       np.zeros(q)) for layer in layers])
-    skip_bias = of_layer(None, sum(as_array(layer.skip.bias) for layer in layers))
-    step = [rows for layer in layers for rows in (
-        rows_of(layer.now.weight, gate),
-        rows_of(of_layer(layer.residual and layer.residual.weight, layer.skip.weight), sums))]
-    embed_past, embed_now = (
-        np.concatenate((as_array(embedding.weight), np.zeros((config.levels, q))), axis=1)
-        for embedding in (model.embed_past, model.embed_now))
-    return aligned(Weights(
-        p, q, config.levels, np.array(config.dilations, np.int64),
-        lanes_of(embed_past + skip_bias, sums).ravel(), lanes_of(embed_now, sums).ravel(),
-        np.concatenate([rows_of(layer.past.weight, gate) for layer in layers]),
-        np.concatenate(step), lanes_of(constant, gate).ravel(),
-        lanes_of(residual_bias, sums).ravel(),
-        np.concatenate((rows_of(model.hidden.weight, skips), rows_of(model.logits.weight, logits))),
-        lanes_of(model.hidden.bias, skips), lanes_of(model.logits.bias, logits, -np.inf)))
-
-
-def in_16_bits(weights):
-    """Weights whose matrices, which bfloat16 must be able to hold, are stored in 16 bits."""
-    return aligned(weights._replace(past=packed(weights.past), step=packed(weights.step),
-                                    output=packed(weights.output)))
 
 
 def begin(weights, label):
@@ -262,25 +179,6 @@ def embed(weights, past, now, outputs, o, tiles):
 
 
 @inlined
-def mix(local, stream, t, layer, layers, outputs, o, tiles):
-    """Add what the frames around time t add to the inputs of a layer's gates."""
-    number = local.first + t
-    frame = number // local.hop
-    if 0 <= frame < local.frames:
-        step = layers * tiles * TILE  # from a frame to the next
-        place, at = number - frame * local.hop, layer * tiles * TILE
-        if 2 * place + 1 < local.hop:  # before the frame's middle: of the one before, and of it
-            frame -= 1
-        at += (stream * local.count + frame - local.low) * step
-        for i in range(0, tiles * TILE, TILE):
-            total = load(outputs, o + i)
-            for tap in range(TAPS):
-                total = add_scaled(total, load(local.rows, at + tap * step + i),
-                                   local.proportions, TAPS * place + tap)
-            store(outputs, o + i, total)
-
-
-@inlined
 def keep(sums, s, rings, r, features):
     """Copy a layer's input to a ring. Beyond its p channels there is what nobody reads."""
     for i in range(0, features, HALF):
@@ -309,18 +207,11 @@ class Compiled:
 
     def __init__(self, model, label, codes, precision, local=None):
         """codes: (B, P), P from 1 up, before which there is silence. local: a Conditioning."""
-        self.weights, self.conditioning = lay_out(model), local
+        self.weights = lay_out(model)
         if precision == "bf16":
             self.weights = in_16_bits(self.weights)
         self.first = local.first + codes.shape[1] if local else 0  # sample that is drawn first
-        self.local = Local(space(0), space(0), 0, 0, 0, 1, 0)
-        if local:
-            p, layers = self.weights.p, len(model.layers)
-            lanes = lanes_of(local.projection.unflatten(1, (layers, -1)), gate_lanes(0, p, p))
-            self.projection = torch.from_numpy(lanes).flatten(1)
-            self.local = self.local._replace(
-                proportions=as_array(model.frames.proportions).ravel(), frames=local.count,
-                hop=local.hop)
+        self.projection = Projection(local) if local else None
         codes = F.pad(codes.long(), (2, 0), value=silence(model.config.levels)).numpy()
         label = checked(label, codes, model.config)
         self.time, self.shares = 0, Shares(len(codes))
@@ -345,23 +236,19 @@ class Compiled:
     def _each(self, work, number, samples, *arrays):
         """Call `work` for each part: its state, its Local for so many samples from that number on,
         and its slices of the arrays."""
-        if not self.conditioning:
-            self.shares.each(lambda state, *parts: work(state, self.local, *parts), self.states,
+        if not self.projection:
+            self.shares.each(lambda state, *parts: work(state, nothing(), *parts), self.states,
                              *arrays)
             return
-        low, h = self.conditioning.needed(number, samples)
-        local = self.local._replace(low=low, count=h.shape[1], first=number)
+        local, rows = self.projection.of(number, samples)
         self.shares.each(lambda state, own, *parts: work(
-            state, local._replace(rows=own.ravel()), *parts), self.states,
-            as_array(h @ self.projection), *arrays)
+            state, local._replace(rows=own.ravel()), *parts), self.states, rows, *arrays)
 
     def _load(self):
         """Call each kernel for next to nothing."""
-        state = self.states[0]
-        local = self.local._replace(frames=0)
-        self._remember(state, local, np.zeros((1, 3), np.int64))
-        nothing = np.zeros((len(state.label), 0))
-        draw(self.weights, state, 0, nothing, 1.0, 1.0, nothing.astype(np.int64), local)
+        state, none = self.states[0], np.zeros((len(self.states[0].label), 0))
+        self._remember(state, nothing(), np.zeros((1, 3), np.int64))
+        draw(self.weights, state, 0, none, 1.0, 1.0, none.astype(np.int64), nothing())
 
     def _remember(self, state, local, codes):
         columns = space((codes.shape[1] - 1) * padded(self.weights.p + self.weights.q))

@@ -11,8 +11,11 @@ from test_kernels import guarded
 from test_sampling_wavenet import network
 
 from sampling.draws import Draws
+from sampling.local import Conditioning
+from sampling.local_compiled import Projection, nothing
 from sampling.wavenet import BLOCK, sample
-from sampling.wavenet_compiled import begin, draw, in_16_bits, lay_out, remember
+from sampling.wavenet_compiled import AHEAD, begin, draw, remember
+from sampling.wavenet_weights import in_16_bits, lay_out
 
 
 def test_memory_and_threads_do_not_grow():
@@ -49,17 +52,29 @@ def placed(arrays, place, blank=False):
     return type(arrays)(*map(moved, arrays))
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def local_of(projection, number, samples, place):
+    """What frames, if there are any, add to so many samples from that number on, in its place."""
+    if not projection:
+        return nothing()
+    local, rows = projection.of(number, samples)
+    return placed(local._replace(rows=rows.ravel()), place)
+
+
+@pytest.mark.parametrize("precision, hop", [("fp32", 0), ("bf16", 0), ("fp32", 1), ("fp32", 17)])
 @pytest.mark.parametrize("widths", [(1, 1), (5, 9), (16, 16), (31, 33), (33, 1), (1, 33), (32, 32),
                                     (64, 64), (48, 100)], ids=str)
-def test_nothing_is_touched_but_the_arrays(widths, precision):
+def test_nothing_is_touched_but_the_arrays(widths, precision, hop):
     """Nor is anything read that has not been written. A failure may end the process."""
     for levels, layers, streams, heard in ((2, 4, 1, 2), (64, 1, 3, 64), (65, 5, 2, 65),
                                            (16, 7, 4, 66), (64, 3, 5, 131), (65, 4, 8, 3)):
         model = network(levels=levels, stacks_num=2, layers_num=layers, hidden_dim=widths[0],
-                        out_hidden_dim=widths[1], labels=2).float()
+                        out_hidden_dim=widths[1], labels=2, features=min(hop, 3),
+                        hop=hop).float()
         weights = lay_out(model) if precision == "fp32" else in_16_bits(lay_out(model))
         state = begin(weights, np.arange(streams) % 2)
+        # Frames for all samples but the last ones.
+        values = torch.randn(streams, (heard + 35) // hop, min(hop, 3)) if hop else None
+        projection = Projection(Conditioning(model, values, 0)) if hop else None
         codes = np.random.default_rng(0).integers(levels, size=(streams, heard))
         space = np.full((heard - 1) * len(state.sums) // streams, np.nan, np.float32)
         uniforms, results = Draws(0, range(streams)).next(40).numpy(), []
@@ -67,11 +82,13 @@ def test_nothing_is_touched_but_the_arrays(widths, precision):
                       lambda array: guarded(array, False)):
             used, now = placed(weights, place), placed(state, place, place is not np.copy)
             for stream in range(streams):
-                remember(used, now, stream, place(codes[stream]), place(space))
+                remember(used, now, stream, place(codes[stream]), place(space),
+                         local_of(projection, -1, heard - 1, place))
             drawn = [place(np.full((streams, n), -1)) for n in (1, 30, 9)]
             for t, part in zip((0, 1, 31), drawn, strict=True):
                 draw(used, now, t, place(np.ascontiguousarray(uniforms[:, t:t + part.shape[1]])),
-                     1.0, 0.9, part)
+                     1.0, 0.9, part, local_of(projection, heard - 2 + t, part.shape[1] + AHEAD,
+                                              place)._replace(first=heard - 2))
             results.append((np.concatenate(drawn, axis=1), now.logits.copy()))
         for drawn, logits in results[1:]:
             assert (drawn == results[0][0]).all() and (logits == results[0][1]).all()

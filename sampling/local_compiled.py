@@ -1,0 +1,69 @@
+"""Local conditioning in the compiled sampler: frames projected for a block, mixed in its kernel."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from models.local import TAPS
+from sampling.compiling import inlined
+from sampling.kernels import as_array, gate_lanes, lanes_of, space
+from sampling.vectors import TILE, add_scaled, load, store
+
+
+class Local(NamedTuple):
+    """What frames of features add to the gates' inputs of some streams' samples.
+
+    Sample number n is covered by frame n // hop; `first` is the number of the sample at t = 0.
+    """
+
+    rows: np.ndarray  # (streams · count · L · gates,): of the frames `low` to low + count
+    proportions: np.ndarray  # (hop · TAPS,)
+    low: int
+    count: int
+    frames: int  # of the whole sound; 0 without local conditioning
+    hop: int
+    first: int
+
+
+def nothing():
+    """A Local that adds nothing."""
+    return Local(space(0), space(0), 0, 0, 0, 1, 0)
+
+
+class Projection:
+    """The layers' projections of the frames of a `sampling.local.Conditioning`."""
+
+    def __init__(self, conditioning):
+        model = conditioning.model
+        p, layers = model.config.hidden_dim, len(model.layers)
+        lanes = lanes_of(conditioning.projection.unflatten(1, (layers, -1)), gate_lanes(0, p, p))
+        self.conditioning, self.lanes = conditioning, torch.from_numpy(lanes).flatten(1)
+        self.local = nothing()._replace(proportions=as_array(model.frames.proportions).ravel(),
+                                        frames=conditioning.count, hop=conditioning.hop)
+
+    def of(self, number, samples):
+        """For so many samples from that number on: a Local, but for its rows, and those of each
+        stream, (streams, count, L · gates)."""
+        low, h = self.conditioning.needed(number, samples)
+        return (self.local._replace(low=low, count=h.shape[1], first=number),
+                as_array(h @ self.lanes))
+
+
+@inlined
+def mix(local, stream, t, layer, layers, outputs, o, tiles):
+    """Add what the frames around time t add to the inputs of a layer's gates."""
+    number = local.first + t
+    frame = number // local.hop
+    if 0 <= frame < local.frames:
+        step = layers * tiles * TILE  # from a frame to the next
+        place, at = number - frame * local.hop, layer * tiles * TILE
+        if 2 * place + 1 < local.hop:  # before the frame's middle: of the one before, and of it
+            frame -= 1
+        at += (stream * local.count + frame - local.low) * step
+        for i in range(0, tiles * TILE, TILE):
+            total = load(outputs, o + i)
+            for tap in range(TAPS):
+                total = add_scaled(total, load(local.rows, at + tap * step + i),
+                                   local.proportions, TAPS * place + tap)
+            store(outputs, o + i, total)
