@@ -28,6 +28,8 @@ def check_picture(path, shape):
     if path.suffix.lower() not in ENDINGS:
         raise UserError(f"--output {path}: the name must end in {', '.join(ENDINGS[:-1])} or .gif, "
                         "or in / for a folder")
+    if path.is_dir():
+        raise UserError(f"--output {path}: is a folder, where the picture is to be; name another")
     rows, columns, height, width, _ = shape
     zoom, space = _layout(shape)
     for count, side in ((rows, height), (columns, width)):

@@ -111,6 +111,20 @@ def forked(command, folder, prepare=None, code=0, environment=()):
     return ended
 
 
+def once(folder, name, flags=""):
+    """A function of a command: the folder, in `folder`, of that run with `flags`, which is run
+    when it is asked for first."""
+    done = {}
+
+    def run(command):
+        if command not in done:
+            done[command] = folder / f"{name}_{len(done)}"
+            forked(f"{command} {flags} -o {done[command]}", folder)
+        return done[command]
+
+    return run
+
+
 def write_data(folder):
     """Digits and a corpus of sounds, for `PIXELCNN` and `WAVENET` to be run in `folder`."""
     write_mnist(folder / "data/MNIST/raw")

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from test_wavenet import labels_for, network, sounds
-from test_wavenet_training import gradients
+from test_wavenet_training import assert_same_gradients
 
 from datasets.batches import Frames
 from models import dilated
@@ -77,13 +77,8 @@ def test_outputs_and_all_gradients_are_those_of_plain_autograd(
         codes = sounds(len(begins), size + 12, model.config)
         label = labels_for(len(begins), model.config) if labels else None
         frames = frames_for(codes, model.config, begins, begins[0] + size + 9)
-        actual, wanted = model(codes, label, frames), plain(model, codes, label, frames)
-        torch.testing.assert_close(actual, wanted, rtol=1e-9, atol=1e-9)
-        direction = torch.randn_like(actual)
-        wanted = gradients(wanted, model, direction)
-        for name, grad in gradients(actual, model, direction).items():
-            torch.testing.assert_close(grad, wanted[name], rtol=1e-9, atol=1e-9,
-                                       msg=lambda text, name=name: f"gradient of {name}: {text}")
+        assert_same_gradients(model, model(codes, label, frames),
+                              plain(model, codes, label, frames))
 
 
 @pytest.mark.parametrize("hop", [2, 5, 30])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from forks import PIXELCNN, UPDATES, WAVENET, Fork, difference, forked, snapshot_in
+from forks import PIXELCNN, UPDATES, WAVENET, Fork, difference, forked, once, snapshot_in
 
 from training import likelihood
 from training.extensions import Evaluator
@@ -22,15 +22,7 @@ BOTH = pytest.mark.parametrize("command", [PIXELCNN, WAVENET], ids=["pixelcnn", 
 @pytest.fixture(scope="module")
 def whole(world):
     """A function of a command: the folder of that run, never interrupted."""
-    done = {}
-
-    def run(command):
-        if command not in done:
-            done[command] = world / f"whole_{len(done)}"
-            forked(f"{command} -o {done[command]}", world)
-        return done[command]
-
-    return run
+    return once(world, "whole")
 
 
 def best_model(folder):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from forks import PIXELCNN, UPDATES, WAVENET, difference, forked, snapshot_in
+from forks import PIXELCNN, UPDATES, WAVENET, difference, forked, once, snapshot_in
 from PIL import Image
 from test_begin_and_end import log_of
 from test_optimization import trainer_of
@@ -37,15 +37,7 @@ def moments(folder):
 @pytest.fixture(scope="module")
 def sampled(world):
     """A function of a command: the folder of that run with --sample_every 10."""
-    done = {}
-
-    def run(command):
-        if command not in done:
-            done[command] = world / f"sampled_{len(done)}"
-            forked(f"{command} --sample_every 10 -o {done[command]}", world)
-        return done[command]
-
-    return run
+    return once(world, "sampled", "--sample_every 10")
 
 
 @BOTH

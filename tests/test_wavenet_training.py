@@ -51,6 +51,11 @@ def assert_same(model, codes, label=None):
     before = codes.clone()
     actual, wanted = model(codes, label), plain(model, codes, label)
     assert torch.equal(codes, before)
+    assert_same_gradients(model, actual, wanted)
+
+
+def assert_same_gradients(model, actual, wanted):
+    """Two ways to the same logits, and to the gradient of every parameter."""
     torch.testing.assert_close(actual, wanted, rtol=1e-9, atol=1e-9)
     direction = torch.randn_like(actual)
     wanted = gradients(wanted, model, direction)
