@@ -57,6 +57,7 @@ def log_of(run):
     return json.loads((run / "log").read_text())
 
 
+@pytest.mark.slow  # in small it is in test_transfer.py
 def test_one_speaker_is_swapped_for_music(play, tmp_path):
     play("Speakers, then one of them swapped for music")
     log = log_of(tmp_path / "runs/mixed")
