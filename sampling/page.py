@@ -40,12 +40,12 @@ class Column(NamedTuple):
     cells: dict
 
 
-def facts_of(file, content, parameters):
+def facts_of(file, content, model):
     """What is worth knowing of a model, by name.
 
-    file: its path. content: what is in it. parameters: how many it has.
+    file: its path. content: what is in it. model: the network.
     """
-    facts = {"parameters": f"{parameters:,}"}
+    facts = {"parameters": f"{sum(weight.numel() for weight in model.parameters()):,}"}
     number = file.name.rpartition("_")[2]
     iteration = content.get("run", {}).get("iteration", int(number) if number.isdecimal() else None)
     if iteration is not None:

@@ -84,9 +84,8 @@ def plans(files, args):
         for sheet in sheets:
             check_picture(sheet.path, (sheet.rows, args.count + bool(args.complete), *size[1:],
                                        size[0]))
-        parameters = sum(weight.numel() for weight in model.parameters())
         found.append(Plan(file, name, size, originals, conditions, sheets,
-                          facts_of(file, content, parameters)))
+                          facts_of(file, content, model)))
     return found
 
 

@@ -87,9 +87,8 @@ def sessions(files, folder, stem, args):
                             f"{len(takes)} files; name one file")
         if not args.length.number:
             check_endless(model, takes)
-        size = sum(weight.numel() for weight in model.parameters())
         found.append(Session(file, name, own, rate, label_names, takes,
-                             facts_of(file, content, size)))
+                             facts_of(file, content, model)))
     return found
 
 
