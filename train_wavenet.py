@@ -43,6 +43,7 @@ def main():
     from datasets.corpus import Corpus
     from datasets.errors import UserError
     from datasets.windows import Windows
+    from models.local import MARGIN
     from models.wavenet import WaveNet, WaveNetConfig
     from sampling.previews import draw_sounds
     from training import likelihood, run
@@ -63,7 +64,7 @@ def main():
     def windows(part):
         if not part.recordings:
             return None
-        return Windows(part, corpus.target_length, config.receptive_field, corpus.levels)
+        return Windows(part, corpus.target_length, config.receptive_field, corpus.levels, MARGIN)
 
     run.train(args, start, "wavenet", WaveNet(config), training_set=windows(corpus.train),
               validation_set=windows(corpus.validation),

@@ -6,7 +6,6 @@ from torch.utils.data import Dataset
 
 from datasets.batches import IGNORED, Batch, Frames
 from datasets.quantization import silence
-from models.local import MARGIN
 
 
 class Windows(Dataset):
@@ -18,12 +17,12 @@ class Windows(Dataset):
     where there is no recording. So the network's output k, which has seen the inputs k to
     k + receptive_field - 1, is to predict target k.
 
-    With features there are, in every row, MARGIN frames before that of the first input, those up to
-    the last target's, and MARGIN after it, or more: as many in all windows.
+    With features there are, in every row, `margin` frames before that of the first input, those up
+    to the last target's, and `margin` after it, or more: as many in all windows.
     """
 
-    def __init__(self, part, target_length, receptive_field, levels):
-        self.part, self.levels = part, levels
+    def __init__(self, part, target_length, receptive_field, levels, margin=0):
+        self.part, self.levels, self.margin = part, levels, margin
         self.target_length, self.receptive_field = target_length, receptive_field
         self.lengths = np.array([recording.length for recording in part.recordings], np.int64)
         self.ends = np.cumsum(-(-self.lengths // target_length))  # windows up to each recording's
@@ -68,10 +67,10 @@ class Windows(Dataset):
         features = self.part.features
         inputs = self.receptive_field + self.target_length - 1
         # Where the first input is the last sample of its frame, the last target is that far on.
-        count = MARGIN + (features.hop - 1 + inputs) // features.hop + 1 + MARGIN
+        count = self.margin + (features.hop - 1 + inputs) // features.hop + 1 + self.margin
         values = np.zeros((len(owners), count, features.width), np.float32)
         real = np.zeros((len(owners), count), bool)
-        firsts = origins // features.hop - MARGIN
+        firsts = origins // features.hop - self.margin
         for row, (owner, first) in enumerate(zip(owners, firsts, strict=True)):
             recording = self.part.frames(owner)
             given = recording[max(first, 0):first + count]

@@ -12,7 +12,8 @@ from datasets.corpus import WHOLE, Corpus
 from datasets.corpus_writer import CorpusWriter
 from datasets.errors import UserError
 from datasets.features import Features
-from datasets.windows import MARGIN, Windows
+from datasets.windows import Windows
+from models.local import MARGIN
 
 
 def write(folder, hop=7, width=3, features=True, flush_every=4):
@@ -89,7 +90,7 @@ def test_damaged_frames_are_named(tmp_path):
 @pytest.mark.parametrize("field", [1, 16, 40, 300])
 def test_every_window_has_the_frames_of_its_samples_and_a_margin(tmp_path, hop, field):
     corpus, told = write(tmp_path, hop)
-    windows = Windows(corpus.train, 16, field, 256)
+    windows = Windows(corpus.train, 16, field, 256, MARGIN)
     index, counts = 0, set()
     for number, length in enumerate(LENGTHS):
         for start in range(0, length, 16):
@@ -119,7 +120,7 @@ def test_every_window_has_the_frames_of_its_samples_and_a_margin(tmp_path, hop, 
 
 def test_batches_with_frames_go_through_the_loader_and_to_a_device(tmp_path):
     corpus, _ = write(tmp_path)
-    windows = Windows(corpus.train, 16, 5, 256)
+    windows = Windows(corpus.train, 16, 5, 256, MARGIN)
     batches = [*training_batches(windows, 4, seed=0, epoch=1)]
     assert sum(len(batch.frames.values) for batch in batches) == len(windows)
     moved = batches[0].to(torch.device("meta"))
