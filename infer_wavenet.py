@@ -41,7 +41,8 @@ def arguments():
                         help="what to draw, if the model has labels (default: 0); all: COUNT "
                              "sounds for each label, sample_NAME_0.wav, …")
     parser.add_argument("-c", "--count", type=positive_int, metavar="N",
-                        help="sounds to draw (default: 10; 1 with --output -)")
+                        help="sounds to draw (default: 10; 1 with --output - or "
+                             "--features_from)")
     parser.add_argument("--length", type=length, metavar="N|SECONDSs",
                         help="to draw for each: samples, or seconds such as 30s; 0: until Ctrl+C "
                              "(default: 4096)")
@@ -83,7 +84,7 @@ def main():
     for flag in ("prime", "length"):
         if args.features_from and getattr(args, flag):
             raise UserError(f"--{flag}: can't go with --features_from, which says it; leave it out")
-    args.count = args.count or (1 if piped else 10)
+    args.count = args.count or (1 if piped or args.features_from else 10)
     args.length = args.length or length("4096")
 
     from datasets.files import make_folder

@@ -168,8 +168,7 @@ def report(args, features, gathered, seconds):
             print(line)
         draw(gathered.entries, picture)
     if features:
-        print(f"features: {features.kind}, {features.width} numbers for every {features.hop} "
-              f"samples ({1000 * features.hop / args.rate:.4g} ms)")
+        print(f"features: {features.told()}")
     if gathered.clipped:
         print(f"{gathered.clipped} samples beyond full scale were clipped")
     if args.silence_threshold:

@@ -21,7 +21,7 @@ from datasets.audio import recording_blocks
 from datasets.errors import UserError
 
 KINDS = ("none", "mel", "npy")
-WINDOW = 0.064  # seconds under a mel frame's window, at least: tells harmonics of a voice apart
+WINDOW = 0.032  # seconds under a mel frame's window, at least
 FLOOR = 1e-5  # the amplitude, -100 dB of full scale, that what is quieter is taken for
 AT_ONCE = 64  # mel frames
 
@@ -44,6 +44,11 @@ class Features(NamedTuple):
     def count(self, samples):
         """How many frames cover so many samples (a number, or an array of them)."""
         return -(-samples // self.hop)
+
+    def told(self):
+        """In words."""
+        return (f"{self.kind}, {self.width} numbers for every {self.hop} samples "
+                f"({1000 * self.hop / self.rate:.4g} ms)")
 
 
 def describe(kind, paths, rate, hop_seconds, bins):
@@ -79,7 +84,10 @@ def features_of(source, features):
     if isinstance(source, np.ndarray):
         blocks = [source]
     elif Path(source).suffix.lower() == ".npy":
-        return _checked(source, _mapped(source, features))
+        frames = _mapped(source, features)
+        if not len(frames):
+            raise UserError(f"{source}: holds no frames; make it anew")
+        return _checked(source, frames)
     elif features.kind == "npy":
         raise UserError(f"{source}: the features wanted can't be computed from sound; give them as "
                         f"a .npy with an array (frames, {features.width})")

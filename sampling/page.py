@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
+from datasets.features import Features
 from datasets.files import replacing
 
 # Of a run's folder, as far as they are there.
@@ -54,8 +55,10 @@ def facts_of(file, content, model):
         for entry in log:
             if entry.get("iteration") == iteration and "validation/main/bits/dim" in entry:
                 facts["validation bits/dim"] = f"{entry['validation/main/bits/dim']:.4f}"
-    return {**facts, **{name: value for name, value in {**content["config"],
-                                                        **content["data"]}.items() if value != ""}}
+    facts |= content["config"] | content["data"]
+    if content["data"].get("features"):
+        facts["features"] = Features(**content["data"]["features"]).told()
+    return {name: value for name, value in facts.items() if value != ""}
 
 
 def write(path, columns, settings):

@@ -7,13 +7,17 @@ import sys
 from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 from test_commands import write_mnist, write_sounds
 
 from benchmarks.original import OriginalPixelCNN, OriginalWaveNet
+from datasets.corpus import Corpus
 from models.pixelcnn import PixelCNNConfig
-from models.wavenet import WaveNetConfig
+from models.wavenet import WaveNet, WaveNetConfig
+from training.snapshot import describe, save
 
 BENCHMARKS = Path(__file__).resolve().parent / "benchmarks"
 
@@ -32,7 +36,8 @@ def test_likelihood_trains_by_the_clock_and_tells_the_test_likelihood(network, t
     printed = run(
         "likelihood.py", network, "--data", tmp_path, "--minutes", 0.02, "--hidden_dim", 6,
         "--out_hidden_dim", 6, "--blocks_num", 2, "--stacks_num", 1, "--layers_num", 3,
-        "--target_length", 500, "--threads", 1)
+        "--target_length", 500, "--threads", 1,
+        *(["--features", "mel"] if network == "wavenet" else []))
     bits = float(re.search(r"test: ([\d.]+) bits/dim", printed)[1])
     levels = 2 if network == "pixelcnn" else 256
     assert 0 < bits < 1.1 * math.log2(levels)
@@ -42,10 +47,48 @@ def test_likelihood_trains_by_the_clock_and_tells_the_test_likelihood(network, t
         assert 0 < abs(more) < 0.05
 
 
+def test_copies_are_judged_by_their_spectra_and_by_what_is_said_in_them(tmp_path):
+    """Of chirps, a kind for each digit; the network has not learned anything."""
+    generator = np.random.default_rng(0)
+    for digit, take in product((1, 2), (0, 1, 5, 6, 7)):
+        time = np.arange(4000) / 8000
+        phase = 2 * np.pi * (400 * digit * time + generator.uniform(500, 600) * time ** 2)
+        path = tmp_path / "sounds" / f"{digit}_anna_{take}.wav"
+        path.parent.mkdir(exist_ok=True)
+        soundfile.write(path, 0.3 * np.sin(phase) * np.hanning(4000), 8000)
+    subprocess.run([sys.executable, BENCHMARKS.parents[1] / "preprocess.py", "--data",
+                    tmp_path / "sounds", "--output", tmp_path / "corpus", "--features", "mel",
+                    "--labels", "none", "--validation", "_[0-4].wav", "--stacks_num", "1",
+                    "--layers_num", "3", "--workers", "1"], check=True, capture_output=True)
+    features = Corpus(tmp_path / "corpus").features
+    model = WaveNet(WaveNetConfig(hidden_dim=4, out_hidden_dim=4, stacks_num=1, layers_num=3,
+                                  features=features.width, hop=features.hop))
+    save(tmp_path / "model", describe("wavenet", model, [], dict(
+        levels=256, rate=8000, features=features._asdict())))
+    bits, *judged = run("copying.py", "-m", tmp_path / "model", "--corpus", tmp_path / "corpus",
+                        "--data", tmp_path / "sounds", "--output", tmp_path / "out",
+                        "--threads", 1).splitlines()
+    assert 6 < float(bits.split()[0]) < 10
+    found = {}
+    for line in judged:
+        name, distance, digits = re.fullmatch(r"([\w-]+): log-spectral distance ([\d.]+) dB; "
+                                              r"([\d.]+)% of 4 digits recognised", line).groups()
+        found[name] = float(distance), float(digits)
+    assert found["recordings"] == (0, 100)
+    # Were it late by half a frame, or its spectra read wrongly, it would be far more.
+    assert found["Griffin-Lim"][0] < 6 and found["Griffin-Lim"][1] == 100
+    assert found["copies"][0] > 20 > 2 * found["Griffin-Lim"][0]
+    for name in ("copies", "griffin-lim"):
+        assert {len(soundfile.read(path)[0]) for path in (tmp_path / "out").glob(
+            f"?_anna_?_{name}.wav")} == {4000}
+
+
 def test_sampling_speed_beside_its_limit():
     only = ["32 wide, 5×10, 1 sound, bf16", "32 wide, 5 blocks, 4 levels, 1 image"]
     printed = run("sampling.py", "--seconds", 0.1, "--threads", 1, "--only", *only)
-    machine, first, _, header, _, *rows = printed.splitlines()
+    table, with_features = printed.split("\n\n|")[1:]
+    machine, first = printed.splitlines()[:2]
+    header, _, *rows = table.splitlines()
     assert float(re.search(r"([\d,]+) GFLOP/s on 1 thread$", machine)[1].replace(",", "")) > 0
     assert float(re.search(r"([\d.]+) s$", first)[1]) > 0
     assert len(rows) == 2
@@ -56,6 +99,9 @@ def test_sampling_speed_beside_its_limit():
         assert len(cells) == len(header.strip("|").split("|"))
         assert all(float(cells[i].replace(",", "")) > 0 for i in (2, 3, 4))
         assert int(cells[7].rstrip("%")) > 0
+    cells = [cell.strip() for cell in with_features.splitlines()[-1].strip("|").split("|")]
+    assert cells[0] == rows[0].strip("|").split("|")[0].strip() and "samples" in cells[1]
+    assert all(5 < int(cell.rstrip("%")) < 400 for cell in cells[2:])
 
 
 def test_training_speed_beside_the_original_and_its_limit():

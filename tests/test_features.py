@@ -85,7 +85,7 @@ def test_a_recording_is_brought_to_the_rate_of_the_features(tmp_path):
     wanted = features_of(tone.astype(np.float32), MEL)
     assert np.array_equal(features_of(tmp_path / "x.wav", MEL), wanted)
     found = features_of(tmp_path / "y.wav", MEL)
-    assert found.shape == wanted.shape and np.abs(found - wanted)[5:-5, :30].max() < 0.1
+    assert found.shape == wanted.shape and np.abs(found - wanted)[5:-5, :30].max() < 0.2
 
 
 def test_what_was_stored_as_text_computes_the_same():

@@ -71,13 +71,14 @@ def test_a_folder_of_features_beside_each_other(call, vocoder):
         for name, length in (("one", 200), ("two", 300))}
     page = Page(Path("samples/index.html"))
     assert len(page.sounds) == 4 and "p226, two\n" in page.text
+    assert "mel, 10 numbers for every 100 samples (12.5 ms)" in page.text
 
 
 def test_features_that_cannot_be_spoken(call, vocoder, models):
     write_tone("take.wav")
     Path("none").mkdir()
     for name, frames in (("narrow", np.zeros((5, 3))), ("nan", np.full((5, 10), np.nan)),
-                         ("flat", np.zeros(5))):
+                         ("flat", np.zeros(5)), ("empty", np.zeros((0, 10)))):
         np.save(f"{name}.npy", frames)
     Path("text.npy").write_text("no array")
     for model, flags, words in [
@@ -85,6 +86,7 @@ def test_features_that_cannot_be_spoken(call, vocoder, models):
             (models / "sound", ["take.wav"], "trained without features"),
             (vocoder, ["narrow.npy"], "3 numbers in a frame instead of 10"),
             (vocoder, ["nan.npy"], "nan.npy: holds NaN"),
+            (vocoder, ["empty.npy"], "empty.npy: holds no frames"),
             (vocoder, ["flat.npy"], "flat.npy: not a .npy with"),
             (vocoder, ["text.npy"], "text.npy: not a .npy with"),
             (vocoder, ["missing.wav"], "missing.wav"),

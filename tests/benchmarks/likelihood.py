@@ -7,7 +7,8 @@ pixelcnn: digits binarised at 128, trained on all the training digits in DIR (MN
 files), without labels; prints nats an image on the first --test_items test digits.
 wavenet: DIR/SPEAKER/DIGIT_SPEAKER_TAKE.wav, takes 0 to 4 for the test, the others to train on;
 prints bits a sample over all test samples, each recording begun from silence; and the same with
-the weights as `infer_wavenet.py --precision bf16` rounds them.
+the weights as `infer_wavenet.py --precision bf16` rounds them. With --features mel the network is
+also given the recordings' mel spectra, 80 numbers for every 12.5 ms.
 
 The learning rate warms up over 1 % of the time and falls to 0 along a half cosine by its end,
 unless --schedule says otherwise. Only the training is timed, not reading the data nor the test.
@@ -29,10 +30,12 @@ from datasets.audio import find_recordings, read_recording
 from datasets.batches import evaluation_batches
 from datasets.corpus import Corpus
 from datasets.corpus_writer import CorpusWriter
+from datasets.features import describe, features_of
 from datasets.images import ImageCodes, load_images
 from datasets.labels import speaker_of
 from datasets.quantization import mu_law_encode
 from datasets.windows import Windows
+from models.local import MARGIN
 from models.pixelcnn import PixelCNN, PixelCNNConfig
 from models.wavenet import WaveNet, WaveNetConfig
 from sampling.wavenet import rounded
@@ -71,6 +74,7 @@ def arguments():
     parser.add_argument("--dropout", type=fraction, default=0.0)
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--labels", action="store_true", help="condition on digits or speakers")
+    parser.add_argument("--features", choices=("none", "mel"), default="none")
     parser.add_argument("--test_items", type=positive_int, default=2000, help="test digits")
     parser.add_argument("--threads", type=positive_int, default=2)
     parser.add_argument("--seed", type=int, default=0)
@@ -90,19 +94,23 @@ def images(args):
 def sound(args, folder):
     """The same of recordings DIGIT_SPEAKER_TAKE.wav, which are prepared in `folder`."""
     names = sorted({speaker_of(path) for path in find_recordings(args.data)})
+    features = describe(args.features, [], 8000, hop_seconds=0.0125, bins=80)
     with CorpusWriter(folder, rate=8000, levels=256, stacks_num=args.stacks_num,
                       layers_num=args.layers_num, target_length=args.target_length,
-                      labels="speaker", flush_every=10240) as writer:
+                      labels="speaker", flush_every=10240, features=features) as writer:
         for path in find_recordings(args.data):
             take = int(path.stem.rpartition("_")[2])
-            codes, _ = mu_law_encode(read_recording(path, 8000), 256)
+            samples = read_recording(path, 8000)
+            codes, _ = mu_law_encode(samples, 256)
+            frames = [features_of(samples, features)] if features else []
             label = speaker_of(path) if args.labels else None
-            writer.add("train" if take >= 5 else "validation", path.name, label, [codes])
+            writer.add("train" if take >= 5 else "validation", path.name, label, [codes], frames)
         writer.close()
     corpus = Corpus(folder)
     config = WaveNetConfig(256, args.hidden_dim, args.out_hidden_dim, args.stacks_num,
-                           args.layers_num, len(names) * args.labels)
-    sets = [Windows(part, args.target_length, config.receptive_field, 256)
+                           args.layers_num, len(names) * args.labels,
+                           *((features.width, features.hop) if features else ()))
+    sets = [Windows(part, args.target_length, config.receptive_field, 256, MARGIN)
             for part in (corpus.train, corpus.validation)]
     return *sets, WaveNet(config), "samples", None
 

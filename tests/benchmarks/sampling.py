@@ -12,6 +12,9 @@ compiled loop reads all of the network's weights, on one core. (The compiled sam
 them less than once a sample: see `sampling.wavenet_compiled`.) Many at once, and images: torch's
 product of two matrices of 1,024 x 1,024. GFLOP/s counts a multiplication and an addition for each
 weight that a sample (or a pixel) needs.
+
+A second table has the same networks of sound with features, a frame for every FEATURES.hop samples,
+and what part of their speed without is left, measured in turns.
 """
 
 import argparse
@@ -19,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -30,7 +33,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from machine import best_rate, matrix_product, number, weights_of_a_pixel
+from machine import best_rate, best_rates, matrix_product, number, weights_of_a_pixel
 from models.pixelcnn import PixelCNN, PixelCNNConfig
 from models.wavenet import WaveNet, WaveNetConfig
 from sampling import pixelcnn, pixelcnn_compiled, wavenet, wavenet_compiled
@@ -40,6 +43,8 @@ from training.arguments import positive_float, positive_int, run_script
 from training.snapshot import describe, save
 
 HEIGHT = WIDTH = 28
+FEATURES = dict(features=80, hop=100)  # those of preprocess.py --features mel, at 8 kHz
+LENGTH = 80_000  # samples of a sound that is drawn by them
 SCRIPT = Path(__file__).resolve().parents[2] / "infer_wavenet.py"
 
 
@@ -96,6 +101,10 @@ def main():
     for row in tqdm(chosen, disable=None):
         measure = measure_sound if isinstance(row.config, WaveNetConfig) else measure_images
         tqdm.write(measure(row, args.seconds, peaks[row.threads]))
+    print("\n| network and task, with features | a second | of the speed without | of Cached's |\n"
+          "|---|---|---|---|")
+    for row in tqdm([row for row in chosen if isinstance(row.config, WaveNetConfig)], disable=None):
+        tqdm.write(measure_with_features(row, args.seconds))
 
 
 # ------------------------------------------------------------------------------ the two networks
@@ -126,6 +135,30 @@ def measure_sound(row, seconds, peak):
     return table_row(row.name, f"{compiled:,.0f} samples", compiled / cached, compiled / naive,
                      2 * weights * compiled, size, f"{yardstick:,.0f} ({of_what})",
                      compiled / yardstick)
+
+
+def measure_with_features(row, seconds):
+    """One row of the second table."""
+    plain, conditioned = (WaveNet(config).eval()
+                          for config in (row.config, replace(row.config, **FEATURES)))
+    frames = torch.randn(row.count, LENGTH // FEATURES["hop"], FEATURES["features"])
+
+    def blocks(model, sampler, frames):
+        while True:
+            yield from wavenet.sample(model, Draws(0, range(row.count)), None, LENGTH,
+                                      precision=row.precision, sampler=sampler, frames=frames)
+
+    def rates(sampler):
+        both = [blocks(plain, sampler, None), blocks(conditioned, sampler, frames)]
+        for one in both:
+            next(one)
+        return best_rates([lambda one=one: next(one).numel() for one in both], seconds)
+
+    torch.set_num_threads(row.threads)
+    (before, after), (cached_before, cached_after) = map(
+        rates, (wavenet_compiled.Compiled, wavenet.Cached))
+    return (f"| {row.name} | **{after:,.0f} samples** | {after / before:.0%} | "
+            f"{cached_after / cached_before:.0%} |")
 
 
 def measure_images(row, seconds, peak):
