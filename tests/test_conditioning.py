@@ -3,7 +3,8 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from test_pixelcnn import assert_sees, expected, influence, labels_for, network, pictures
+from test_pixelcnn import labels_for, network, pictures
+from test_pixelcnn_causality import assert_sees, expected, influence
 from test_sampling_pixelcnn import network as sampled
 
 from models.gated import GatedActivation

@@ -1,0 +1,140 @@
+"""Gated PixelCNN: what each sub-pixel may see and does see."""
+
+import itertools
+
+import pytest
+import torch
+from test_pixelcnn import labels_for, network, pictures, with_open_rectifiers
+
+
+def influence(height, width, **config):
+    """|∂ logits of sub-pixel o / ∂ sub-pixel s|, added up over random networks: (o, s).
+
+    The network is given as many copies of a picture as there are sub-pixels; copy o is
+    differentiated at its sub-pixel o alone, so that one backward pass makes the whole matrix.
+    """
+    total = 0
+    for seed in range(4):
+        model = with_open_rectifiers(network(seed, **config))
+        n = model.config.channels * height * width
+        picture = torch.rand(1, model.config.channels, height, width, dtype=torch.double) * 2 - 1
+        leaf = picture.repeat(n, 1, 1, 1).requires_grad_()
+        model.scale = lambda codes, leaf=leaf: leaf
+        label = labels_for(n, model.config)
+        logits = model(torch.zeros(leaf.shape, dtype=torch.long), label)
+        at_o = logits.flatten(2).diagonal(dim1=0, dim2=2)  # (levels, o)
+        (at_o * torch.randn(model.config.levels, 1, dtype=torch.double)).sum().backward()
+        total = total + leaf.grad.flatten(1).abs()
+    return total
+
+
+def expected(height, width, channels, blocks_num):
+    """Which s each o is to see, by the geometry of the paper's figure 2: (o, s) of booleans.
+
+    The first block sees 3 rows up, 3 columns to the left and, above, 3 to the right; every further
+    block one more of each. Within a pixel R comes before G, G before B.
+    """
+    reach = 3 + (blocks_num - 1)
+    places = list(itertools.product(range(channels), range(height), range(width)))
+    sees = torch.zeros(len(places), len(places), dtype=torch.bool)
+    for o, (c, i, j) in enumerate(places):
+        for s, (d, k, m) in enumerate(places):
+            up, left = i - k, j - m
+            above = 1 <= up <= reach and -reach <= left <= reach
+            same_row = up == 0 and 1 <= left <= reach
+            same_pixel = up == 0 and left == 0 and d < c
+            sees[o, s] = above or same_row or same_pixel
+    return sees
+
+
+def assert_sees(actual, wanted, height, width):
+    """Fails with the first few pairs that differ, as (channel, row, column)."""
+    def place(index):
+        return (index // (height * width), index // width % height, index % width)
+
+    leaks, blind = (actual != 0) & ~wanted, (actual == 0) & wanted
+    for what, wrong in (("sees what it must not", leaks), ("is blind to", blind)):
+        pairs = [f"{place(o)} {what}: {place(s)}" for o, s in wrong.nonzero().tolist()[:5]]
+        assert not pairs, f"{int(wrong.sum())} pairs: " + "; ".join(pairs)
+
+
+NETWORKS = [  # channels, hidden_dim, out_hidden_dim, labels
+    (1, 4, 1, 0), (1, 5, 7, 3), (3, 4, 5, 0), (3, 5, 4, 3), (3, 7, 8, 0), (3, 8, 7, 2),
+    (3, 6, 3, 0), (3, 3, 3, 0)]
+
+
+@pytest.mark.parametrize("blocks_num", [1, 2, 5])
+@pytest.mark.parametrize("channels, hidden_dim, out_hidden_dim, labels", NETWORKS)
+def test_a_sub_pixel_sees_all_before_it_in_reach_and_nothing_else(
+        channels, hidden_dim, out_hidden_dim, labels, blocks_num):
+    height, width = 6, 6
+    seen = influence(height, width, levels=3, channels=channels, hidden_dim=hidden_dim,
+                     out_hidden_dim=out_hidden_dim, blocks_num=blocks_num, labels=labels)
+    assert_sees(seen, expected(height, width, channels, blocks_num), height, width)
+
+
+@pytest.mark.parametrize("blocks_num", [1, 2, 3, 5])
+def test_the_cone_widens_by_one_pixel_to_each_side_with_each_block(blocks_num):
+    reach = 3 + (blocks_num - 1)
+    height, width = reach + 2, 2 * reach + 3  # one more on each side than the middle can see
+    seen = influence(height, width, levels=2, hidden_dim=8, out_hidden_dim=8,
+                     blocks_num=blocks_num)
+    assert_sees(seen, expected(height, width, 1, blocks_num), height, width)
+    # and once more in words, for the last pixel with all its field in the picture
+    field = (seen.view(height, width, height, width)[-1, reach + 1] != 0)
+    assert field[-2].sum() == 2 * reach + 1, "the row above is seen 7 wide, then 9, 11, …"
+    assert field[0].sum() == 0 and field[1].sum() == 2 * reach + 1
+    assert field[-1].sum() == reach
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_deep_enough_network_sees_the_whole_past(channels):
+    height, width = 5, 6
+    seen = influence(height, width, levels=2, channels=channels, hidden_dim=7, out_hidden_dim=8,
+                     blocks_num=3)  # reach 5
+    # in the order of generation, pixel by pixel and then channel by channel, a strict triangle
+    n = channels * height * width
+    order = torch.arange(n).view(channels, height * width).t().flatten()
+    before = torch.ones(n, n).tril(-1).bool()
+    assert torch.equal(seen[order][:, order] != 0, before)
+
+
+@pytest.mark.parametrize("levels, channels, labels", [(2, 1, 0), (4, 3, 3), (256, 3, 0)])
+def test_another_code_changes_the_later_outputs_and_no_other(levels, channels, labels):
+    height, width = 3, 4
+    wanted = expected(height, width, channels, 3)
+    n, changed = len(wanted), 0
+    for seed in range(4):
+        model = with_open_rectifiers(network(
+            seed, levels=levels, channels=channels, hidden_dim=7, out_hidden_dim=5, blocks_num=3,
+            labels=labels))
+        codes = pictures(1, height, width, model.config).repeat(n + 1, 1, 1, 1)
+        for s in range(n):  # picture s differs from the last one at sub-pixel s
+            codes[s].view(-1)[s] = (codes[s].view(-1)[s] + max(1, levels // 2)) % levels
+        label = torch.full((n + 1,), 1) if labels else None
+        with torch.no_grad():
+            logits = model(codes, label).flatten(2)
+        changed = changed + (logits[:n] - logits[n:]).abs().sum(1).t()  # (o, s)
+    changed[changed < 1e-10] = 0  # what rounding may do
+    assert_sees(changed, wanted, height, width)
+
+
+@pytest.mark.parametrize("width, channels", [(3, 3), (4, 3), (5, 3), (7, 3), (8, 3), (5, 1)])
+def test_every_channel_has_feature_maps_of_its_own(width, channels):
+    """R's hidden features see nothing of their pixel, G's only R, B's R and G."""
+    seen = 0
+    for seed in range(4):
+        model = network(seed, channels=channels, hidden_dim=width, blocks_num=1)
+        leaf = torch.rand(1, 1, 1, channels, dtype=torch.double, requires_grad=True)
+        block = model.blocks[0]
+        h = block(*block.framed_image(leaf))[1][:, :, 1:]
+        seen = seen + torch.stack(
+            [torch.autograd.grad(f, leaf, retain_graph=True, allow_unused=True,
+                                 materialize_grads=True)[0].flatten().abs() for f in h.flatten()])
+    sees_channels = (seen != 0).int()
+    own = sees_channels.sum(1)  # a feature of channel c sees c channels
+    sizes = torch.bincount(own, minlength=channels)
+    assert (own.diff() >= 0).all()
+    assert len(sizes) == channels
+    assert sizes.max() - sizes.min() <= 1
+    assert (sees_channels.diff(dim=1) <= 0).all(), "R is seen before G, G before B"
