@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from PIL import Image
 from test_commands import write_mnist, write_sounds
 
 from benchmarks.original import OriginalPixelCNN, OriginalWaveNet
@@ -81,6 +82,7 @@ def test_copies_are_judged_by_their_spectra_and_by_what_is_said_in_them(tmp_path
     for name in ("copies", "griffin-lim"):
         assert {len(soundfile.read(path)[0]) for path in (tmp_path / "out").glob(
             f"?_anna_?_{name}.wav")} == {4000}
+    assert Image.open(tmp_path / "out/copies.png").size == (800, 480)
 
 
 def test_sampling_speed_beside_its_limit():

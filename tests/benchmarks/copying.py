@@ -14,7 +14,7 @@ holds back:
 - how many digits a classifier recognises, a support vector machine that was trained on the real
   recordings of the corpus's other part: of the held-back ones themselves, and of both copies
 
---output keeps the copies as wavs, each beside Griffin-Lim's.
+--output keeps the copies as wavs, each beside Griffin-Lim's, and draws some spectra: copies.png.
 """
 
 import argparse
@@ -28,6 +28,7 @@ import librosa
 import numpy as np
 import soundfile
 import torch
+from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from datasets.audio import read_recording
@@ -40,12 +41,13 @@ from models.local import MARGIN
 from sampling.draws import Draws
 from sampling.wavenet import sample
 from training import likelihood
-from training.arguments import non_negative_float, positive_int, run_script
+from training.arguments import non_negative_float, positive_int, probability, run_script
 from training.snapshot import load
 
 FRAME, STEP = 0.032, 0.008  # seconds, of the spectra that are compared
 LEAST = -80  # dB of full scale
 ITERATIONS = 200  # of Griffin-Lim; more change nothing
+DRAWN = 4  # recordings in the picture
 PLACES, BANDS = 16, 24  # of the picture of a digit that is classified
 
 
@@ -58,6 +60,7 @@ def arguments():
     parser.add_argument("--data", required=True, metavar="DIR")
     parser.add_argument("--output", type=Path, metavar="DIR")
     parser.add_argument("--temperature", type=non_negative_float, default=1.0)
+    parser.add_argument("--top_p", type=probability, default=1.0)
     parser.add_argument("--threads", type=positive_int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
@@ -83,7 +86,7 @@ def copied(model, corpus, index, args):
     frames = torch.from_numpy(np.array(corpus.validation.frames(index)))[None]
     label = torch.tensor([recording.label]) if model.config.labels else None
     drawn = sample(model, Draws(args.seed, [0]), label, recording.length, args.temperature,
-                   frames=frames)
+                   args.top_p, frames=frames)
     return mu_law_decode(torch.cat(list(drawn), dim=1)[0].numpy(), corpus.levels)
 
 
@@ -170,15 +173,35 @@ def main():
         copies.append(copied(model, corpus, index, args))
         griffin_lims.append(griffin_lim(corpus, index))
     machine = classifier(corpus.train, args.data, rate)
-    for name, sounds in (("recordings", real), ("copies", copies), ("Griffin-Lim", griffin_lims)):
+    found = {"recordings": real, "copies": copies, "Griffin-Lim": griffin_lims}
+    for name, sounds in found.items():
         rate_of_digits = machine.score([picture(sound, rate) for sound in sounds], digits(part))
         print(f"{name}: log-spectral distance {distance(sounds, real, rate):.2f} dB; "
               f"{rate_of_digits:.1%} of {len(sounds)} digits recognised")
-        if args.output and sounds is not real:
-            args.output.mkdir(parents=True, exist_ok=True)
-            for recording, sound in zip(part.recordings, sounds, strict=True):
-                path = args.output / f"{Path(recording.name).stem}_{name.lower()}.wav"
-                soundfile.write(path, sound, rate)
+    if args.output:
+        keep(args.output, part, found, rate)
+
+
+def keep(folder, part, found, rate):
+    """Write what was found, {kind: sounds}, into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = [Path(recording.name).stem for recording in part.recordings]
+    for kind, sounds in found.items():
+        for name, sound in zip(names, sounds, strict=True):
+            if kind != "recordings":
+                soundfile.write(folder / f"{name}_{kind.lower()}.wav", sound, rate)
+    figure = Figure(figsize=(10, 6), layout="constrained")
+    places = np.linspace(0, len(names) - 1, DRAWN).astype(int)
+    axes = figure.subplots(len(found), DRAWN, sharex="col", sharey=True)
+    for row, (kind, sounds) in zip(axes, found.items(), strict=True):
+        row[0].set_ylabel(f"{kind}, Hz")
+        for axis, place in zip(row, places, strict=True):
+            axis.imshow(spectra(sounds[place], rate), origin="lower", aspect="auto", cmap="magma",
+                        extent=(0, len(sounds[place]) / rate, 0, rate / 2), vmin=LEAST, vmax=-20)
+    for place, top, bottom in zip(places, axes[0], axes[-1], strict=True):
+        top.set_title(names[place], parse_math=False)
+        bottom.set_xlabel("seconds")
+    figure.savefig(folder / "copies.png", dpi=80)
 
 
 if __name__ == "__main__":
