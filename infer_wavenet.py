@@ -117,7 +117,7 @@ def main():
                 seconds = takes.perform(load(session.file, "wavenet").model.to(device),
                                         session.takes, output_of, progress, signals, args)
             done.append((session, seconds, str(progress)))
-            print(f"{session.told(len(seconds))}, {progress}",
+            print(f"{session.told(seconds)}, {progress}",
                   file=sys.stderr if piped else sys.stdout)
             if signals.number:
                 break

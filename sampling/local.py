@@ -7,6 +7,7 @@ the mixture of three frames.
 
 import torch
 import torch.nn.functional as F
+from torch.nn.utils.rnn import pad_sequence
 
 from datasets.batches import Frames
 from models.local import MARGIN, REACH
@@ -17,21 +18,22 @@ AHEAD = 64  # samples after the last that may be asked for too
 class Conditioning:
     """What the frames of some sounds add to the gates' inputs of a network.
 
-    model: a WaveNet with features. values: (B, K, features), frame k covering the samples from
-    number k · hop on. first: the number of the first code that a sampler is given.
+    model: a WaveNet with features. values: of each sound (K, features), frame k covering the
+    samples from number k · hop on. first: the number of the first code that a sampler is given.
     """
 
     @torch.inference_mode()
     def __init__(self, model, values, first):
-        values = values.to(model.logits.weight)
-        self.model, self.first, self.count = model, first, values.shape[1]
+        self.model, self.first = model, first
+        self.counts = torch.tensor([len(of_one) for of_one in values])
+        values = pad_sequence([*values], batch_first=True).to(model.logits.weight)
         self.hop = model.config.hop
         # Before the first code there may be a field of silence; the rest is for what frames reach.
         self.before = model.config.receptive_field // self.hop + 2 + MARGIN
         after = AHEAD // self.hop + 1 + MARGIN
         self.values = F.pad(values, (0, 0, self.before, after))
-        real = torch.ones(values.shape[:2], dtype=torch.bool, device=values.device)
-        self.real = F.pad(real, (self.before, after))
+        real = torch.arange(values.shape[1]) < self.counts[:, None]
+        self.real = F.pad(real, (self.before, after)).to(values.device)
         self.h = model.frames(self.values, self.real)
         self.projection = torch.cat([layer.local.weight for layer in model.layers]).t()  # L · 2p
 

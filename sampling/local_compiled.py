@@ -21,14 +21,14 @@ class Local(NamedTuple):
     proportions: np.ndarray  # (hop · TAPS,)
     low: int
     count: int
-    frames: int  # of the whole sound; 0 without local conditioning
+    frames: np.ndarray  # (streams,), of each whole sound; 0 of them without local conditioning
     hop: int
     first: int
 
 
 def nothing():
     """A Local that adds nothing."""
-    return Local(space(0), space(0), 0, 0, 0, 1, 0)
+    return Local(space(0), space(0), 0, 0, np.zeros(0, np.int64), 1, 0)
 
 
 class Projection:
@@ -39,15 +39,16 @@ class Projection:
         p, layers = model.config.hidden_dim, len(model.layers)
         lanes = lanes_of(conditioning.projection.unflatten(1, (layers, -1)), gate_lanes(0, p, p))
         self.conditioning, self.lanes = conditioning, torch.from_numpy(lanes).flatten(1)
+        self.counts = conditioning.counts.numpy()
         self.local = nothing()._replace(proportions=as_array(model.frames.proportions).ravel(),
-                                        frames=conditioning.count, hop=conditioning.hop)
+                                        hop=conditioning.hop)
 
     def of(self, number, samples):
-        """For so many samples from that number on: a Local, but for its rows, and those of each
-        stream, (streams, count, L · gates)."""
+        """For so many samples from that number on: a Local, but for its rows and frames, and those
+        rows, (streams, count, L · gates), and frames."""
         low, h = self.conditioning.needed(number, samples)
         return (self.local._replace(low=low, count=h.shape[1], first=number),
-                as_array(h @ self.lanes))
+                as_array(h @ self.lanes), self.counts)
 
 
 @inlined
@@ -55,7 +56,7 @@ def mix(local, stream, t, layer, layers, outputs, o, tiles):
     """Add what the frames around time t add to the inputs of a layer's gates."""
     number = local.first + t
     frame = number // local.hop
-    if 0 <= frame < local.frames:
+    if local.count and 0 <= frame < local.frames[stream]:
         step = layers * tiles * TILE  # from a frame to the next
         place, at = number - frame * local.hop, layer * tiles * TILE
         if 2 * place + 1 < local.hop:  # before the frame's middle: of the one before, and of it

@@ -31,16 +31,20 @@ def draw_sounds(model, seed, path, label_names, rate, part=None):
         count = min(len(part.recordings), SOUNDS)
         ofs = [f"_{name}" for name in distinct([one.name for one in part.recordings[:count]])]
         most = -(-SECONDS * rate // model.config.hop)
-        sounds = [_drawn(model, seed, [number], part.recordings[number].label,
-                         np.array(part.frames(number)[:most])) for number in range(count)]
+        frames = [np.array(part.frames(number)[:most]) for number in range(count)]
+        lengths = [len(of_one) * model.config.hop for of_one in frames]
+        labels = [part.recordings[number].label for number in range(count)]
+        sounds = _drawn(model, seed, range(count), labels if label_names else None, max(lengths),
+                        frames)
     else:
         ofs = [f"_{name}" for name in distinct(label_names)[:SOUNDS]] or [""]
         length = max(SECONDS * rate, model.config.receptive_field)
+        lengths = [length] * len(ofs)
         sounds = _drawn(model, seed, range(len(ofs)), range(len(ofs)) if label_names else None,
-                        length=length)
+                        length)
     files = {}
-    for of, samples in zip(ofs, sounds, strict=True):
-        samples = samples.reshape(-1)
+    for of, length, samples in zip(ofs, lengths, sounds, strict=True):
+        samples = samples[:length]
         wav, plot = (path.with_name(f"{path.name}{of}.{kind}") for kind in ("wav", "png"))
         with replacing(wav) as temporary:
             soundfile.write(temporary, samples, rate, format="WAV", subtype="PCM_16")
@@ -49,14 +53,13 @@ def draw_sounds(model, seed, path, label_names, rate, part=None):
     return files
 
 
-def _drawn(model, seed, streams, label, frames=None, length=None):
-    """16-bit samples (streams, n), of labels (numbers, one for all, or None) or of what the frames
-    (K, features) say."""
+def _drawn(model, seed, streams, label, length, frames=None):
+    """16-bit samples (streams, length), of labels (numbers, or None) and what the frames, of each
+    stream (K, features), say."""
     if label is not None:
-        label = torch.tensor(label, device=model.logits.weight.device).expand(len(streams))
+        label = torch.tensor(label, device=model.logits.weight.device)
     if frames is not None:
-        length = len(frames) * model.config.hop
-        frames = torch.from_numpy(frames).expand(len(streams), -1, -1)
+        frames = [*map(torch.from_numpy, frames)]
     blocks = []
     with _bar(length) as bar:
         for codes in wavenet.sample(model, Draws(seed, streams), label, length, frames=frames):

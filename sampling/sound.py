@@ -81,9 +81,9 @@ class WavFiles:
             self._flush()
 
     def write(self, samples):
-        """Add `samples`, 16-bit little-endian (files, n)."""
+        """Add `samples`, 16-bit little-endian, of each file (n,)."""
         self._waiting.append(samples)
-        self._samples += samples.shape[1]
+        self._samples += max(map(len, samples))
         if not self._adders or self._every.has_passed(self._now(), self._flushed):
             self._flush()
 
@@ -136,8 +136,9 @@ class Pipe:
         pass
 
     def write(self, samples):
-        """Write `samples`, 16-bit little-endian (1, n)."""
-        left = memoryview(samples.tobytes())
+        """Write `samples`, 16-bit little-endian: of the one sound (n,)."""
+        sound, = samples
+        left = memoryview(sound.tobytes())
         with _refusing("--output -"):
             while left:
                 left = left[os.write(self._number, left):]
@@ -155,19 +156,24 @@ def _refusing(path):
                         f"choose another output") from None
 
 
-def record(blocks, output, given, pcm, progress, signals):
+def record(blocks, lengths, output, given, pcm, progress, signals):
     """Write sounds to `output`, WavFiles or a Pipe, while they are drawn; a signal ends it early.
 
-    blocks: of codes, (sounds, n) each. given: codes (P,) that each sound begins with. pcm: of
-    `pcm_of_codes`. progress: a Progress. signals: a `training.signals.Signals`.
+    blocks: of codes, (sounds, n) each. lengths: samples after which a sound is at its end, None for
+    none. given: codes (P,) that each sound begins with. pcm: of `pcm_of_codes`. progress: a
+    Progress. signals: a `training.signals.Signals`.
     """
     with output:
+        drawn = 0
         for codes in blocks:
             if len(given):
-                output.write(np.broadcast_to(pcm[given], (len(codes), len(given))))
+                output.write([pcm[given]] * len(codes))
                 given = given[:0]
-            output.write(pcm[codes.numpy()])
-            progress.add(codes.numel())
+            rows = [sound if length is None else sound[:max(length - drawn, 0)]
+                    for sound, length in zip(pcm[codes.numpy()], lengths, strict=True)]
+            output.write(rows)
+            drawn += codes.shape[1]
+            progress.add(sum(map(len, rows)))
             if signals.number:
                 break
 

@@ -19,15 +19,15 @@ def plot(sessions):
 def write(path, done, settings):
     """Write the page `path`, which shows the sounds beside each other.
 
-    done: [(session, seconds of each take, all in words), …]. settings: {flag: value}.
+    done: [(session, {path: seconds} of its takes, all in words), …]. settings: {flag: value}.
     """
     columns = []
     with _bar([session for session, _, _ in done]) as bar:
         for session, seconds, said in done:
             cells = {}
-            for take, its_seconds in zip(session.takes, seconds, strict=True):
+            for take in session.takes:
                 picture, wav, length = for_page(take.path, len(take.given.codes) / session.rate)
-                note = f"{length} in {its_seconds:.2g} s"
+                note = f"{length} in {seconds[take.path]:.2g} s"
                 cells.setdefault(take.row, []).append(page.Item(take.path, note, picture, wav))
                 bar.update()
             columns.append(page.Column(session.name, session.file,

@@ -51,11 +51,12 @@ class Session(NamedTuple):
     takes: list
     facts: dict
 
-    def told(self, takes):
-        """In words where the first `takes` of its takes are, and what of."""
-        of = dict.fromkeys(take.label for take in self.takes[:takes]) if self.label_names else {}
+    def told(self, paths):
+        """In words where those of its takes are that have these paths, and what of."""
+        takes = [take for take in self.takes if take.path in paths]
+        of = dict.fromkeys(take.label for take in takes) if self.label_names else {}
         names = ", ".join(self.label_names[label] for label in of)
-        return (f"{self.folder or 'stdout'}: {takes} sound{'s' * (takes > 1)}"
+        return (f"{self.folder or 'stdout'}: {len(takes)} sound{'s' * (len(takes) > 1)}"
                 + f" of {names}" * bool(names))
 
 
@@ -127,10 +128,19 @@ def takes_asked(labels, config, rate, given, label_names, folder, stem, args):
 
 
 def batches(model, takes):
-    """The takes in lists that can be drawn at once: of one Given, and what the memory can hold."""
-    kept = model.config.receptive_field * model.config.hidden_dim  # floats of a sound's past
+    """The takes in lists that can be drawn at once: as many as the memory can hold.
+
+    Those that go on from something are of one Given; those that say features are of like lengths.
+    """
+    config = model.config
+    kept = config.receptive_field * config.hidden_dim  # floats of a sound's past
+    if config.features:
+        groups = [sorted(takes, key=lambda take: take.length)]
+        longest = len(groups[0][-1].given.frames)
+        kept += longest * (config.features + 2 * config.hidden_dim)
+    else:
+        groups = [list(group) for _, group in groupby(takes, lambda take: id(take.given))]
     at_once = max(1, min(BATCH_SOUNDS, BATCH_FLOATS // kept))
-    groups = [list(group) for _, group in groupby(takes, lambda take: id(take.given))]
     return [group[i:i + at_once] for group in groups for i in range(0, len(group), at_once)]
 
 
@@ -149,13 +159,13 @@ def draw(model, batch, args):
     """The codes of a batch of takes, (takes, n) each time. args: of the script."""
     label = None if batch[0].label is None else torch.tensor(
         [take.label for take in batch], device=model.logits.weight.device)
-    codes, frames = batch[0].given.codes, batch[0].given.frames
-    codes = torch.from_numpy(codes.astype(np.int64)).expand(len(batch), -1)
-    if frames is not None:
-        frames = torch.from_numpy(frames).expand(len(batch), -1, -1)
-    return sample(model, Draws(args.seed, [take.number for take in batch]), label,
-                  batch[0].length, args.temperature, args.top_p, codes, args.precision,
-                  frames=frames)
+    codes = torch.from_numpy(batch[0].given.codes.astype(np.int64)).expand(len(batch), -1)
+    frames = None
+    if model.config.features:
+        frames = [torch.from_numpy(take.given.frames) for take in batch]
+    longest = batch[-1].length
+    return sample(model, Draws(args.seed, [take.number for take in batch]), label, longest,
+                  args.temperature, args.top_p, codes, args.precision, frames=frames)
 
 
 def perform(model, takes, output_of, progress, signals, args):
@@ -163,14 +173,17 @@ def perform(model, takes, output_of, progress, signals, args):
 
     output_of: what a batch is written with, a `sound.WavFiles` or a `sound.Pipe`, of its takes.
     progress: a `sound.Progress`. signals: a `training.signals.Signals`. args: of the script.
-    Returns for each take begun how many seconds it took: its share of its batch's.
+    Returns {path: seconds} of each take begun: its share of its batch's, by its length.
     """
-    pcm, seconds = sound.pcm_of_codes(model.config.levels), []
+    pcm, seconds = sound.pcm_of_codes(model.config.levels), {}
     for batch in batches(model, takes):
         before = progress.seconds
-        sound.record(draw(model, batch, args), output_of(batch), batch[0].given.codes, pcm,
+        lengths = [take.length for take in batch]
+        sound.record(draw(model, batch, args), lengths, output_of(batch), batch[0].given.codes, pcm,
                      progress, signals)
-        seconds += [(progress.seconds - before) / len(batch)] * len(batch)
+        for take in batch:
+            share = take.length / sum(lengths) if take.length else 1 / len(batch)
+            seconds[take.path] = share * (progress.seconds - before)
         if signals.number:
             break
     return seconds

@@ -42,8 +42,9 @@ def sample(model, draws, label, length=None, temperature=1.0, top_p=1.0, prime=N
             with in single precision.
         sampler: Naive, Cached or Compiled; by default Compiled for a network in single precision
             on the CPU, otherwise Cached.
-        frames: (B, K, features) for a network with features, frame k covering the samples from
-            number k · hop on, of prime and sound together.
+        frames: for a network with features, of each stream (K, features), frame k covering the
+            samples from number k · hop on, of prime and sound together. K may differ, if that of
+            one is enough: after its last frame a stream is conditioned by nothing.
 
     Yields the codes drawn, without the prime: (B, n), int64, on the CPU, n from 1 to BLOCK.
     """
@@ -61,8 +62,9 @@ def sample(model, draws, label, length=None, temperature=1.0, top_p=1.0, prime=N
     local = None
     if frames is not None:
         heard = 0 if prime is None else prime.shape[1]
-        if length is None or heard + length > frames.shape[1] * model.config.hop:
-            raise ValueError(f"{frames.shape[1]} frames are not enough for the length asked for")
+        most = max(map(len, frames))
+        if length is None or heard + length > most * model.config.hop:
+            raise ValueError(f"{most} frames are not enough for the length asked for")
         first = heard - given.shape[1]
         local = Conditioning(model, frames, first)
     state = sampler(model, label, given.to(weight.device), precision, local)

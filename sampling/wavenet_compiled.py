@@ -240,9 +240,10 @@ class Compiled:
             self.shares.each(lambda state, *parts: work(state, nothing(), *parts), self.states,
                              *arrays)
             return
-        local, rows = self.projection.of(number, samples)
-        self.shares.each(lambda state, own, *parts: work(
-            state, local._replace(rows=own.ravel()), *parts), self.states, rows, *arrays)
+        local, rows, frames = self.projection.of(number, samples)
+        self.shares.each(lambda state, rows, frames, *parts: work(
+            state, local._replace(rows=rows.ravel(), frames=frames), *parts), self.states, rows,
+            frames, *arrays)
 
     def _load(self):
         """Call each kernel for next to nothing."""

@@ -56,8 +56,8 @@ def local_of(projection, number, samples, place):
     """What frames, if there are any, add to so many samples from that number on, in its place."""
     if not projection:
         return nothing()
-    local, rows = projection.of(number, samples)
-    return placed(local._replace(rows=rows.ravel()), place)
+    local, rows, frames = projection.of(number, samples)
+    return placed(local._replace(rows=rows.ravel(), frames=frames), place)
 
 
 @pytest.mark.parametrize("precision, hop", [("fp32", 0), ("bf16", 0), ("fp32", 1), ("fp32", 17)])
@@ -73,7 +73,8 @@ def test_nothing_is_touched_but_the_arrays(widths, precision, hop):
         weights = lay_out(model) if precision == "fp32" else in_16_bits(lay_out(model))
         state = begin(weights, np.arange(streams) % 2)
         # Frames for all samples but the last ones.
-        values = torch.randn(streams, (heard + 35) // hop, min(hop, 3)) if hop else None
+        values = [torch.randn(max((heard + 35) // hop - stream, 1), min(hop, 3))
+                  for stream in range(streams)] if hop else None
         projection = Projection(Conditioning(model, values, 0)) if hop else None
         codes = np.random.default_rng(0).integers(levels, size=(streams, heard))
         space = np.full((heard - 1) * len(state.sums) // streams, np.nan, np.float32)

@@ -69,6 +69,11 @@ def test_a_folder_of_features_beside_each_other(call, vocoder):
     assert {name: len(samples) for name, samples in wavs("samples").items()} == {
         f"sample_{label}_{name}_0.wav": length for label in ("p225", "p226")
         for name, length in (("one", 200), ("two", 300))}
+    found = wavs("samples")
+    for name in ("one", "two"):  # drawn together, they are as each alone
+        call(infer_wavenet, "-m", vocoder, "--features_from", f"takes/{name}.wav", "--label",
+             "p226", "-o", "alone")
+        assert np.array_equal(wavs("alone")["sample_0.wav"], found[f"sample_p226_{name}_0.wav"])
     page = Page(Path("samples/index.html"))
     assert len(page.sounds) == 4 and "p226, two\n" in page.text
     assert "mel, 10 numbers for every 100 samples (12.5 ms)" in page.text

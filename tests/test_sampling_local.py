@@ -99,3 +99,19 @@ def test_blocks_streams_and_threads_change_no_bit():
     assert torch.equal(draw([0, 1, 2, 3, 4]), together)
     for stream in range(5):
         assert torch.equal(draw([stream])[0], together[stream])
+
+
+@pytest.mark.parametrize("sampler", [Naive, Cached, wavenet_compiled.Compiled])
+def test_sounds_of_different_lengths_are_as_each_alone(sampler):
+    model = network(features=3, hop=9, layers_num=3, stacks_num=2)
+    model = model.float() if sampler is wavenet_compiled.Compiled else model.double()
+    counts = [20, 1, 13, 7]
+    values = [torch.randn(count, 3, dtype=model.logits.weight.dtype) for count in counts]
+
+    def draw(streams, length):
+        return torch.cat([*sample(model, Draws(0, streams), None, length, sampler=sampler,
+                                  frames=[values[stream] for stream in streams])], dim=1)
+
+    together = draw(range(4), 20 * 9)
+    for stream, count in enumerate(counts):
+        assert torch.equal(draw([stream], count * 9)[0], together[stream, :count * 9])
