@@ -1,5 +1,7 @@
 """The curves of a run, drawn from its log alone."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,7 @@ from datasets.corpus import Part, Recording
 from datasets.images import ImageCodes
 from datasets.windows import Windows
 from sampling.sound_plots import figure_of_sound
+from training import plots
 from training.plots import (
     figure_of_data,
     figure_of_labels,
@@ -53,6 +56,27 @@ def test_a_short_run_has_no_trend():
 def test_the_trend_of_a_line_is_the_line_to_its_ends(count):
     line = [7 - 0.3 * i for i in range(count)]
     assert trend(line) == pytest.approx(line)
+
+
+def test_short_epochs_are_not_all_drawn_but_the_last_one_is(tmp_path, monkeypatch):
+    drawn, now = [], 0.0
+
+    def draw_slowly(path, _):
+        nonlocal now
+        now += 0.5
+        drawn.append((path.name, len(trainer.log)))
+
+    monkeypatch.setattr(plots, "save", draw_slowly)
+    monkeypatch.setattr(plots.time, "monotonic", lambda: now)
+    trainer, report = SimpleNamespace(log=[], unit="images"), plots.PlotReport(tmp_path)
+    for epoch in range(95):  # of 0.6 s
+        trainer.log = log_of(epoch + 1)
+        now += 0.6
+        report(trainer)
+    assert [count for name, count in drawn if name == "loss.png"] == [1, 35, 69]
+    for _ in range(2):  # the second time there is nothing left to draw
+        report.finish()
+    assert drawn[6:] == [("loss.png", 95), ("speed.png", 95)]
 
 
 def test_labels_are_drawn_if_the_log_has_them():

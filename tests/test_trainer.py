@@ -108,6 +108,25 @@ def test_a_run_that_ends_in_mid_epoch_is_reported_as_at_an_epochs_end():
     assert trainer.reason == "--iterations 8 reached"
 
 
+def test_all_extensions_are_told_of_the_end_though_one_of_them_fails():
+    def finisher(number, wrong):
+        def finish():
+            told.append(number)
+            if wrong:
+                raise OSError("no room")
+
+        extension = Recorder()
+        extension.finish = finish
+        return extension
+
+    trainer, told = trainer_of(Stop(iterations=1)), []
+    for number, wrong in enumerate([False, True, False]):
+        trainer.extend(finisher(number, wrong))
+    with pytest.raises(OSError, match="no room"):
+        trainer.run()
+    assert told == [0, 1, 2]
+
+
 def test_every_image_is_trained_on_once_an_epoch_in_an_order_that_changes():
     trainer = trainer_of(Stop(epoch=2))
     seen, dataset = [], trainer.dataset

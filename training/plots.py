@@ -1,6 +1,7 @@
 """A run's curves as pictures, drawn from its log."""
 
 import re
+import time
 from itertools import accumulate
 from pathlib import Path
 
@@ -9,23 +10,39 @@ from datasets.overview import SHOWN, draw_amounts
 
 OF_LABEL = re.compile(r"validation/label/(.+)/bits/dim")
 FEWEST_SMOOTHED = 10  # points that a trend is drawn for
+REST = 20  # times as long as drawing takes, until a run's curves are drawn again
 SMOOTHED = 0.1  # of the points, how many the trend is a mean over
 
 
 class PlotReport:
     """Draws `loss.png`, `speed.png` and, if there is validation of labels, `labels.png` in `out`.
 
-    See `figure_of_loss`, `figure_of_speed` and `figure_of_labels`.
+    See `figure_of_loss`, `figure_of_speed` and `figure_of_labels`. Where epochs are so short that
+    it would take more than a part in REST of the time, some are left out, but not the last.
     """
 
     def __init__(self, out):
         self.out = Path(out)
+        self.resting_until = 0.0  # time.monotonic()
+        self.behind = None  # the trainer whose log has more than was drawn
 
     def __call__(self, trainer):
+        self.behind = trainer
+        if time.monotonic() >= self.resting_until:
+            self.finish()
+
+    def finish(self):
+        """Draw what is not drawn yet."""
+        trainer, self.behind = self.behind, None
+        if not trainer:
+            return
+        began = time.monotonic()
         save(self.out / "loss.png", figure_of_loss(trainer.log))
         save(self.out / "speed.png", figure_of_speed(trainer.log, trainer.unit))
         if labels := figure_of_labels(trainer.log):
             save(self.out / "labels.png", labels)
+        now = time.monotonic()
+        self.resting_until = now + REST * (now - began)
 
 
 def save(path, figure):

@@ -14,6 +14,7 @@ import math
 import signal
 import sys
 import time
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 
 import torch
@@ -137,9 +138,10 @@ class Trainer:
                 if self._signal and self._at_signal:
                     self._at_signal(self)
             finally:
-                for extension, _ in self._extensions:
-                    if hasattr(extension, "finish"):
-                        extension.finish()
+                with ExitStack() as all_of_them:  # whatever one raises
+                    for extension, _ in reversed(self._extensions):
+                        if hasattr(extension, "finish"):
+                            all_of_them.callback(extension.finish)
             if self._signal:
                 self._leave()
 
