@@ -66,7 +66,10 @@ def main():
             return None
         return Windows(part, corpus.target_length, config.receptive_field, corpus.levels, MARGIN)
 
-    run.train(args, start, "wavenet", WaveNet(config), training_set=windows(corpus.train),
+    model = WaveNet(config)
+    if corpus.features:
+        model.frames.standardize(*corpus.train.frame_statistics())
+    run.train(args, start, "wavenet", model, training_set=windows(corpus.train),
               validation_set=windows(corpus.validation),
               data={"levels": corpus.levels, "rate": corpus.rate, **described(corpus.features)},
               label_names=corpus.label_names,

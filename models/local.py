@@ -29,6 +29,9 @@ MARGIN = REACH + 1  # frames beside that which covers a sample that its conditio
 class FrameNetwork(nn.Module):
     """f of the module's docstring, in two parts: frames to frames, and the proportions.
 
+    Each of a frame's numbers is first brought to mean 0 and standard deviation 1, of the data that
+    `standardize` was given: from spectra in decibels as from a pitch in Hertz it learns alike.
+
     Args:
         features: numbers in a frame. channels: of what is made of it. hop: samples that it covers.
     """
@@ -36,15 +39,23 @@ class FrameNetwork(nn.Module):
     def __init__(self, features, channels, hop):
         super().__init__()
         self.hop = hop
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("deviation", torch.ones(features))
         self.convolution = nn.Conv1d(features, channels, 2 * REACH + 1)
         self.proportions = nn.Parameter(linear_interpolation(hop))
 
+    def standardize(self, mean, deviation):
+        """Bring frames of this mean and standard deviation, (features,) each, to 0 and 1."""
+        self.mean.copy_(torch.as_tensor(mean))
+        self.deviation.copy_(torch.as_tensor(deviation))
+
     def forward(self, values, real):
-        """values: frames (B, K, features), 0 where `real` (B, K) is not.
+        """values: frames (B, K, features), which count where `real` (B, K) is True.
 
         Returns (B, K - 2 · REACH, channels), of all but the REACH frames at either end; 0 where
         there is no frame.
         """
+        values = (values - self.mean) / self.deviation * real[..., None]
         y = F.relu(self.convolution(values.mT)).mT
         return y * real[:, REACH:real.shape[1] - REACH, None]
 

@@ -2,7 +2,7 @@
 
 What can be computed for many samples at once is, before they are drawn: the convolution over
 frames for all of a sound, the layers' projections for the frames of a block. A sample is left with
-the mixture of three frames.
+the mixture of two frames.
 """
 
 import torch
@@ -26,6 +26,7 @@ class Conditioning:
     def __init__(self, model, values, first):
         self.model, self.first = model, first
         self.counts = torch.tensor([len(of_one) for of_one in values])
+        self.shortest = int(self.counts.min())
         values = pad_sequence([*values], batch_first=True).to(model.logits.weight)
         self.hop = model.config.hop
         # Before the first code there may be a field of silence; the rest is for what frames reach.
@@ -48,6 +49,13 @@ class Conditioning:
         low = number // self.hop - 1
         end = (number + max(samples, 1) - 1) // self.hop + 2
         return low, self.h[:, low + self.before - REACH:end + self.before - REACH]
+
+    def projected(self, number, samples):
+        """The number of the first frame that is `needed`, and the layers' projections of all that
+        are: (k, L, 2p, B)."""
+        low, h = self.needed(number, samples)
+        frames = (h @ self.projection).unflatten(2, (len(self.model.layers), -1))
+        return low, frames.permute(1, 2, 3, 0).contiguous()
 
     @torch.inference_mode()
     def added(self, number, samples):

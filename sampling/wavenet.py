@@ -146,7 +146,8 @@ class Cached(_Stepwise):
         p, layers = model.config.hidden_dim, model.layers
         if local:
             self.number = local.first + codes.shape[1]  # of the next sample
-            self.added = []
+            self.known = range(0)  # numbers of those that there are frames for
+            self.proportions = model.frames.proportions.tolist()
         codes = F.pad(codes, (3, 0), value=silence(model.config.levels))
         inputs = _inputs_kept(model, label, codes[:, :-1], local)
         self.before, self.code = codes[:, -2], codes[:, -1]
@@ -191,11 +192,20 @@ class Cached(_Stepwise):
         """What is added to the gates of the next sample: (L, 2p, B)."""
         if not self.local:
             return self.bias
-        if not len(self.added):
-            self.added = self.local.added(self.number, LOCAL_BLOCK).permute(2, 0, 3, 1)
-            self.number += LOCAL_BLOCK
-        now, self.added = self.added[0], self.added[1:]
-        return self.bias + self.halved * now
+        local, number = self.local, self.number
+        if number not in self.known:
+            self.known = range(number, number + LOCAL_BLOCK)
+            self.low, frames = local.projected(number, LOCAL_BLOCK)
+            self.frames = frames.mul_(self.halved)
+        frame, place = divmod(number, local.hop)
+        first = frame - (2 * place + 1 < local.hop) - self.low  # of those that are mixed
+        added = self.bias
+        for tap, proportion in enumerate(self.proportions[place]):
+            added = torch.add(added, self.frames[first + tap], alpha=proportion)
+        self.number += 1
+        if frame >= local.shortest:
+            added = torch.where(frame < local.counts.to(added.device), added, self.bias)
+        return added
 
 
 def _inputs_kept(model, label, codes, local):

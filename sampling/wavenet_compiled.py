@@ -211,10 +211,10 @@ class Compiled:
         if precision == "bf16":
             self.weights = in_16_bits(self.weights)
         self.first = local.first + codes.shape[1] if local else 0  # sample that is drawn first
-        self.projection = Projection(local) if local else None
         codes = F.pad(codes.long(), (2, 0), value=silence(model.config.levels)).numpy()
         label = checked(label, codes, model.config)
         self.time, self.shares = 0, Shares(len(codes))
+        self.projection = Projection(local, self.shares.parts) if local else None
         self.states = [begin(self.weights, label[part]) for part in self.shares.parts]
         prepare("WaveNet" if precision == "fp32" else f"WaveNet {precision}", self._load)
         times = codes.shape[1] - 1
@@ -236,14 +236,10 @@ class Compiled:
     def _each(self, work, number, samples, *arrays):
         """Call `work` for each part: its state, its Local for so many samples from that number on,
         and its slices of the arrays."""
-        if not self.projection:
-            self.shares.each(lambda state, *parts: work(state, nothing(), *parts), self.states,
-                             *arrays)
-            return
-        local, rows, frames = self.projection.of(number, samples)
-        self.shares.each(lambda state, rows, frames, *parts: work(
-            state, local._replace(rows=rows.ravel(), frames=frames), *parts), self.states, rows,
-            frames, *arrays)
+        locals_ = (self.projection.of(number, samples) if self.projection else
+                   [nothing()] * len(self.states))
+        self.shares.each(lambda of_part, *parts: work(*of_part, *parts),
+                         list(zip(self.states, locals_, strict=True)), *arrays)
 
     def _load(self):
         """Call each kernel for next to nothing."""

@@ -56,8 +56,8 @@ def local_of(projection, number, samples, place):
     """What frames, if there are any, add to so many samples from that number on, in its place."""
     if not projection:
         return nothing()
-    local, rows, frames = projection.of(number, samples)
-    return placed(local._replace(rows=rows.ravel(), frames=frames), place)
+    local, = projection.of(number, samples)
+    return placed(local, place)
 
 
 @pytest.mark.parametrize("precision, hop", [("fp32", 0), ("bf16", 0), ("fp32", 1), ("fp32", 17)])
@@ -75,7 +75,7 @@ def test_nothing_is_touched_but_the_arrays(widths, precision, hop):
         # Frames for all samples but the last ones.
         values = [torch.randn(max((heard + 35) // hop - stream, 1), min(hop, 3))
                   for stream in range(streams)] if hop else None
-        projection = Projection(Conditioning(model, values, 0)) if hop else None
+        projection = Projection(Conditioning(model, values, 0), [slice(streams)]) if hop else None
         codes = np.random.default_rng(0).integers(levels, size=(streams, heard))
         space = np.full((heard - 1) * len(state.sums) // streams, np.nan, np.float32)
         uniforms, results = Draws(0, range(streams)).next(40).numpy(), []

@@ -7,6 +7,7 @@ import pytest
 import torch
 from test_corpus import LENGTHS, recordings
 
+from datasets import corpus as corpus_module
 from datasets.batches import training_batches
 from datasets.corpus import WHOLE, Corpus
 from datasets.corpus_writer import CorpusWriter
@@ -116,6 +117,21 @@ def test_every_window_has_the_frames_of_its_samples_and_a_margin(tmp_path, hop, 
     assert index == len(windows) and len(counts) == 1
     assert (offset + inputs) // hop + MARGIN + 1 <= counts.pop() <= (
         (offset + inputs) // hop + MARGIN + 2)
+
+
+def test_the_mean_and_the_deviation_of_frames(tmp_path, monkeypatch):
+    corpus, told = write(tmp_path)
+    frames = np.concatenate([told[number] for number in range(len(LENGTHS))], dtype=float)
+    for wanted, found in zip((frames.mean(0), frames.std(0)), corpus.train.frame_statistics(),
+                             strict=True):
+        assert found == pytest.approx(wanted, abs=1e-6)
+    monkeypatch.setattr(corpus_module, "SURVEYED", len(frames) // 3)
+    part = Corpus(tmp_path).train
+    assert part.frame_statistics()[0] == pytest.approx(
+        np.concatenate([shard[::3] for shard in part.frame_shards], dtype=float).mean(0))
+    part.frame_shards = [np.full((9, 2), 0.1, np.float32)]
+    assert [values.tolist() for values in part.frame_statistics()] == [
+        pytest.approx([0.1, 0.1]), [1, 1]]
 
 
 def test_batches_with_frames_go_through_the_loader_and_to_a_device(tmp_path):

@@ -37,6 +37,7 @@ def conditioning(model, layer, frames, times, first):
     network, hop = model.frames, model.config.hop
     rows = []
     for values, real, offset in zip(*frames, strict=True):
+        values = (values - network.mean) / network.deviation * real[:, None]
         h = F.pad(values, (0, 0, REACH, REACH)).unfold(0, 2 * REACH + 1, 1)  # (K, F, width)
         h = F.relu(torch.einsum("kfw,cfw->kc", h, network.convolution.weight)
                    + network.convolution.bias) * real[:, None]
@@ -72,6 +73,7 @@ def test_outputs_and_all_gradients_are_those_of_plain_autograd(
     monkeypatch.setattr(dilated, "PIECE", piece)
     model = network(levels=6, stacks_num=stacks_num, layers_num=layers_num, labels=labels,
                     features=4, hop=hop)
+    model.frames.standardize(torch.randn(4), torch.rand(4) + 0.5)
     size = model.config.receptive_field
     for begins in ([0], [7 * hop + 1, hop - 1, 12]):
         codes = sounds(len(begins), size + 12, model.config)

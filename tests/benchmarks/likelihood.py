@@ -112,7 +112,10 @@ def sound(args, folder):
                            *((features.width, features.hop) if features else ()))
     sets = [Windows(part, args.target_length, config.receptive_field, 256, MARGIN)
             for part in (corpus.train, corpus.validation)]
-    return *sets, WaveNet(config), "samples", None
+    model = WaveNet(config)
+    if features:
+        model.frames.standardize(*corpus.train.frame_statistics())
+    return *sets, model, "samples", None
 
 
 class TimedTrainer(Trainer):
