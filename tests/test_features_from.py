@@ -1,5 +1,6 @@
 """infer_wavenet.py --features_from: sound that says what features say, as a user draws it."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -124,6 +125,24 @@ def test_recordings_to_features_to_a_model_that_says_them(tmp_path, call):
     code, out, err = call(infer_wavenet, "-m", tmp_path / "whole", "-c", 1, "--features_from",
                           tmp_path / "sounds/p225_001.wav")
     assert code == 0 and len(soundfile.read("samples/sample_0.wav")[0]) == 812, err
+
+
+def test_it_does_not_matter_what_features_are_measured_in(tmp_path):
+    write_sounds(tmp_path / "sounds", [f"p225_{i:03}.wav" for i in range(1, 5)], seconds=0.2)
+    frames, logs = np.random.default_rng(0).normal(size=(4, 29, 2)), []
+    for factor, offset in ((1, 0), (500, [3000, -70])):
+        for number, of_one in enumerate(frames):
+            np.save(tmp_path / f"sounds/p225_{number + 1:03}.npy", factor * of_one + offset)
+        forked("preprocess.py --data sounds --output corpus --rate 4000 --stacks_num 1 "
+               "--layers_num 4 --target_length 93 --features npy --hop_seconds 0.007 --workers 1",
+               tmp_path)
+        forked(f"train_wavenet.py -d corpus --hidden_dim 4 --out_hidden_dim 4 --learning_rate 1e-2 "
+               f"--iterations 30 -o {factor}", tmp_path)
+        logs.append([entry["main/nll"] for entry in
+                     json.loads((tmp_path / f"{factor}/log").read_text()) if "main/nll" in entry])
+        mean = snapshot_in(tmp_path / f"{factor}", 30)["weights"]["frames.mean"]
+        assert mean.numpy() == pytest.approx(np.broadcast_to(offset, 2), abs=0.5 * factor)
+    assert logs[0] == pytest.approx(logs[1], rel=1e-4) and logs[0][-1] < logs[0][0] - 0.5
 
 
 def test_features_help_where_they_tell_what_the_past_does_not():
