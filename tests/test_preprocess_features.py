@@ -70,7 +70,7 @@ def test_hop_and_bins_are_as_wanted(data, tmp_path):
     code, out, _ = preprocess("--data", data, "--output", "out", "--features", "mel", "--bins", 20,
                               "--hop_seconds", 0.0101, "--rate", 4000, cwd=tmp_path)
     assert code == 0 and "features: mel, 20 numbers for every 40 samples (10 ms)" in out
-    assert Corpus(tmp_path / "out").features == Features("mel", 20, 40, 4000, 256, 1e-5)
+    assert Corpus(tmp_path / "out").features == Features("mel", 20, 40, 4000, 128, 1e-5)
 
 
 @pytest.mark.parametrize("block", [63, 777, 1 << 17])
