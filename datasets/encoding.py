@@ -16,6 +16,7 @@ from threading import Thread
 from typing import NamedTuple
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from datasets.audio import Excerpt, recording_blocks, told_apart
@@ -156,9 +157,11 @@ def encoded(paths, recipe, workers, folder, done=0):
 def _begin(told_to_end):
     """Make this process a worker: it ends when it is told to, or when its parent is gone.
 
-    Ctrl+C is for the parent alone, which ends the workers without a traceback from each.
+    Ctrl+C is for the parent alone, which ends the workers without a traceback from each. Matrix
+    products are made in one thread, for those of several workers wait for each other.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threadpool_limits(1)
 
     def watch():
         wait([parent_process().sentinel, told_to_end])
