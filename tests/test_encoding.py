@@ -1,12 +1,15 @@
 import errno
 import os
 import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import Pipe
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 import soxr
+from threadpoolctl import threadpool_info
 
 from datasets import audio, encoding
 from datasets.audio import told_apart
@@ -156,3 +159,16 @@ def test_workers_end_at_once_with_the_process_that_began_them(monkeypatch, tmp_p
     while any(map(is_running, workers)):
         assert time.monotonic() - began < 20
         time.sleep(0.01)
+
+
+def threads_of_products():
+    return {library["num_threads"] for library in threadpool_info()
+            if library["user_api"] == "blas"}
+
+
+def test_a_worker_makes_matrix_products_in_one_thread():
+    """In as many as there are cores, two workers took longer for mel spectra than one."""
+    end, told_to_end = Pipe()
+    with ProcessPoolExecutor(1, initializer=encoding._begin, initargs=(told_to_end,)) as pool:
+        assert pool.submit(threads_of_products).result() == {1}
+    end.close()
