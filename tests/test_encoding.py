@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 import soxr
-from threadpoolctl import threadpool_info
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from datasets import audio, encoding
 from datasets.audio import told_apart
@@ -169,6 +169,8 @@ def threads_of_products():
 def test_a_worker_makes_matrix_products_in_one_thread():
     """In as many as there are cores, two workers took longer for mel spectra than one."""
     end, told_to_end = Pipe()
-    with ProcessPoolExecutor(1, initializer=encoding._begin, initargs=(told_to_end,)) as pool:
+    with threadpool_limits(2), ProcessPoolExecutor(1, initializer=encoding._begin,
+                                                   initargs=(told_to_end,)) as pool:
+        assert threads_of_products() == {2}
         assert pool.submit(threads_of_products).result() == {1}
     end.close()
