@@ -147,12 +147,12 @@ def _log_mel(samples, features):
     spectrum = librosa.stft(samples, n_fft=features.window, hop_length=features.hop, window="hann",
                             center=False)
     amplitudes = np.abs(spectrum) * (4 / features.window)  # the window's sum is half its length
-    mel = np.maximum(_filters(features) @ amplitudes, features.floor)
+    mel = np.maximum(triangles(features) @ amplitudes, features.floor)
     return np.ascontiguousarray(1 - np.log(mel.T) * (2 / math.log(features.floor)))
 
 
 @lru_cache
-def _filters(features):
+def triangles(features):
     """The triangles of a mel spectrum, the weights in each summing up to 1: (width, spectrum)."""
     import librosa
     with warnings.catch_warnings():

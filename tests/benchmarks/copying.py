@@ -35,6 +35,7 @@ from datasets.audio import read_recording
 from datasets.batches import evaluation_batches
 from datasets.corpus import Corpus
 from datasets.errors import UserError
+from datasets.features import triangles
 from datasets.quantization import mu_law_decode
 from datasets.windows import Windows
 from models.local import MARGIN
@@ -94,9 +95,7 @@ def griffin_lim(corpus, index):
     """A sound whose spectra come close to the same features: samples (n,)."""
     features, recording = corpus.features, corpus.validation.recordings[index]
     log_mel = (1 - corpus.validation.frames(index).T) / 2 * math.log(features.floor)
-    triangles = librosa.filters.mel(sr=features.rate, n_fft=features.window, fmin=0,
-                                    fmax=features.rate / 2, n_mels=features.width, norm=1)
-    amplitudes = librosa.util.nnls(triangles, np.exp(log_mel)) * (features.window / 4)
+    amplitudes = librosa.util.nnls(triangles(features), np.exp(log_mel)) * (features.window / 4)
     sound = librosa.griffinlim(amplitudes, n_iter=ITERATIONS, hop_length=features.hop,
                                n_fft=features.window, random_state=0)
     # Its first frame is of what is around the first sample; ours, around the middle of a hop.
