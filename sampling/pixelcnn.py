@@ -92,16 +92,20 @@ class Cached:
         self.vertical = _VerticalStack(model, model.scale_vectors(label), codes)
         self.horizontal = _HorizontalStack(model, len(codes), codes.shape[3])
 
-    @torch.inference_mode()
     def draw_row(self, row, uniforms, temperature, top_p):
         """Draw a row of codes, given random numbers (B, W, C)."""
+        self.fill_row(row, lambda logits, column, channel: choose(
+            logits, uniforms[:, column, channel], temperature, top_p))
+
+    @torch.inference_mode()
+    def fill_row(self, row, code_of):
+        """Fill a row with the codes (B,) that code_of(logits (B, levels), column, channel) says."""
         _, channels, _, width = self.codes.shape
         # The first time this brings in the rows that are given. They need no horizontal stack.
         contexts = self.vertical.advance_to(row)
         for column in range(width):
             for channel in range(channels):
-                logits = self.horizontal.logits(contexts, column, channel)
-                code = choose(logits, uniforms[:, column, channel], temperature, top_p)
+                code = code_of(self.horizontal.logits(contexts, column, channel), column, channel)
                 self.codes[:, channel, row, column] = code
                 self.horizontal.tell(code, column, channel)
 

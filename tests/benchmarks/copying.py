@@ -29,6 +29,7 @@ import numpy as np
 import soundfile
 import torch
 from matplotlib.figure import Figure
+from spoken_digits import LEAST, classifier, digits, picture, spectra
 from tqdm import tqdm
 
 from datasets.audio import read_recording
@@ -45,11 +46,8 @@ from training import likelihood
 from training.arguments import non_negative_float, positive_int, probability, run_script
 from training.snapshot import load
 
-FRAME, STEP = 0.032, 0.008  # seconds, of the spectra that are compared
-LEAST = -80  # dB of full scale
 ITERATIONS = 200  # of Griffin-Lim; more change nothing
 DRAWN = 4  # recordings in the picture
-PLACES, BANDS = 16, 24  # of the picture of a digit that is classified
 
 
 def arguments():
@@ -105,13 +103,6 @@ def griffin_lim(corpus, index):
 # --------------------------------------------------------------------------------- judgement
 
 
-def spectra(sound, rate):
-    """Of the samples: (frequencies, times), in dB of full scale."""
-    frame = round(FRAME * rate)
-    amplitudes = np.abs(librosa.stft(sound, n_fft=frame, hop_length=round(STEP * rate)))
-    return 20 * np.log10(np.maximum(amplitudes * (4 / frame), 10 ** (LEAST / 20)))
-
-
 def distance(sounds, originals, rate):
     """The log-spectral distance in dB, see the module's docstring."""
     squares = [((spectra(sound, rate) - spectra(original, rate)) ** 2).mean(axis=0)
@@ -119,38 +110,9 @@ def distance(sounds, originals, rate):
     return np.sqrt(np.concatenate(squares)).mean()
 
 
-def picture(sound, rate):
-    """What a digit is recognised by: its mel spectrum at some places from beginning to end.
-
-    Relative to its mean, so that loudness is not told.
-    """
-    mel = librosa.feature.melspectrogram(y=sound, sr=rate, n_fft=round(FRAME * rate),
-                                         hop_length=round(STEP * rate), n_mels=BANDS)
-    log = np.log(mel + 1e-6)
-    places = np.linspace(0, log.shape[1] - 1, PLACES)
-    stretched = np.array([np.interp(places, np.arange(log.shape[1]), band) for band in log])
-    return (stretched - stretched.mean()).ravel()
-
-
-def classifier(part, data, rate):
-    """What tells the digits of a corpus part's recordings apart, trained on them."""
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-    from sklearn.svm import SVC
-    sounds = tqdm(originals(part, data, rate), total=len(part.recordings),
-                  desc="learning to tell digits", disable=None)
-    machine = make_pipeline(StandardScaler(), SVC(C=10))
-    return machine.fit([picture(sound, rate) for sound in sounds], digits(part))
-
-
 def originals(part, data, rate):
     """The recordings of a corpus part as they are in the folder `data`, one by one."""
     return (read_recording(Path(data) / recording.name, rate) for recording in part.recordings)
-
-
-def digits(part):
-    """What is said in the recordings of a corpus part, by their names."""
-    return [Path(recording.name).name[0] for recording in part.recordings]
 
 
 def main():
@@ -171,7 +133,10 @@ def main():
     for index in tqdm(range(len(real)), desc="copies", disable=None):
         copies.append(copied(model, corpus, index, args))
         griffin_lims.append(griffin_lim(corpus, index))
-    machine = classifier(corpus.train, args.data, rate)
+    machine = classifier(
+        [picture(sound, rate) for sound in tqdm(originals(corpus.train, args.data, rate),
+                                                desc="learning to tell digits", disable=None)],
+        digits(corpus.train))
     found = {"recordings": real, "copies": copies, "Griffin-Lim": griffin_lims}
     for name, sounds in found.items():
         rate_of_digits = machine.score([picture(sound, rate) for sound in sounds], digits(part))
