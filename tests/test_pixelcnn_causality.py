@@ -7,15 +7,16 @@ import torch
 from test_pixelcnn import labels_for, network, pictures, with_open_rectifiers
 
 
-def influence(height, width, **config):
+def influence(height, width, alter=lambda model: model, **config):
     """|∂ logits of sub-pixel o / ∂ sub-pixel s|, added up over random networks: (o, s).
 
     The network is given as many copies of a picture as there are sub-pixels; copy o is
     differentiated at its sub-pixel o alone, so that one backward pass makes the whole matrix.
+    alter: makes the networks of the correct ones.
     """
     total = 0
     for seed in range(4):
-        model = with_open_rectifiers(network(seed, **config))
+        model = alter(with_open_rectifiers(network(seed, **config)))
         n = model.config.channels * height * width
         picture = torch.rand(1, model.config.channels, height, width, dtype=torch.double) * 2 - 1
         leaf = picture.repeat(n, 1, 1, 1).requires_grad_()

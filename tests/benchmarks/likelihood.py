@@ -3,8 +3,9 @@
     python tests/benchmarks/likelihood.py pixelcnn --data DIR --minutes 10
     python tests/benchmarks/likelihood.py wavenet --data DIR --minutes 10
 
-pixelcnn: digits binarised at 128, trained on all the training digits in DIR (MNIST's published
-files), without labels; prints nats an image on the first --test_items test digits.
+pixelcnn: digits binarised at 128, or of more --levels, trained on all the training digits in DIR
+(MNIST's published files), without labels; prints nats an image on the first --test_items test
+digits.
 wavenet: DIR/SPEAKER/DIGIT_SPEAKER_TAKE.wav, takes 0 to 4 for the test, the others to train on;
 prints bits a sample over all test samples, each recording begun from silence; and the same with
 the weights as `infer_wavenet.py --precision bf16` rounds them. With --features mel the network is
@@ -20,16 +21,20 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import torch
+from torch import nn
+from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from datasets.audio import find_recordings, read_recording
 from datasets.batches import evaluation_batches
 from datasets.corpus import Corpus
 from datasets.corpus_writer import CorpusWriter
+from datasets.errors import UserError
 from datasets.features import describe, features_of
 from datasets.images import ImageCodes, load_images
 from datasets.labels import speaker_of
@@ -51,15 +56,27 @@ from training.optimization import optimizer_of
 from training.stop import Stop
 from training.trainer import Trainer
 
+RATE, SOUND_LEVELS = 8000, 256
+FIRST_TAKE = 5  # that is trained on
+
 
 def arguments():
-    """The command line; defaults are the sizes that peers were measured at."""
+    """The command line."""
+    parser = flags(__doc__)
+    parser.add_argument("--labels", action="store_true", help="condition on digits or speakers")
+    parser.add_argument("--seed", type=int, default=0)
+    return parser.parse_args()
+
+
+def flags(description):
+    """A parser of all but labels and seed; defaults are the sizes that peers were measured at."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("network", choices=("pixelcnn", "wavenet"))
     parser.add_argument("--data", default="assets", metavar="DIR")
     parser.add_argument("--minutes", type=positive_float, default=10)
     parser.add_argument("--batchsize", type=positive_int, help="default: 16 images, 4 windows")
+    parser.add_argument("--levels", type=positive_int, default=2, help="of digits")
     parser.add_argument("--hidden_dim", type=positive_int, default=32)
     parser.add_argument("--out_hidden_dim", type=positive_int, default=32)
     parser.add_argument("--blocks_num", type=positive_int, default=5)
@@ -73,50 +90,89 @@ def arguments():
     parser.add_argument("--ema", type=fraction, help="test an average of the weights")
     parser.add_argument("--dropout", type=fraction, default=0.0)
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
-    parser.add_argument("--labels", action="store_true", help="condition on digits or speakers")
     parser.add_argument("--features", choices=("none", "mel"), default="none")
     parser.add_argument("--test_items", type=positive_int, default=2000, help="test digits")
     parser.add_argument("--threads", type=positive_int, default=2)
-    parser.add_argument("--seed", type=int, default=0)
-    return parser.parse_args()
+    return parser
+
+
+# ------------------------------------------------------------------------------ what is learned
+
+class Task(NamedTuple):
+    """What is learned, and what learns it."""
+
+    training_set: Dataset
+    test_set: Dataset
+    model: nn.Module
+    unit: str  # what the samples are called that are counted
+    dimensions: int | None  # of an image; None for sound
+
+
+def task_of(args, encode=mu_law_encode):
+    """The Task of `args.network`, its weights drawn with `args.seed`; encode: as of `sound`."""
+    torch.manual_seed(args.seed)
+    if args.network == "pixelcnn":
+        return images(args)
+    with tempfile.TemporaryDirectory() as folder:  # of the memory maps, which outlive it
+        return sound(args, folder, encode)
 
 
 def images(args):
-    """(training set, test set, network, unit, dimensions of an image)."""
+    """The Task of MNIST's digits."""
     data = load_images("mnist", args.data, validation=0)
-    sets = [ImageCodes(part.pixels, part.labels if args.labels else None, 2)
+    sets = [ImageCodes(part.pixels, part.labels if args.labels else None, args.levels)
             for part in (data.train, data.test.take(slice(args.test_items)))]
-    config = PixelCNNConfig(2, 1, args.hidden_dim, args.out_hidden_dim, args.blocks_num,
+    config = PixelCNNConfig(args.levels, 1, args.hidden_dim, args.out_hidden_dim, args.blocks_num,
                             10 * args.labels)
-    return *sets, PixelCNN(config), "images", 28 * 28
+    return Task(*sets, PixelCNN(config), "images", 28 * 28)
 
 
-def sound(args, folder):
-    """The same of recordings DIGIT_SPEAKER_TAKE.wav, which are prepared in `folder`."""
-    names = sorted({speaker_of(path) for path in find_recordings(args.data)})
-    features = describe(args.features, [], 8000, hop_seconds=0.0125, bins=80)
-    with CorpusWriter(folder, rate=8000, levels=256, stacks_num=args.stacks_num,
+def sound(args, folder, encode):
+    """The Task of recordings DIGIT_SPEAKER_TAKE.wav, which are prepared in `folder`.
+
+    encode: makes codes of samples, as datasets.quantization.mu_law_encode does.
+    """
+    paths = find_recordings(args.data)
+    names = sorted({speaker_of(path) for path in paths})
+    features = describe(args.features, [], RATE, hop_seconds=0.0125, bins=80)
+    try:
+        config = WaveNetConfig(SOUND_LEVELS, args.hidden_dim, args.out_hidden_dim, args.stacks_num,
+                               args.layers_num, len(names) * args.labels,
+                               *((features.width, features.hop) if features else ()))
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    with CorpusWriter(folder, rate=RATE, levels=SOUND_LEVELS, stacks_num=args.stacks_num,
                       layers_num=args.layers_num, target_length=args.target_length,
                       labels="speaker", flush_every=10240, features=features) as writer:
-        for path in find_recordings(args.data):
-            take = int(path.stem.rpartition("_")[2])
-            samples = read_recording(path, 8000)
-            codes, _ = mu_law_encode(samples, 256)
+        for path in paths:
+            samples = read_recording(path, RATE)
+            codes, _ = encode(samples, SOUND_LEVELS)
             frames = [features_of(samples, features)] if features else []
             label = speaker_of(path) if args.labels else None
-            writer.add("train" if take >= 5 else "validation", path.name, label, [codes], frames)
+            writer.add("validation" if is_held_back(path) else "train", path.name, label, [codes],
+                       frames)
         writer.close()
     corpus = Corpus(folder)
-    config = WaveNetConfig(256, args.hidden_dim, args.out_hidden_dim, args.stacks_num,
-                           args.layers_num, len(names) * args.labels,
-                           *((features.width, features.hop) if features else ()))
-    sets = [Windows(part, args.target_length, config.receptive_field, 256, MARGIN)
+    sets = [Windows(part, args.target_length, config.receptive_field, SOUND_LEVELS, MARGIN)
             for part in (corpus.train, corpus.validation)]
+    if not all(map(len, sets)):
+        raise UserError(f"--data {args.data}: takes below {FIRST_TAKE} are for the test, the "
+                        "others to train on; give recordings of both")
     model = WaveNet(config)
     if features:
         model.frames.standardize(*corpus.train.frame_statistics())
-    return *sets, model, "samples", None
+    return Task(*sets, model, "samples", None)
 
+
+def is_held_back(path):
+    """Whether the recording DIGIT_SPEAKER_TAKE.wav is for the test."""
+    take = path.stem.rpartition("_")[2]
+    if not take.isdecimal():
+        raise UserError(f"{path}: its name is not DIGIT_SPEAKER_TAKE; rename or remove it")
+    return int(take) < FIRST_TAKE
+
+
+# ---------------------------------------------------------------------------- learning by the clock
 
 class TimedTrainer(Trainer):
     """A run that takes `seconds`, and has its schedule by the clock."""
@@ -134,43 +190,51 @@ class TimedTrainer(Trainer):
             self.stop = Stop(iterations=self.iteration)
 
 
+def train(task, args):
+    """Train the task's network for `args.minutes`: the trainer, and the seconds that it took."""
+    task.model.dropout = args.dropout
+    optimizer = optimizer_of(args.optimizer, task.model.parameters(), args.learning_rate,
+                             args.weight_decay)
+    count = (lambda batch: len(batch.codes)) if task.dimensions else likelihood.count_targets
+    trainer = TimedTrainer(
+        task.model, optimizer, task.training_set, batchsize=batchsize(args), seed=args.seed,
+        clip=1.0, stop=Stop(), device=torch.device("cpu"), unit=task.unit, samples=count,
+        dimensions=task.dimensions, schedule=args.schedule, ema=args.ema, precision=args.precision)
+    trainer.seconds = args.minutes * 60
+    trainer.extend(trainer.end_in_time, (1, "iteration"))
+    trainer.run()
+    return trainer, trainer.elapsed_time
+
+
+def batchsize(args):
+    """Images or windows in a batch."""
+    return args.batchsize or (16 if args.network == "pixelcnn" else 4)
+
+
+def mean_nll(model, test_set, args):
+    """In nats, over all targets of the test set."""
+    batches = tqdm(evaluation_batches(test_set, 4 * batchsize(args)), desc="test", disable=None)
+    return likelihood.evaluate(model, batches, torch.device("cpu"))
+
+
 def main():
     """Train by the clock, then test."""
     args = arguments()
     torch.set_num_threads(args.threads)
-    torch.manual_seed(args.seed)
-    with tempfile.TemporaryDirectory() as folder:  # of the memory maps, which outlive it
-        training_set, test_set, model, unit, dimensions = (
-            images(args) if args.network == "pixelcnn" else sound(args, folder))
-    batchsize = args.batchsize or (16 if args.network == "pixelcnn" else 4)
-    model.dropout = args.dropout
-    optimizer = optimizer_of(args.optimizer, model.parameters(), args.learning_rate,
-                             args.weight_decay)
-    count = (lambda batch: len(batch.codes)) if dimensions else likelihood.count_targets
-    trainer = TimedTrainer(
-        model, optimizer, training_set, batchsize=batchsize, seed=args.seed, clip=1.0, stop=Stop(),
-        device=torch.device("cpu"), unit=unit, samples=count, dimensions=dimensions,
-        schedule=args.schedule, ema=args.ema, precision=args.precision)
-    trainer.seconds = args.minutes * 60
-    trainer.extend(trainer.end_in_time, (1, "iteration"))
-    trainer.run()
-    interval, seconds = trainer.interval, trainer.elapsed_time
-    print(f"{args.network}: {sum(p.numel() for p in model.parameters()):,} parameters, "
+    task = task_of(args)
+    trainer, seconds = train(task, args)
+    interval, unit = trainer.interval, task.unit
+    print(f"{args.network}: {sum(p.numel() for p in task.model.parameters()):,} parameters, "
           f"{seconds:.0f} s on {args.threads} threads, {trainer.iteration:,} updates of "
-          f"{batchsize}, {trainer.epoch} epochs, {interval.samples:,} {unit}, "
+          f"{batchsize(args)}, {trainer.epoch} epochs, {interval.samples:,} {unit}, "
           f"{interval.samples / seconds:,.0f} {unit}/s")
-
-    def test_nll(model):
-        batches = tqdm(evaluation_batches(test_set, 4 * batchsize), desc="test", disable=None)
-        return likelihood.evaluate(model, batches, torch.device("cpu"))
-
     began = time.monotonic()
-    mean = test_nll(trainer.learned)
-    of_image = f", {mean * dimensions:.2f} nats an image" if dimensions else ""
-    print(f"test: {mean / math.log(2):.4f} bits/dim{of_image} on {len(test_set):,} "
-          f"{'images' if dimensions else 'windows'} ({time.monotonic() - began:.0f} s)")
+    mean = mean_nll(trainer.learned, task.test_set, args)
+    of_image = f", {mean * task.dimensions:.2f} nats an image" if task.dimensions else ""
+    print(f"test: {mean / math.log(2):.4f} bits/dim{of_image} on {len(task.test_set):,} "
+          f"{'images' if task.dimensions else 'windows'} ({time.monotonic() - began:.0f} s)")
     if args.network == "wavenet":
-        more = (test_nll(rounded(trainer.learned)) - mean) / math.log(2)
+        more = (mean_nll(rounded(trainer.learned), task.test_set, args) - mean) / math.log(2)
         print(f"with the weights of --precision bf16: {more:+.6f} bits/dim")
 
 

@@ -1,0 +1,239 @@
+"""The original study's defects, put back by tests/benchmarks/ablation.py: each is what it says."""
+
+import argparse
+import re
+import subprocess
+import sys
+from pathlib import Path
+from statistics import mean, stdev
+
+import numpy as np
+import pytest
+import torch
+from test_commands import write_mnist, write_sounds
+from test_pixelcnn import network
+from test_pixelcnn_causality import assert_sees, expected, influence
+
+# At the end, lest its training.py and sampling.py be taken for our packages.
+sys.path.append(str(Path(__file__).resolve().parent / "benchmarks"))
+
+import ablation
+from ablation import CORRECT, DEFECTS, mask_a_twice, shifted_in_each_block
+from datasets.batches import training_batches
+from datasets.quantization import mu_law_decode, mu_law_encode
+from likelihood import flags
+from models.pixelcnn import PixelCNN, PixelCNNConfig, groups
+
+TINY = ["--hidden_dim", "6", "--out_hidden_dim", "6", "--blocks_num", "2", "--stacks_num", "1",
+        "--layers_num", "3", "--target_length", "500", "--threads", "1"]
+
+
+@pytest.fixture
+def data(tmp_path):
+    """A folder with digits and with recordings of two speakers, of several windows each."""
+    write_mnist(tmp_path / "data/MNIST/raw")
+    write_sounds(tmp_path / "data/sounds", [f"0_{speaker}_{take}.wav" for speaker in ("ann", "bob")
+                                            for take in (0, 4, 5, 6)])
+    return tmp_path / "data"
+
+
+def task(network, data, name=None):
+    """The Task of the defect `name`, or of the correct network."""
+    variant, = (defect for defect in (CORRECT, *DEFECTS[network])
+                if defect.name == (name or CORRECT.name))
+    args = flags("").parse_args([network, "--data", str(data), *TINY])
+    return variant.task(argparse.Namespace(**vars(args), labels=variant.labels, seed=0))
+
+
+# ------------------------------------------------------------------------------ PixelCNN
+
+def own_feature(model, number):
+    """Which groups of what a block adds to h depend on which of the same pixel's h.
+
+    (groups, groups) of booleans.
+    """
+    channels, p = model.config.channels, model.config.hidden_dim
+    v, h = (torch.randn(1, *size, p, dtype=torch.double) for size in ((2, 3), (1, 4)))
+    h[:, :, 0] = 0
+    h.requires_grad_()
+    added = (model.blocks[number](v, h)[1] - h)[0, 0, -1]
+    felt = torch.stack([torch.autograd.grad(number, h, retain_graph=True)[0][0, 0] != 0
+                        for number in added])  # (out, places, in)
+    assert felt[:, -2].all(), "the left neighbour's feature is seen whole"
+    one_hot = torch.eye(channels)[groups(p, channels)]
+    return one_hot.T @ felt[:, -1].float() @ one_hot > 0
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_under_mask_a_twice_a_pixels_own_feature_is_hidden_from_the_second_block(channels):
+    sizes = dict(channels=channels, hidden_dim=7, out_hidden_dim=7)
+    model = network(**sizes, blocks_num=3)
+    groups_up_to_its_own = torch.ones(channels, channels, dtype=torch.bool).tril()
+    assert torch.equal(own_feature(model, 1), groups_up_to_its_own)
+    mask_a_twice(model)
+    assert torch.equal(own_feature(model, 1), groups_up_to_its_own.tril(-1))
+    assert torch.equal(own_feature(model, 2), groups_up_to_its_own)
+    # Through the residual connections all that is before a pixel is seen, and nothing else.
+    seen = influence(5, 6, mask_a_twice, **sizes, blocks_num=3)
+    assert_sees(seen, expected(5, 6, channels, 3), 5, 6)
+
+
+@pytest.mark.parametrize("channels, blocks_num", [(1, 2), (1, 4), (3, 2)])
+def test_shifted_in_each_block_the_row_above_is_seen_no_further_than_three_pixels_on(
+        channels, blocks_num):
+    reach = 3 + blocks_num - 1
+    rows, width = 3, 2 * reach + 3
+    seen = influence(rows + 1, width, shifted_in_each_block, channels=channels, hidden_dim=6,
+                     out_hidden_dim=6, blocks_num=blocks_num)
+    order = torch.arange(len(seen)).view(channels, (rows + 1) * width).t().flatten()
+    assert not seen[order][:, order].triu().any(), "a sub-pixel sees those before it alone"
+    shape = channels, rows + 1, width
+    of_last_row = seen.view(*shape, *shape)[:, -1, reach + 1] != 0  # (seer, seen, row, column)
+    for up in range(1, rows + 1):
+        # At the left all is seen through the pixel's left neighbours, as wide as ever.
+        right = 3 + min(up, blocks_num) - 1
+        wanted = [False] + [True] * (reach + 1 + right) + [False] * (reach - right + 1)
+        assert (of_last_row[:, :, -1 - up] == torch.tensor(wanted)).all(), up
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("put_into", [mask_a_twice, shifted_in_each_block])
+def test_with_a_defect_a_network_has_the_same_weights_and_uses_them_otherwise(put_into, channels):
+    torch.manual_seed(0)
+    config = PixelCNNConfig(4, channels, 6, 6, 2, labels=3)
+    plain, defective = PixelCNN(config), put_into(PixelCNN(config))
+    plain.load_state_dict(defective.state_dict())
+    codes, label = torch.randint(4, (2, channels, 5, 5)), torch.tensor([0, 2])
+    with torch.no_grad():
+        assert (plain(codes, label) - defective(codes, label)).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("name, put_into", [
+    ("mask A twice", mask_a_twice),
+    ("vertical stack shifted in each block", shifted_in_each_block)])
+def test_a_defect_is_put_into_the_correct_network_of_the_seed(name, put_into, data):
+    correct, defective = task("pixelcnn", data), task("pixelcnn", data, name)
+    batch = correct.test_set[[0, 1]]
+    with torch.no_grad():
+        before, after = (each.model(batch.codes, batch.label) for each in (correct, defective))
+        assert not torch.equal(before, after)
+        assert torch.equal(put_into(correct.model)(batch.codes, batch.label), after)
+
+
+# ------------------------------------------------------------------------------ both networks
+
+@pytest.mark.parametrize("network", ["pixelcnn", "wavenet"])
+def test_a_label_that_is_ignored_changes_nothing(network, data):
+    def change(model, codes):
+        with torch.no_grad():
+            one, other = (model(codes, torch.full((len(codes),), label)) for label in (0, 1))
+        return (one - other).abs().max()
+
+    correct, ignoring = task(network, data), task(network, data, "label ignored")
+    codes = correct.test_set[[0, 1]].codes
+    assert torch.equal(ignoring.test_set[[0, 1]].codes, codes)
+    assert change(ignoring.model, codes) == 0 < change(correct.model, codes)
+    for part in ("training_set", "test_set"):
+        assert getattr(ignoring, part)[[0]].label is None is not getattr(correct, part)[[0]].label
+
+
+# ------------------------------------------------------------------------------ WaveNet
+
+def test_one_window_in_four_is_trained_on_and_all_are_tested(data):
+    whole, quarter = task("wavenet", data), task("wavenet", data, "one window in four")
+    trained_on = [*training_batches(quarter.training_set, 2, seed=0, epoch=0)]
+    targets = {tuple(row) for batch in trained_on for row in batch.targets.tolist()}
+    wanted = whole.training_set[range(0, len(whole.training_set), 4)].targets.tolist()
+    assert targets == {*map(tuple, wanted)} and len(targets) == len(wanted) >= 4
+    assert sum(len(batch.targets) for batch in trained_on) == len(wanted)
+    every = range(len(whole.test_set))
+    assert torch.equal(quarter.test_set[every].targets, whole.test_set[every].targets)
+
+
+def test_truncation_takes_the_code_below(data):
+    codes = np.arange(256)
+    decoded = mu_law_decode(codes, 256)
+    assert ablation.truncating_encode(decoded, 256)[0].tolist() == codes.tolist()
+    samples = np.random.default_rng(0).uniform(-1, 1, 10000) ** 3
+    found, clipped = ablation.truncating_encode([*samples, 2, -2], 256)
+    assert clipped == 2 and found[-2:].tolist() == [255, 0]
+    companded = np.sign(samples) * np.log1p(255 * np.abs(samples)) / np.log(256)
+    assert (found[:-2] == np.floor((companded + 1) / 2 * 255)).all()
+    part = range(3)
+    nearest = task("wavenet", data).training_set[part].targets
+    less = nearest - task("wavenet", data, "quantisation by truncation").training_set[part].targets
+    assert less.unique().tolist() == [0, 1]
+
+
+def test_truncation_leaves_twice_the_error():
+    recordings = [np.random.default_rng(i).normal(0, 0.1, 5000).astype(np.float32)
+                  for i in range(2)]
+    nearest, truncated = (ablation.signal_to_noise(recordings, encode)
+                          for encode in (mu_law_encode, ablation.truncating_encode))
+    # Of an error even in [-1/2, 1/2] the mean square is 1/12, in [0, 1] it is 1/3.
+    assert 35 < nearest < 40 and nearest - truncated == pytest.approx(6.02, abs=0.1)
+
+
+def test_noise_a_tenth_as_large_as_the_sound_is_at_20_db(monkeypatch):
+    monkeypatch.setattr(ablation, "mu_law_decode", lambda codes, _: codes * 1.1)
+    assert ablation.signal_to_noise([np.ones(5), np.zeros(3), -np.ones(2)],
+                                    lambda samples, _: (samples, 0)) == pytest.approx(20)
+
+
+# ------------------------------------------------------------------------------ the command
+
+def rows(printed):
+    """{defect: its other cells} of the printed table."""
+    table = [line.strip("|").split("|") for line in printed.splitlines() if line.startswith("|")]
+    return {name.strip(): [cell.strip() for cell in cells] for name, *cells in table[2:]}
+
+
+def test_the_pixelcnns_defects_beside_the_correct_network(data):
+    """With two seeds: means and deviations are those of what each run says."""
+    ended = subprocess.run(
+        [sys.executable, ablation.__file__, "pixelcnn", "--data", data, "--minutes", "0.003",
+         "--seeds", "2", *TINY], capture_output=True, text=True, check=True)
+    table = rows(ended.stdout)
+    assert [*table] == ["none", "mask A twice", "vertical stack shifted in each block",
+                        "label ignored"]
+    bits = {name: [float(each) for each in re.findall(rf"defect: {name}: ([\d.]+) bits/dim",
+                                                      ended.stderr)] for name in table}
+    assert re.findall(r"seed (\d+), defect: none", ended.stderr) == ["0", "1"]
+    for name, (of_test, difference, rate) in table.items():
+        assert len(bits[name]) == 2 and all(1 < each < 2.5 for each in bits[name])
+        more = [a - b for a, b in zip(bits[name], bits["none"], strict=True)]
+        for cell, values in [(of_test, bits[name])] + [(difference, more)] * (name != "none"):
+            assert [float(part) for part in cell.split(" ± ")] == pytest.approx(
+                [mean(values), stdev(values)], abs=2e-4)
+        assert float(rate.split(" ± ")[0].replace(",", "")) > 10
+    assert table["none"][1] == ""
+
+
+def test_chosen_defects_of_the_wavenet_and_the_noise_of_truncation(data, call):
+    code, out, _ = call(ablation, "wavenet", "--data", data, "--minutes", 0.003, *TINY,
+                        "--only", "window", "truncation")
+    assert code == 0
+    table = rows(out)
+    assert [*table] == ["none", "one window in four", "quantisation by truncation"]
+    correct = float(table["none"][0])
+    for of_test, difference, _ in [*table.values()][1:]:
+        assert float(difference) == pytest.approx(float(of_test) - correct, abs=2e-4)
+    nearest, truncated = map(float, re.search(r"([\d.]+) dB by the nearest codes, "
+                                              r"([\d.]+) dB by truncation$", out.strip()).groups())
+    assert nearest > truncated + 3
+
+
+@pytest.mark.parametrize("command, message", [
+    ("pixelcnn --only nonsense", '--only nonsense: no such defect; give a part of "mask A twice"'),
+    ("wavenet --only mask", "--only mask: no such defect"),
+    ("pixelcnn --blocks_num 1", "--blocks_num 1: "),
+    ("pixelcnn --levels 300", "--levels 300: "),
+    ("wavenet --layers_num 25", "--layers_num 25: "),
+    ("wavenet --data data/sounds/0_ann_0.wav", "give recordings of both"),
+    ("wavenet --data music", "its name is not DIGIT_SPEAKER_TAKE")])
+def test_wrong_input_gives_one_line(data, call, command, message):
+    write_sounds(data.parent / "music", ["tone.wav"])
+    code, out, err = call(ablation, *command.split(), *([] if "--data" in command
+                                                        else ["--data", data]))
+    assert code == 2 and not out and err.count("\n") == 1 and err.startswith("error: ")
+    assert message in err
