@@ -46,12 +46,16 @@ demo: $(VENV)/installed
 	$(RUN) preprocess.py $(CORPUS) --output demo/corpus
 	$(RUN) train_wavenet.py -d demo/corpus $(VOICE) -e 2 -o demo/wavenet --resume auto
 	$(RUN) infer_wavenet.py -m demo/wavenet --label all -c 1 --length 16000 --plot -o demo/sounds
+	@echo "--- a recording said again by a model that comes along, from its mel spectrum"
+	$(RUN) infer_wavenet.py -m assets/models/spoken_digits_from_features.pt \
+	  --features_from assets/spoken_digits/jackson/3_jackson_1.wav -o demo/copy
 	@echo
 	@echo "Look at     demo/digits.png      digits drawn by the network, a row for each class"
 	@echo "            demo/digits.gif      the same being drawn, pixel row by pixel row"
 	@echo "            demo/completed.png   lower halves drawn for given upper halves"
 	@echo "Listen to   demo/sounds/*.wav    two seconds in the manner of each speaker; plots beside,"
 	@echo "            demo/sounds/index.html   and all of them on a page"
+	@echo "            demo/copy/sample_0.wav   \"three\", said by a model that was trained for an hour"
 	@echo "Curves in   demo/pixelcnn/loss.png, demo/wavenet/loss.png"
 	@echo "Train on    $(RUN) train_pixelcnn.py $(DIGITS) -e 20 -o demo/pixelcnn --resume auto"
 	@echo "            $(RUN) train_wavenet.py -d demo/corpus $(VOICE) -e 20 -o demo/wavenet --resume auto"

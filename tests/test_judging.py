@@ -12,7 +12,7 @@ import soundfile
 import torch
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).resolve().parent / "benchmarks"))
+sys.path.append(str(Path(__file__).resolve().parent / "benchmarks"))  # as of a script there
 
 from benchmarks import judging
 from datasets.corpus import Corpus

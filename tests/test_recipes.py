@@ -1,4 +1,4 @@
-"""The README's two studies, as they are typed; and the music that they are of."""
+"""The two studies of docs/recipes.md, as they are typed; and the music that they are of."""
 
 import json
 import re
@@ -18,12 +18,12 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def commands(heading):
-    """The shell commands below a heading of the README, in one script that ends where one fails.
+    """The shell commands below a heading of docs/recipes.md, a script that ends where one fails.
 
     What a command prints is shown between blank lines after it, and begins with a digit or a word
     in lower case that is none of a command.
     """
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs/recipes.md").read_text(encoding="utf-8")
     section = re.split(r"^#+ ", text.split(f"# {heading}\n")[1], maxsplit=1, flags=re.M)[0]
     blocks = re.findall(r"(?:^    .*\n)+", section, re.M)
     typed = [block for block in blocks if re.match(r"    (python|mkdir|\()", block)]

@@ -78,8 +78,8 @@ def rows(threads):
             Row(pictures, 1, 1)]
 
 
-def main():
-    """Measure the machine, then row after row."""
+def arguments():
+    """The command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=positive_float, default=3.0, metavar="S",
@@ -88,8 +88,12 @@ def main():
                         metavar="N", help="for many at once (default: torch's)")
     parser.add_argument("--only", nargs="+", default=[""], metavar="TEXT",
                         help="rows that have one of these in their name")
-    args = parser.parse_args()
+    return parser.parse_args()
 
+
+def main():
+    """Measure the machine, then row after row."""
+    args = arguments()
     peaks = {threads: matrix_product_peak(threads, args.seconds) for threads in {1, args.threads}}
     print("matrix product: " + ", ".join(
         f"{peak / 1e9:,.0f} GFLOP/s on {number(threads, 'thread')}"

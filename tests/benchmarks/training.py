@@ -101,8 +101,8 @@ def rows():
     return [replace(row, precision=precision) for row in plain for precision in PRECISIONS]
 
 
-def main():
-    """Measure row after row."""
+def arguments():
+    """The command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=positive_float, default=5.0, metavar="S",
@@ -110,8 +110,12 @@ def main():
     parser.add_argument("--threads", type=positive_int, default=2, metavar="N")
     parser.add_argument("--only", nargs="+", default=[""], metavar="TEXT",
                         help="rows that have one of these in their name")
-    args = parser.parse_args()
+    return parser.parse_args()
 
+
+def main():
+    """Measure row after row."""
+    args = arguments()
     print(f"on {number(args.threads, 'thread')}\n")
     print("| network and batch | a second | original | × original | GFLOP/s | matrix product "
           "| share | memory |\n|---|---|---|---|---|---|---|---|")

@@ -1,0 +1,67 @@
+"""The models that come with the program: they are those that the results are of, and they work."""
+
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from sampling.draws import Draws
+from sampling.wavenet import sample
+from training.snapshot import load
+
+ROOT = Path(__file__).resolve().parents[1]
+MODELS = ROOT / "assets/models"
+FILES = sorted(MODELS.glob("*.pt"))
+SUMS = MODELS / "SHA256SUMS"
+
+
+def test_every_model_is_the_one_whose_sum_is_written_down():
+    sums = dict(reversed(line.split()) for line in SUMS.read_text().splitlines())
+    assert sums == {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in FILES}
+
+
+def test_models_are_small_enough_to_come_along():
+    assert sum(path.stat().st_size for path in FILES) < 40e6
+
+
+@pytest.mark.parametrize("name", [path.name for path in FILES])
+def test_every_model_draws(name):
+    model, label_names, data, _ = load(MODELS / name, "wavenet")
+    label = torch.zeros(1, dtype=torch.long) if label_names else None
+    width, hop = model.config.features, model.config.hop
+    frames = -torch.ones(1, 2000 // hop + 1, width) if width else None  # of silence
+    codes = torch.cat([*sample(model, Draws(0, [0]), label, 2000, frames=frames)], dim=1)
+    assert codes.shape == (1, 2000) and codes.max() < data["levels"]
+    assert torch.bincount(codes[0]).max() < 2000 or data["levels"] < 3
+
+
+def drawn(folder, model, *flags):
+    """The sound, as bytes, that a user's command writes into `folder`."""
+    subprocess.run([sys.executable, ROOT / "infer_wavenet.py", "-m", MODELS / model, "-c", "1",
+                    "-o", folder, *flags], check=True, capture_output=True)
+    return (folder / "sample_0.wav").read_bytes()
+
+
+def test_the_same_command_draws_the_same_bytes(tmp_path):
+    recording = ROOT / "assets/spoken_digits/jackson/3_jackson_1.wav"
+    first, second = (drawn(tmp_path / str(number), "spoken_digits_from_features.pt",
+                           "--features_from", recording) for number in (0, 1))
+    assert first == second
+    said, given = (soundfile.read(path)[0] for path in (tmp_path / "0/sample_0.wav", recording))
+    assert 0 <= len(said) - len(given) < 100  # whole frames
+    assert 0.5 < said.std() / given.std() < 2
+
+
+def test_the_tone_is_a_tone(tmp_path):
+    """500 Hz and little else."""
+    drawn(tmp_path, "tone.pt", "--length", "1s")
+    samples, rate = soundfile.read(tmp_path / "sample_0.wav")
+    power = np.abs(np.fft.rfft(samples[rate // 4:] * np.hanning(len(samples) - rate // 4))) ** 2
+    hertz = np.fft.rfftfreq(len(samples) - rate // 4, 1 / rate)
+    assert abs(hertz[power.argmax()] - 500) < 3
+    assert power[abs(hertz - 500) < 20].sum() > 0.98 * power.sum()
