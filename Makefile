@@ -1,9 +1,9 @@
 # make demo: trains both networks on the data in assets/ and samples from them, into demo/
-# make test: ruff and the quick tests; make test PYTEST="-m slow" runs the slow ones
+# make test: ruff and the quick tests, on two cores; make test PYTEST="-m slow" runs the slow ones
 
 PYTHON ?= python3
 VENV ?= .venv
-PYTEST ?= -m "not slow"
+PYTEST ?= -m "not slow" -n 2
 RUN = $(VENV)/bin/python
 
 .PHONY: demo test
