@@ -53,6 +53,20 @@ def test_every_command_is_one(page, command, monkeypatch):
         module.arguments()
 
 
+def test_every_link_leads_somewhere():
+    """To a file of the repository, and to a heading where it names one."""
+    for page in PAGES:
+        links = re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)", page.read_text("utf-8"))
+        for name, anchor in links:
+            target = page.parent / name if name else page
+            assert target.exists(), f"{page.name}: {name}"
+            if anchor:
+                headings = re.findall(r"^#+ (.+)$", target.read_text("utf-8"), re.M)
+                anchors = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+                           for heading in headings}
+                assert anchor in anchors, f"{page.name}: {name}#{anchor}"
+
+
 def in_short(command):
     """The command with as little to do as shows that it works."""
     if command.startswith("train_"):
