@@ -4,7 +4,6 @@ import argparse
 import re
 import subprocess
 import sys
-from pathlib import Path
 from statistics import mean, stdev
 
 import numpy as np
@@ -13,9 +12,6 @@ import torch
 from test_commands import write_mnist, write_sounds
 from test_pixelcnn import network
 from test_pixelcnn_causality import assert_sees, expected, influence
-
-# At the end, lest its training.py and sampling.py be taken for our packages.
-sys.path.append(str(Path(__file__).resolve().parent / "benchmarks"))
 
 import ablation
 from ablation import CORRECT, DEFECTS, mask_a_twice, shifted_in_each_block

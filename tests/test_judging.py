@@ -12,8 +12,6 @@ import soundfile
 import torch
 from PIL import Image
 
-sys.path.append(str(Path(__file__).resolve().parent / "benchmarks"))  # as of a script there
-
 from benchmarks import judging
 from datasets.corpus import Corpus
 from datasets.errors import UserError

@@ -43,7 +43,6 @@ def test_there_are_commands_on_the_pages():
 def test_every_command_is_one(page, command, monkeypatch):
     script, *flags = shlex.split(command)
     monkeypatch.setattr(sys, "argv", [script, *(PLACEHOLDERS.get(flag, flag) for flag in flags)])
-    monkeypatch.setattr(sys, "path", [*sys.path, str((ROOT / script).parent)])
     assert (ROOT / script).exists(), script
     # Not by its name: some benchmarks have that of a package.
     spec = importlib.util.spec_from_file_location("script", ROOT / script)

@@ -29,7 +29,6 @@ import numpy as np
 import soundfile
 import torch
 from matplotlib.figure import Figure
-from spoken_digits import LEAST, classifier, digits, picture, spectra
 from tqdm import tqdm
 
 from datasets.audio import read_recording
@@ -42,6 +41,7 @@ from datasets.windows import Windows
 from models.local import MARGIN
 from sampling.draws import Draws
 from sampling.wavenet import sample
+from spoken_digits import LEAST, classifier, digits, picture, spectra
 from training import likelihood
 from training.arguments import non_negative_float, positive_int, probability, run_script
 from training.snapshot import load

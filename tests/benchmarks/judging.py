@@ -16,6 +16,7 @@ and --output draws a sample of each label beside its nearest neighbours.
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,16 +27,16 @@ import torch
 from matplotlib.figure import Figure
 from sklearn.neighbors import NearestNeighbors
 from sklearn.svm import SVC
-from spoken_digits import LEAST, classifier, digits, picture, spectra
 from tqdm import tqdm
 
 from datasets.corpus import Corpus
 from datasets.errors import UserError
-from datasets.images import load_images
-from datasets.quantization import mu_law_decode, quantize_pixels
+from datasets.images import ImageCodes, load_images
+from datasets.quantization import mu_law_decode
 from sampling.draws import Draws
 from sampling.pixelcnn import sample as sample_images
 from sampling.wavenet import sample as sample_sounds
+from spoken_digits import LEAST, classifier, digits, picture, spectra
 from training.arguments import non_negative_float, positive_int, probability, run_script
 from training.snapshot import load
 
@@ -63,13 +64,13 @@ def arguments():
 class Judged(NamedTuple):
     """Real and drawn items.
 
-    vectors: what they are compared by, (N, …). classes: what they are, N names. shown: how each is
-    drawn in the picture, in [0, 1], (height, width).
+    vectors: what they are compared by, (N, …). classes: what they are, N names. shown: how number n
+    is drawn in the picture, in [0, 1]: a function to (height, width), or with colours after that.
     """
 
     vectors: np.ndarray
     classes: list
-    shown: list
+    shown: Callable
 
 
 # ------------------------------------------------------------------------------------ images
@@ -84,21 +85,23 @@ def images(args):
     levels = model.config.levels
 
     def judged(codes, labels):
-        scaled = codes.astype(np.float32) / (levels - 1)
+        scaled = codes.numpy().astype(np.float32) / (levels - 1)
+        pictures = scaled[:, 0] if codes.shape[1] == 1 else scaled.transpose(0, 2, 3, 1)
         return Judged(scaled.reshape(len(codes), -1), [label_names[label] for label in labels],
-                      scaled.transpose(0, 2, 3, 1).squeeze(3) if codes.shape[1] == 1
-                      else scaled.transpose(0, 2, 3, 1))
+                      lambda number: pictures[number])
 
-    unseen = found.test or found.validation
-    train, test = (judged(quantize_pixels(part.pixels, levels), part.labels)
-                   for part in (found.train, unseen))
+    def real(part):
+        part = ImageCodes(*part, levels, data["binarize"], fixed=True)
+        return judged(part[np.arange(len(part))].codes, part.labels)
+
+    train, unseen = real(found.train), real(found.test or found.validation)
     labels = torch.arange(len(label_names)).repeat_interleave(args.count)
     streams = torch.arange(len(labels))
     drawn = [sample_images(model, Draws(args.seed, some.tolist()), labels[some], data["height"],
                            data["width"], args.temperature, args.top_p)
              for some in tqdm(streams.split(AT_ONCE), desc="drawing", disable=None)]
     machine = SVC(C=10).fit(train.vectors, train.classes)
-    return train, test, judged(torch.cat(drawn).numpy(), labels), machine
+    return train, unseen, judged(torch.cat(drawn), labels), machine
 
 
 # ------------------------------------------------------------------------------------- sound
@@ -118,7 +121,7 @@ def sounds(args):
     def judged(samples, classes):
         samples = list(samples)
         return Judged(np.stack([picture(sound, corpus.rate) for sound in samples]), classes,
-                      [1 - spectra(sound, corpus.rate)[::-1] / LEAST for sound in samples])
+                      lambda number: 1 - spectra(samples[number], corpus.rate)[::-1] / LEAST)
 
     def real(part):
         return judged((mu_law_decode(part.codes(index), corpus.levels)
@@ -151,12 +154,11 @@ def main():
     args = arguments()
     torch.set_num_threads(args.threads)
     train, unseen, drawn, machine = (images if args.network == "pixelcnn" else sounds)(args)
-    recognised = {}
-    for name, found in (("unseen data", unseen), ("samples", drawn)):
-        right = machine.predict(found.vectors) == np.array(found.classes)
-        recognised[name] = right
-        print(f"{name}: {right.mean():.1%} of {len(right):,} recognised")
-    rates = {kind: recognised["samples"][np.array(drawn.classes) == kind].mean()
+    right, right_of_unseen = (machine.predict(found.vectors) == np.array(found.classes)
+                              for found in (drawn, unseen))
+    print(f"unseen data: {right_of_unseen.mean():.1%} of {len(right_of_unseen):,} recognised")
+    print(f"samples: {right.mean():.1%} of {len(right):,} recognised")
+    rates = {kind: right[np.array(drawn.classes) == kind].mean()
              for kind in dict.fromkeys(drawn.classes)}
     print("samples of each: " + ", ".join(f"{kind} {rate:.0%}" for kind, rate in rates.items()))
     nearest = NearestNeighbors(n_neighbors=NEIGHBOURS).fit(train.vectors)
@@ -178,8 +180,8 @@ def draw_neighbours(path, aspect, train, drawn, distances, neighbours):
     figure = Figure(figsize=(1.5 * (1 + NEIGHBOURS), 1.3 * len(rows)), layout="constrained")
     for axes, row in zip(figure.subplots(len(rows), 1 + NEIGHBOURS, squeeze=False), rows,
                          strict=True):
-        columns = [("sample", drawn.shown[row])]
-        columns += [(f"{distance:.1f}", train.shown[index])
+        columns = [("sample", drawn.shown(row))]
+        columns += [(f"{distance:.1f}", train.shown(index))
                     for distance, index in zip(distances[row], neighbours[row], strict=True)]
         for axis, (title, shown) in zip(axes, columns, strict=True):
             axis.imshow(shown, cmap="gray", vmin=0, vmax=1, aspect=aspect)
