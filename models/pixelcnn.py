@@ -21,11 +21,14 @@ What is done otherwise than in the paper and in the original study:
   sizes as equal as the width allows. Group G of a pixel reads groups R and G of that pixel, never
   B; in the first block, where the groups are the sub-pixels themselves, R alone. In the original
   study G never saw R.
-- The first block has no residual connection, since its input is the image. The vertical stack has
-  none anywhere, as in the paper. The last block's vertical stack only feeds its horizontal one.
+- The first block has no residual connection, since its input is the image. The last block's
+  vertical stack only feeds its horizontal one.
 - The vertical stack's weights begin so large that the picture reaches its last block: a gate
-  tanh(a) σ(b) passes on half of a small a, and without residual connections what is lost in one
-  block is lost to all after it.
+  tanh(a) σ(b) passes on half of a small a.
+- Two options that the paper's network does not have, and without which it forgets what is more
+  than a few rows above. `vertical_residual`: the vertical stack has residual connections as the
+  horizontal one has (section 2.2 leaves them out, having seen no gain from them). `position`: the
+  first block is conditioned on where in the picture a pixel is.
 
 [1] van den Oord et al., Conditional Image Generation with PixelCNN Decoders, arXiv 1606.05328.
 """
@@ -38,6 +41,7 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 
 from models.gated import GatedActivation
+from models.position import Position
 
 FIRST_KERNEL, KERNEL = 7, 3
 VERTICAL_GAIN = 2  # of the initial weights: undoes the gate's slope of 1/2 at 0
@@ -51,6 +55,7 @@ class PixelCNNConfig:
     hidden_dim: p, width of both stacks. out_hidden_dim: width of the hidden layer before the
     logits. blocks_num: blocks in all, the first 7×7 one included. labels: classes to condition
     on, 0 for none. vector: in their place, the width of the vectors to condition on, 0 for none.
+    vertical_residual, position: see above; without them it is the paper's network.
     Raises ValueError for what can't be built.
     """
 
@@ -61,6 +66,8 @@ class PixelCNNConfig:
     blocks_num: int = 15
     labels: int = 0
     vector: int = 0
+    vertical_residual: bool = False
+    position: bool = False
 
     def __post_init__(self):
         for name, least in (("levels", 2), ("channels", 1), ("blocks_num", 1), ("labels", 0),
@@ -157,6 +164,7 @@ class Block(nn.Module):
     def __init__(self, config, first=False, last=False):
         super().__init__()
         p, self.first, self.last = config.hidden_dim, first, last
+        self.vertical_residual = config.vertical_residual and not first and not last
         size = FIRST_KERNEL if first else KERNEL
         self.reach = size // 2
         features = groups(p, config.channels)
@@ -168,6 +176,8 @@ class Block(nn.Module):
         self.vertical = nn.Conv2d(len(inputs), 2 * p, (self.rows, size))
         if not first:
             nn.init.normal_(self.vertical.weight, std=VERTICAL_GAIN / (p * self.rows * size) ** 0.5)
+        # Added to W * v, it comes to both stacks' gates, for W * v is handed to the horizontal one.
+        self.position = Position(2 * p) if first and config.position else None
         self.vertical_to_horizontal = nn.Conv2d(2 * p, 2 * p, 1)
         self.left = nn.Conv2d(len(inputs), 2 * p, (1, self.reach), bias=False)
         sees_itself = not first or config.channels > 1
@@ -193,6 +203,9 @@ class Block(nn.Module):
                 self.vertical.weight)
             bias = into.bias + into.weight.flatten(1) @ self.vertical.bias
             from_above = convolve(v, kernel, bias, self.reach)
+            if self.position is not None:
+                where = self.position(0, *from_above.shape[1:3])
+                from_above = from_above + F.linear(where, into.weight.flatten(1)).to(v.dtype)
         else:
             from_above = convolve(above, into.weight, into.bias)
         from_left = convolve(h.to(from_above.dtype), self.horizontal_kernel)
@@ -202,8 +215,10 @@ class Block(nn.Module):
             h = F.pad(y.to(self.out.weight.dtype), (0, 0, 1, 0))
         else:
             h = _AddFramed.apply(h, y)
-        v = None if self.last else self.vertical_gate(above, label=label, rows_above=1)
-        return v, h
+        if self.last:
+            return None, h
+        y = self.vertical_gate(above, label=label, rows_above=1)
+        return v + y if self.vertical_residual else y, h
 
     def framed_image(self, image):
         """The first block's v and h of an image (B, H, W, C)."""
@@ -211,9 +226,15 @@ class Block(nn.Module):
         return (F.pad(image, (0, 0, 0, 0, self.reach, -1)),
                 F.pad(image, (0, 0, self.reach, hidden)))
 
-    def vertical_features(self, v):
-        """W * v of the vertical stack: (B, rows - 1 + H, W, in) -> (B, H, W, 2p)."""
-        return convolve(v, self.vertical.weight, self.vertical.bias, self.reach)
+    def vertical_features(self, v, row=0):
+        """W * v of the vertical stack from row `row` on, and what the position adds to it.
+
+        v: (B, rows - 1 + H, W, in) -> (B, H, W, 2p).
+        """
+        above = convolve(v, self.vertical.weight, self.vertical.bias, self.reach)
+        if self.position is None:
+            return above
+        return above + self.position(row, *above.shape[1:3]).to(above.dtype)
 
     @property
     def horizontal_kernel(self):

@@ -131,10 +131,12 @@ class _VerticalStack:
         v = F.pad(self.model.scale(seen), (0, 0, 0, 0, max(first.reach - self.row, 0), 0))
         contexts = []
         for number, block in enumerate(self.model.blocks):
-            above = block.vertical_features(v)
+            above = block.vertical_features(v, self.row)
             contexts.append(self.into_horizontal[number](above[:, -1]))
             if block.vertical_gate is not None:
                 new = block.vertical_gate(above, label=self.label)
+                if block.vertical_residual:
+                    new += v[:, block.reach:]
                 v = torch.cat((self.before[number], new), dim=1)
                 self.before[number] = v[:, new.shape[1]:]
         self.row = row + 1

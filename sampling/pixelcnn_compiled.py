@@ -90,7 +90,8 @@ def vertical_stack(weights, state, row):
         for image in range(images):
             above = image * width * 2 * features
             for w in range(width):
-                copy(weights.vertical_bias, block * 2 * features,
+                bias = height * width + block - 1 if block else row * width + w
+                copy(weights.vertical_bias, bias * 2 * features,
                      state.above, above + w * 2 * features, tiles)
             for r in range(MARGIN if block == 0 else 2):
                 if block == 0:
@@ -117,6 +118,16 @@ def vertical_stack(weights, state, row):
                 after = ((block * images + image) * 2 + row % 2) * stride + features
                 gates(state.above, above, 2 * features, state.vertical, after, features, tiles,
                       width)
+                if weights.vertical_residual and block > 0:
+                    add_features(state.vertical, after, after - 2 * images * stride,
+                                 width * features)
+
+
+@inlined
+def add_features(features, o, i, n):
+    """Add to n features, from o on, those from i on."""
+    for j in range(n):
+        features[o + j] += features[i + j]
 
 
 @kernel
@@ -222,7 +233,7 @@ class Compiled:
             label = model.scale_vectors(label).reshape(len(codes), model.config.vector)
             vectors, numbers = torch.unique(label, dim=0, return_inverse=True)
             numbers = numbers.numpy()
-        self.weights = lay_out(model, vectors)
+        self.weights = lay_out(model, *codes.shape[2:], vectors)
         self.shares = Shares(len(codes))
         self.states = [begin(self.weights, codes.numpy()[part], numbers[part])
                        for part in self.shares.parts]

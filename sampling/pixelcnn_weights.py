@@ -25,7 +25,8 @@ class Weights(NamedTuple):
     rows: np.ndarray  # (rows, TILE)
     scaled: np.ndarray  # (levels,): what the network sees of a code
     vertical_at: np.ndarray  # (L,): one matrix for each row of the kernel
-    vertical_bias: np.ndarray  # (L · 2 features,)
+    vertical_residual: bool
+    vertical_bias: np.ndarray  # ((H · W + L - 1) · 2 features,): of the first block for each pixel
     vertical_label: np.ndarray  # (labels · L · 2 features,): added in the gate
     context_at: np.ndarray  # (L,)
     context_bias: np.ndarray  # (labels · L · contexts,), with the label's embedding
@@ -60,11 +61,11 @@ def _projected(weight, vectors):
     return np.stack([np.multiply(weight, vector, dtype=np.float64).sum(1) for vector in vectors])
 
 
-def lay_out(model, vectors=None):
+def lay_out(model, height, width, vectors=None):
     """The weights of a PixelCNN of float32 on the CPU, in the kernel's order: Weights.
 
-    vectors: (labels, width), of a network conditioned on such, scaled: the kernel knows them as
-    labels.
+    height, width: of the images. vectors: (labels, width), of a network conditioned on such,
+    scaled: the kernel knows them as labels.
     """
     config, blocks, rows = model.config, model.blocks, _Rows()
     p, q, channels, levels = (config.hidden_dim, config.out_hidden_dim, config.channels,
@@ -95,6 +96,14 @@ def lay_out(model, vectors=None):
             kernel = np.pad(kernel, ((0, 0), (0, features - p), (0, 0), (0, 0)))
         flat = kernel.transpose(2, 0, 3, 1).reshape(block.rows, 2 * p, -1)
         return [rows.add(matrix, both) for matrix in flat][0]
+
+    def vertical_biases():
+        """The vertical stack's biases; in the first block with what the position adds."""
+        first, *others = (as_array(block.vertical.bias) for block in blocks)
+        position = blocks[0].position
+        where = np.zeros(2 * p) if position is None else as_array(position(0, height, width))
+        of_pixels = np.broadcast_to(first + where, (height, width, 2 * p)).reshape(-1, 2 * p)
+        return lanes_of(np.concatenate((of_pixels, *(bias[None] for bias in others))), both)
 
     def context(block):
         """The 1×1 convolution of the vertical features in the order of their tiles."""
@@ -127,8 +136,7 @@ def lay_out(model, vectors=None):
         p=p, blocks=len(blocks), levels=levels, features=features,
         scaled=as_array(model.scale(torch.arange(levels))),
         vertical_at=each(vertical),
-        vertical_bias=lanes_of(np.stack([as_array(block.vertical.bias) for block in blocks]),
-                               both).ravel(),
+        vertical_residual=config.vertical_residual, vertical_bias=vertical_biases().ravel(),
         vertical_label=np.stack([of_labels(block.vertical_gate, both, np.zeros(2 * p))
                                  for block in blocks[:-1]], axis=1).ravel()
         if len(blocks) > 1 else np.zeros(0, np.float32),

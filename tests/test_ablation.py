@@ -10,17 +10,24 @@ import numpy as np
 import pytest
 import torch
 from test_commands import write_mnist, write_sounds
-from test_pixelcnn import network
+from test_pixelcnn import ADDED, network
 from test_pixelcnn_causality import assert_sees, expected, influence
 
 import ablation
-from ablation import CORRECT, DEFECTS, mask_a_twice, shifted_in_each_block
+from ablation import (
+    CORRECT,
+    DEFECTS,
+    mask_a_twice,
+    shifted_in_each_block,
+    without_position,
+    without_vertical_residual,
+)
 from datasets.batches import training_batches
 from datasets.quantization import mu_law_decode, mu_law_encode
 from likelihood import flags
 from models.pixelcnn import PixelCNN, PixelCNNConfig, groups
 
-TINY = ["--hidden_dim", "6", "--out_hidden_dim", "6", "--blocks_num", "2", "--stacks_num", "1",
+TINY = ["--hidden_dim", "6", "--out_hidden_dim", "6", "--blocks_num", "3", "--stacks_num", "1",
         "--layers_num", "3", "--target_length", "500", "--threads", "1"]
 
 
@@ -106,7 +113,9 @@ def test_with_a_defect_a_network_has_the_same_weights_and_uses_them_otherwise(pu
 
 @pytest.mark.parametrize("name, put_into", [
     ("mask A twice", mask_a_twice),
-    ("vertical stack shifted in each block", shifted_in_each_block)])
+    ("vertical stack shifted in each block", shifted_in_each_block),
+    ("no residual connections in the vertical stack", without_vertical_residual),
+    ("no position", without_position)])
 def test_a_defect_is_put_into_the_correct_network_of_the_seed(name, put_into, data):
     correct, defective = task("pixelcnn", data), task("pixelcnn", data, name)
     batch = correct.test_set[[0, 1]]
@@ -114,6 +123,16 @@ def test_a_defect_is_put_into_the_correct_network_of_the_seed(name, put_into, da
         before, after = (each.model(batch.codes, batch.label) for each in (correct, defective))
         assert not torch.equal(before, after)
         assert torch.equal(put_into(correct.model)(batch.codes, batch.label), after)
+
+
+def test_without_both_additions_it_is_the_papers_network():
+    torch.manual_seed(0)
+    model = without_position(without_vertical_residual(
+        PixelCNN(PixelCNNConfig(4, 1, 6, 6, 4, **ADDED))))
+    paper = PixelCNN(PixelCNNConfig(4, 1, 6, 6, 4))
+    paper.load_state_dict(model.state_dict())
+    codes = torch.randint(4, (2, 1, 5, 5))
+    assert torch.equal(model(codes), paper(codes))
 
 
 # ------------------------------------------------------------------------------ both networks
@@ -191,7 +210,8 @@ def test_the_pixelcnns_defects_beside_the_correct_network(data):
          "--seeds", "2", *TINY], capture_output=True, text=True, check=True)
     table = rows(ended.stdout)
     assert [*table] == ["none", "mask A twice", "vertical stack shifted in each block",
-                        "label ignored"]
+                        "label ignored", "no residual connections in the vertical stack",
+                        "no position"]
     bits = {name: [float(each) for each in re.findall(rf"defect: {name}: ([\d.]+) bits/dim",
                                                       ended.stderr)] for name in table}
     assert re.findall(r"seed (\d+), defect: none", ended.stderr) == ["0", "1"]

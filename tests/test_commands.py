@@ -15,6 +15,8 @@ import pytest
 import soundfile
 import torch
 
+from training.snapshot import load
+
 ROOT = Path(__file__).resolve().parents[1]
 RATE = 16000
 
@@ -93,6 +95,13 @@ def test_the_users_commands_train_on_the_data_they_are_given(study):
     assert model["config"]["stacks_num"] == 4 and model["label_names"] == ["p225"]
     for name in ("log", "loss.png", "speed.png", "tensorboard", "config.json"):
         assert (study / name).exists()
+
+
+@pytest.mark.parametrize("flags, added", [("", True), ("--as_published", False)])
+def test_which_network_is_trained(study, tmp_path, flags, added):
+    run(f"train_pixelcnn.py -n 2 -d 4 --iterations 1 {flags} -o {tmp_path}", study)
+    config = load(tmp_path, "pixelcnn").model.config
+    assert config.vertical_residual == config.position == added
 
 
 def test_the_users_sampling_command_writes_sounds_from_the_model_alone(study):

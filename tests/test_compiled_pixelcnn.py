@@ -21,11 +21,15 @@ from sampling.pixelcnn_compiled import Compiled
 HERE = Path(__file__).resolve().parent
 
 
-def lively(widths, channels=1, blocks=2, levels=4, labels=0, seed=2, vector=0):
-    """A network in single precision that feels its past, and has logits of order 1 to 10."""
+def lively(widths, channels=1, blocks=2, levels=4, labels=0, seed=2, vector=0,
+           added=True):
+    """A network in single precision that feels its past, and has logits of order 1 to 10.
+
+    added: with what the paper's network does not have.
+    """
     model = network(seed, gain=3, hidden_dim=widths[0], out_hidden_dim=widths[1],
                     channels=channels, blocks_num=blocks, levels=levels, labels=labels,
-                    vector=vector)
+                    vector=vector, vertical_residual=added, position=added)
     with torch.no_grad():
         if widths[0] < 4:  # so few rectifiers might all be shut
             model.blocks[-1].out.bias += 2
@@ -160,6 +164,7 @@ def test_equals_the_plain_network(widths, channels, blocks, levels, size, images
         assert logits.std((0, 1, 2)).max() > 0.05
 
 
+@pytest.mark.parametrize("added", [False, True], ids=["paper", "added"])
 @pytest.mark.parametrize("given", [0, 1, 2])
 @pytest.mark.parametrize("widths,channels,blocks,labels,size,options", [
     ((1, 1), 1, 2, 0, (3, 2), dict()),
@@ -169,9 +174,9 @@ def test_equals_the_plain_network(widths, channels, blocks, levels, size, images
     ((100, 70), 3, 1, 2, (3, 3), dict(temperature=0)),
     ((16, 9), 3, 4, 0, (3, 4), dict(temperature=3)),
 ])
-def test_equals_naive(widths, channels, blocks, labels, size, options, given):
+def test_equals_naive(widths, channels, blocks, labels, size, options, given, added):
     """The same, of the naive sampler itself: what it draws in double precision."""
-    model = lively(widths, channels, blocks, levels=10, labels=labels)
+    model = lively(widths, channels, blocks, levels=10, labels=labels, added=added)
     label = labels_for(model, 5)
     options = {**options, "given": torch.randint(10, (5, channels, given, size[1]))}
     naive, _ = drawn(deepcopy(model).double(), range(5), size, label, Naive, **options)

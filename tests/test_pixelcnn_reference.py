@@ -1,11 +1,12 @@
 """Gated PixelCNN: the shifted small kernels against the paper's full masked ones."""
 
 import itertools
+import math
 
 import pytest
 import torch
 import torch.nn.functional as F
-from test_pixelcnn import labels_for, network, pictures
+from test_pixelcnn import ADDED, labels_for, network, pictures
 
 
 def may_look(size, rows, in_groups=None, out_groups=None, strict=False):
@@ -32,6 +33,19 @@ def may_look(size, rows, in_groups=None, out_groups=None, strict=False):
 def channel_of(width, channels):
     """The channel of each feature map, in groups as equal as can be, the larger ones first."""
     return [c for c, part in enumerate(torch.arange(width).tensor_split(channels)) for _ in part]
+
+
+def place(position, height, width):
+    """What the position adds to the gates' inputs, pixel by pixel, wave by wave: (2p, H, W)."""
+    added = torch.zeros(len(position.of_row.weight), height, width, dtype=torch.double)
+    for i, j in itertools.product(range(height), range(width)):
+        for k, length in enumerate((4, 8, 16, 32, 64, 128, 256)):
+            for layer, x in ((position.of_row, i), (position.of_column, j)):
+                sine, cosine = layer.weight[:, k], layer.weight[:, 7 + k]
+                angle = 2 * math.pi * x / length
+                wave = (sine * math.sin(angle) + cosine * math.cos(angle))[:, None, None]
+                added = added + F.pad(wave, (j, width - 1 - j, i, height - 1 - i))
+    return added
 
 
 def slow_reference(model, codes, label=None):
@@ -70,6 +84,8 @@ def slow_reference(model, codes, label=None):
         inputs = channel_of(config.channels, config.channels) if i == 0 else features
         above = masked(v, may_look(size, "above" if i == 0 else "to middle"),
                        (block.vertical.weight, 0, 0)) + block.vertical.bias[:, None, None]
+        if block.position is not None:
+            above = above + place(block.position, *codes.shape[2:])
         parts = [(block.left.weight, centre, 0)]
         if block.here is not None:
             parts.append((block.here.weight, centre, centre))
@@ -78,20 +94,23 @@ def slow_reference(model, codes, label=None):
                            block.vertical_to_horizontal.bias)
         y = one_by_one(gated(x, block.horizontal_gate), block.out, features, features)
         h = y if i == 0 else h + y
-        v = gated(above, block.vertical_gate) if i < len(model.blocks) - 1 else None
+        if i < len(model.blocks) - 1:
+            y = gated(above, block.vertical_gate)
+            v = v + y if config.vertical_residual and i > 0 else y
     x = one_by_one(h.relu(), model.hidden, features, hidden)
     x = one_by_one(x.relu(), model.logits, hidden, logits)
     pieces = x.split(config.levels, dim=1)  # one for each channel: (B, levels, H, W)
     return torch.stack(pieces, dim=2)
 
 
+@pytest.mark.parametrize("added", [{}, ADDED], ids=["paper", "added"])
 @pytest.mark.parametrize("height, width", [(6, 9), (9, 6), (1, 3), (3, 1), (1, 1)])
 @pytest.mark.parametrize("channels, hidden_dim, out_hidden_dim, labels, blocks_num", [
     (1, 4, 3, 0, 1), (1, 5, 6, 3, 3), (3, 7, 5, 0, 1), (3, 8, 7, 3, 2), (3, 4, 4, 2, 4)])
 def test_equals_full_masked_kernels_in_outputs_and_all_gradients(
-        channels, hidden_dim, out_hidden_dim, labels, blocks_num, height, width):
+        channels, hidden_dim, out_hidden_dim, labels, blocks_num, height, width, added):
     model = network(levels=4, channels=channels, hidden_dim=hidden_dim, blocks_num=blocks_num,
-                    out_hidden_dim=out_hidden_dim, labels=labels)
+                    out_hidden_dim=out_hidden_dim, labels=labels, **added)
     codes = pictures(2, height, width, model.config)
     label = labels_for(2, model.config)
     actual, wanted = model(codes, label), slow_reference(model, codes, label)
@@ -109,13 +128,14 @@ def test_equals_full_masked_kernels_in_outputs_and_all_gradients(
 
 # ------------------------------------------------------------------------------ parameters
 
+@pytest.mark.parametrize("added", [{}, ADDED], ids=["paper", "added"])
 @pytest.mark.parametrize("blocks_num", [1, 2, 4])
 @pytest.mark.parametrize("channels, labels", [(1, 0), (1, 3), (3, 0), (3, 3)])
-def test_every_weight_learns_but_those_that_the_mask_hides(channels, labels, blocks_num):
+def test_every_weight_learns_but_those_that_the_mask_hides(channels, labels, blocks_num, added):
     grads = {}
     for seed in range(6):
         model = network(seed, levels=4, channels=channels, hidden_dim=7, out_hidden_dim=8,
-                        blocks_num=blocks_num, labels=labels)
+                        blocks_num=blocks_num, labels=labels, **added)
         codes = pictures(6, 7, 8, model.config)
         F.cross_entropy(model(codes, labels_for(6, model.config)), codes).backward()
         for name, parameter in model.named_parameters():
