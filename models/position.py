@@ -16,8 +16,13 @@ from torch import nn
 WAVELENGTHS = 4, 8, 16, 32, 64, 128, 256  # pixels
 
 
-def waves(places, wavelengths):
-    """places: (N,), wavelengths: (K,) -> (N, 2K): a sine and a cosine for each wavelength."""
+def waves(first, count, like):
+    """A sine and a cosine for each wavelength, of `count` rows or columns from `first` on.
+
+    -> (count, 2 · wavelengths), in the precision and on the device of `like`.
+    """
+    wavelengths = torch.tensor(WAVELENGTHS, dtype=like.dtype, device=like.device)
+    places = torch.arange(first, first + count, dtype=like.dtype, device=like.device)
     angles = places[:, None] * (2 * math.pi / wavelengths)
     return torch.cat((angles.sin(), angles.cos()), dim=1)
 
@@ -35,9 +40,6 @@ class Position(nn.Module):
 
     def forward(self, first, height, width):
         """The pixels of `height` rows, from row `first` on: (height, width, channels)."""
-        weight = self.of_row.weight
-        wavelengths = torch.tensor(WAVELENGTHS, dtype=weight.dtype, device=weight.device)
-        rows, columns = (torch.arange(a, b, dtype=weight.dtype, device=weight.device)
-                         for a, b in ((first, first + height), (0, width)))
-        return (self.of_row(waves(rows, wavelengths))[:, None]
-                + self.of_column(waves(columns, wavelengths)))
+        like = self.of_row.weight
+        return (self.of_row(waves(first, height, like))[:, None]
+                + self.of_column(waves(0, width, like)))

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from models.pixelcnn import group_bounds
+from models.position import waves
 from sampling.kernels import aligned, as_array, consecutive, gate_lanes, lanes_of, padded, rows_of
 from sampling.vectors import HALF
 
@@ -100,9 +101,14 @@ def lay_out(model, height, width, vectors=None):
     def vertical_biases():
         """The vertical stack's biases; in the first block with what the position adds."""
         first, *others = (as_array(block.vertical.bias) for block in blocks)
-        position = blocks[0].position
-        where = np.zeros(2 * p) if position is None else as_array(position(0, height, width))
-        of_pixels = np.broadcast_to(first + where, (height, width, 2 * p)).reshape(-1, 2 * p)
+        where, position = np.zeros((height, width, 2 * p)), blocks[0].position
+        if position is not None:
+            of_row, of_column = (_projected(as_array(layer.weight),
+                                            as_array(waves(0, count, layer.weight)))
+                                 for layer, count in ((position.of_row, height),
+                                                      (position.of_column, width)))
+            where = of_row[:, None] + of_column
+        of_pixels = (first + where).reshape(-1, 2 * p)
         return lanes_of(np.concatenate((of_pixels, *(bias[None] for bias in others))), both)
 
     def context(block):

@@ -22,15 +22,20 @@ HERE = Path(__file__).resolve().parent
 
 
 def lively(widths, channels=1, blocks=2, levels=4, labels=0, seed=2, vector=0,
-           added=True):
+           added=None):
     """A network in single precision that feels its past, and has logits of order 1 to 10.
 
-    added: with what the paper's network does not have.
+    added: with what the paper's network does not have; by default if it is wide enough to feel
+    anything then.
     """
+    added = widths[0] >= 4 if added is None else added
     model = network(seed, gain=3, hidden_dim=widths[0], out_hidden_dim=widths[1],
                     channels=channels, blocks_num=blocks, levels=levels, labels=labels,
                     vector=vector, vertical_residual=added, position=added)
     with torch.no_grad():
+        if added:  # lest the gates be shut
+            for layer in model.blocks[0].position.children():
+                layer.weight /= 9
         if widths[0] < 4:  # so few rectifiers might all be shut
             model.blocks[-1].out.bias += 2
             model.hidden.weight.abs_()
