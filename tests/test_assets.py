@@ -9,14 +9,17 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+import torch.nn.functional as F
 
 from sampling.draws import Draws
-from sampling.wavenet import sample
+from sampling.pixelcnn import sample as sample_images
+from sampling.wavenet import sample as sample_sounds
 from training.snapshot import load
 
 ROOT = Path(__file__).resolve().parents[1]
 MODELS = ROOT / "assets/models"
 FILES = sorted(MODELS.glob("*.pt"))
+KINDS = {path.name: torch.load(path, weights_only=True)["kind"] for path in FILES}
 SUMS = MODELS / "SHA256SUMS"
 
 
@@ -29,13 +32,31 @@ def test_models_are_small_enough_to_come_along():
     assert sum(path.stat().st_size for path in FILES) < 40e6
 
 
-@pytest.mark.parametrize("name", [path.name for path in FILES])
-def test_every_model_draws(name):
+def of_kind(kind):
+    return pytest.mark.parametrize("name", [name for name in KINDS if KINDS[name] == kind])
+
+
+@of_kind("pixelcnn")
+def test_every_model_of_images_draws(name):
+    """What it draws it finds far likelier than noise, and different from one seed to the next."""
+    model, label_names, data, _ = load(MODELS / name, "pixelcnn")
+    label = torch.arange(4) % len(label_names) if label_names else None
+    codes = sample_images(model, Draws(0, range(4)), label, data["height"], data["width"])
+    assert codes.shape == (4, data["channels"], data["height"], data["width"])
+    assert codes.max() < data["levels"] and not torch.equal(codes[0], codes[1])
+    with torch.no_grad():
+        drawn, noise = (F.cross_entropy(model(each, label), each)
+                        for each in (codes, torch.randint_like(codes, data["levels"])))
+    assert drawn < 0.8 * np.log(data["levels"]) and drawn < noise - 1
+
+
+@of_kind("wavenet")
+def test_every_model_of_sound_draws(name):
     model, label_names, data, _ = load(MODELS / name, "wavenet")
     label = torch.zeros(1, dtype=torch.long) if label_names else None
     width, hop = model.config.features, model.config.hop
     frames = -torch.ones(1, 2000 // hop + 1, width) if width else None  # of silence
-    codes = torch.cat([*sample(model, Draws(0, [0]), label, 2000, frames=frames)], dim=1)
+    codes = torch.cat([*sample_sounds(model, Draws(0, [0]), label, 2000, frames=frames)], dim=1)
     assert codes.shape == (1, 2000) and codes.max() < data["levels"]
     assert torch.bincount(codes[0]).max() < 2000 or data["levels"] < 3
 

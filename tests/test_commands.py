@@ -102,6 +102,10 @@ def test_which_network_is_trained(study, tmp_path, flags, added):
     run(f"train_pixelcnn.py -n 2 -d 4 --iterations 1 {flags} -o {tmp_path}", study)
     config = load(tmp_path, "pixelcnn").model.config
     assert config.vertical_residual == config.position == added
+    other = "train_pixelcnn.py -n 2 -d 4 --iterations 2" + " --as_published" * (not flags)
+    wanted = "give --as_published" if flags else "give no --as_published"
+    for begun in (f"{tmp_path} --resume auto", f"{tmp_path}/b --init_from {tmp_path}"):
+        assert run(f"{other} -o {begun}", study, code=2).stderr.rstrip().endswith(wanted)
 
 
 def test_the_users_sampling_command_writes_sounds_from_the_model_alone(study):

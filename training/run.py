@@ -141,11 +141,12 @@ def _check_resumed(start, model, data, label_names):
     theirs = {"config": defaults | content["config"], "data": content["data"]}
     for part in theirs:
         for name, value in ours[part].items():
-            if theirs[part].get(name) != value:
-                raise UserError(
-                    f"--resume: {start.path} has {name} {theirs[part].get(name)}, this run "
-                    f"{value}; give its flags and data, as with --config "
-                    f"{start.path.parent / 'config.json'}")
+            there = theirs[part].get(name)
+            if there != value:
+                wanted = snapshot.flag_of(name, there) or (
+                    f"its flags and data, as with --config {start.path.parent / 'config.json'}")
+                raise UserError(f"--resume: {start.path} has {name} {there}, this run {value}; "
+                                f"give {wanted}")
     if content["label_names"] != ours["label_names"]:
         raise UserError(f"--resume: {start.path} has other labels than the data; give the same "
                         f"data, or begin anew")

@@ -118,6 +118,14 @@ def load(path, kind):
     return ModelFile(model.eval(), content["label_names"], content["data"], content)
 
 
+def flag_of(name, value):
+    """How to ask for a network whose configuration has `name` as `value`, where that is not said by
+    a flag of the same name; else None."""
+    if name not in ("vertical_residual", "position"):
+        return None
+    return "no --as_published" if value else "--as_published"
+
+
 def files_asked(wanted, kind, snapshots):
     """The model files that the paths `wanted` mean, in their order.
 
