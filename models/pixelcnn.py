@@ -218,7 +218,7 @@ class Block(nn.Module):
         if self.last:
             return None, h
         y = self.vertical_gate(above, label=label, rows_above=1)
-        return v + y if self.vertical_residual else y, h
+        return y.add_(v) if self.vertical_residual else y, h
 
     def framed_image(self, image):
         """The first block's v and h of an image (B, H, W, C)."""
