@@ -29,9 +29,9 @@ def arguments():
                         help="feature maps before the logits (default: 16)")
     parser.add_argument("-n", "--blocks_num", type=positive_int, default=15, metavar="N",
                         help="blocks in all, the first 7x7 one included (default: 15)")
-    parser.add_argument("--as_published", action="store_true",
-                        help="the paper's network: without residual connections in the vertical "
-                             "stack, and without telling it where in the picture a pixel is")
+    parser.add_argument("--no_position", action="store_true",
+                        help="don't tell the network where in the picture a pixel is, as the paper "
+                             "doesn't")
     parser.add_argument("--gradclip", type=positive_float, default=1.0, metavar="X",
                         help="cut the gradient's L2 norm to this (default: 1.0)")
     parser.add_argument("--levels", type=positive_int, default=2, metavar="N",
@@ -89,8 +89,7 @@ def main():
     try:
         config = PixelCNNConfig(args.levels, channels, args.hidden_dim, args.out_hidden_dim,
                                 args.blocks_num, len(images.label_names), images.vector,
-                                vertical_residual=not args.as_published,
-                                position=not args.as_published)
+                                position=not args.no_position)
     except ValueError as error:
         raise UserError(str(error)) from None
     model = PixelCNN(config)

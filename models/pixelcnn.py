@@ -21,14 +21,12 @@ What is done otherwise than in the paper and in the original study:
   sizes as equal as the width allows. Group G of a pixel reads groups R and G of that pixel, never
   B; in the first block, where the groups are the sub-pixels themselves, R alone. In the original
   study G never saw R.
-- The first block has no residual connection, since its input is the image. The last block's
-  vertical stack only feeds its horizontal one.
+- The first block has no residual connection, since its input is the image. The vertical stack has
+  none anywhere, as in the paper. The last block's vertical stack only feeds its horizontal one.
 - The vertical stack's weights begin so large that the picture reaches its last block: a gate
-  tanh(a) σ(b) passes on half of a small a.
-- Two options that the paper's network does not have, and without which it forgets what is more
-  than a few rows above. `vertical_residual`: the vertical stack has residual connections as the
-  horizontal one has (section 2.2 leaves them out, having seen no gain from them). `position`: the
-  first block is conditioned on where in the picture a pixel is.
+  tanh(a) σ(b) passes on half of a small a, and without residual connections what is lost in one
+  block is lost to all after it.
+- With `position` the first block is conditioned on where in the picture a pixel is.
 
 [1] van den Oord et al., Conditional Image Generation with PixelCNN Decoders, arXiv 1606.05328.
 """
@@ -55,7 +53,7 @@ class PixelCNNConfig:
     hidden_dim: p, width of both stacks. out_hidden_dim: width of the hidden layer before the
     logits. blocks_num: blocks in all, the first 7×7 one included. labels: classes to condition
     on, 0 for none. vector: in their place, the width of the vectors to condition on, 0 for none.
-    vertical_residual, position: see above; without them it is the paper's network.
+    position: see above; without it this is the paper's network.
     Raises ValueError for what can't be built.
     """
 
@@ -66,7 +64,6 @@ class PixelCNNConfig:
     blocks_num: int = 15
     labels: int = 0
     vector: int = 0
-    vertical_residual: bool = False
     position: bool = False
 
     def __post_init__(self):
@@ -164,7 +161,6 @@ class Block(nn.Module):
     def __init__(self, config, first=False, last=False):
         super().__init__()
         p, self.first, self.last = config.hidden_dim, first, last
-        self.vertical_residual = config.vertical_residual and not first and not last
         size = FIRST_KERNEL if first else KERNEL
         self.reach = size // 2
         features = groups(p, config.channels)
@@ -215,10 +211,8 @@ class Block(nn.Module):
             h = F.pad(y.to(self.out.weight.dtype), (0, 0, 1, 0))
         else:
             h = _AddFramed.apply(h, y)
-        if self.last:
-            return None, h
-        y = self.vertical_gate(above, label=label, rows_above=1)
-        return y.add_(v) if self.vertical_residual else y, h
+        v = None if self.last else self.vertical_gate(above, label=label, rows_above=1)
+        return v, h
 
     def framed_image(self, image):
         """The first block's v and h of an image (B, H, W, C)."""

@@ -135,8 +135,6 @@ class _VerticalStack:
             contexts.append(self.into_horizontal[number](above[:, -1]))
             if block.vertical_gate is not None:
                 new = block.vertical_gate(above, label=self.label)
-                if block.vertical_residual:
-                    new += v[:, block.reach:]
                 v = torch.cat((self.before[number], new), dim=1)
                 self.before[number] = v[:, new.shape[1]:]
         self.row = row + 1

@@ -118,16 +118,6 @@ def vertical_stack(weights, state, row):
                 after = ((block * images + image) * 2 + row % 2) * stride + features
                 gates(state.above, above, 2 * features, state.vertical, after, features, tiles,
                       width)
-                if weights.vertical_residual and block > 0:
-                    add_features(state.vertical, after, after - 2 * images * stride,
-                                 width * features)
-
-
-@inlined
-def add_features(features, o, i, n):
-    """Add to n features, from o on, those from i on."""
-    for j in range(n):
-        features[o + j] += features[i + j]
 
 
 @kernel

@@ -26,7 +26,6 @@ class Weights(NamedTuple):
     rows: np.ndarray  # (rows, TILE)
     scaled: np.ndarray  # (levels,): what the network sees of a code
     vertical_at: np.ndarray  # (L,): one matrix for each row of the kernel
-    vertical_residual: bool
     vertical_bias: np.ndarray  # ((H · W + L - 1) · 2 features,): of the first block for each pixel
     vertical_label: np.ndarray  # (labels · L · 2 features,): added in the gate
     context_at: np.ndarray  # (L,)
@@ -142,7 +141,7 @@ def lay_out(model, height, width, vectors=None):
         p=p, blocks=len(blocks), levels=levels, features=features,
         scaled=as_array(model.scale(torch.arange(levels))),
         vertical_at=each(vertical),
-        vertical_residual=config.vertical_residual, vertical_bias=vertical_biases().ravel(),
+        vertical_bias=vertical_biases().ravel(),
         vertical_label=np.stack([of_labels(block.vertical_gate, both, np.zeros(2 * p))
                                  for block in blocks[:-1]], axis=1).ravel()
         if len(blocks) > 1 else np.zeros(0, np.float32),

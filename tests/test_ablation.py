@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from test_commands import write_mnist, write_sounds
-from test_pixelcnn import ADDED, network
+from test_pixelcnn import network
 from test_pixelcnn_causality import assert_sees, expected, influence
 
 import ablation
@@ -20,7 +20,6 @@ from ablation import (
     mask_a_twice,
     shifted_in_each_block,
     without_position,
-    without_vertical_residual,
 )
 from datasets.batches import training_batches
 from datasets.quantization import mu_law_decode, mu_law_encode
@@ -114,7 +113,6 @@ def test_with_a_defect_a_network_has_the_same_weights_and_uses_them_otherwise(pu
 @pytest.mark.parametrize("name, put_into", [
     ("mask A twice", mask_a_twice),
     ("vertical stack shifted in each block", shifted_in_each_block),
-    ("no residual connections in the vertical stack", without_vertical_residual),
     ("no position", without_position)])
 def test_a_defect_is_put_into_the_correct_network_of_the_seed(name, put_into, data):
     correct, defective = task("pixelcnn", data), task("pixelcnn", data, name)
@@ -125,10 +123,9 @@ def test_a_defect_is_put_into_the_correct_network_of_the_seed(name, put_into, da
         assert torch.equal(put_into(correct.model)(batch.codes, batch.label), after)
 
 
-def test_without_both_additions_it_is_the_papers_network():
+def test_without_the_position_it_is_the_papers_network():
     torch.manual_seed(0)
-    model = without_position(without_vertical_residual(
-        PixelCNN(PixelCNNConfig(4, 1, 6, 6, 4, **ADDED))))
+    model = without_position(PixelCNN(PixelCNNConfig(4, 1, 6, 6, 4, position=True)))
     paper = PixelCNN(PixelCNNConfig(4, 1, 6, 6, 4))
     paper.load_state_dict(model.state_dict())
     codes = torch.randint(4, (2, 1, 5, 5))
@@ -210,8 +207,7 @@ def test_the_pixelcnns_defects_beside_the_correct_network(data):
          "--seeds", "2", *TINY], capture_output=True, text=True, check=True)
     table = rows(ended.stdout)
     assert [*table] == ["none", "mask A twice", "vertical stack shifted in each block",
-                        "label ignored", "no residual connections in the vertical stack",
-                        "no position"]
+                        "label ignored", "no position"]
     bits = {name: [float(each) for each in re.findall(rf"defect: {name}: ([\d.]+) bits/dim",
                                                       ended.stderr)] for name in table}
     assert re.findall(r"seed (\d+), defect: none", ended.stderr) == ["0", "1"]

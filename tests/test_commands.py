@@ -97,13 +97,12 @@ def test_the_users_commands_train_on_the_data_they_are_given(study):
         assert (study / name).exists()
 
 
-@pytest.mark.parametrize("flags, added", [("", True), ("--as_published", False)])
+@pytest.mark.parametrize("flags, added", [("", True), ("--no_position", False)])
 def test_which_network_is_trained(study, tmp_path, flags, added):
     run(f"train_pixelcnn.py -n 2 -d 4 --iterations 1 {flags} -o {tmp_path}", study)
-    config = load(tmp_path, "pixelcnn").model.config
-    assert config.vertical_residual == config.position == added
-    other = "train_pixelcnn.py -n 2 -d 4 --iterations 2" + " --as_published" * (not flags)
-    wanted = "give --as_published" if flags else "give no --as_published"
+    assert load(tmp_path, "pixelcnn").model.config.position == added
+    other = "train_pixelcnn.py -n 2 -d 4 --iterations 2" + " --no_position" * (not flags)
+    wanted = "give --no_position" if flags else "leave out --no_position"
     for begun in (f"{tmp_path} --resume auto", f"{tmp_path}/b --init_from {tmp_path}"):
         assert run(f"{other} -o {begun}", study, code=2).stderr.rstrip().endswith(wanted)
 

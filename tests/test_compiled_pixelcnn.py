@@ -22,18 +22,17 @@ HERE = Path(__file__).resolve().parent
 
 
 def lively(widths, channels=1, blocks=2, levels=4, labels=0, seed=2, vector=0,
-           added=None):
+           position=None):
     """A network in single precision that feels its past, and has logits of order 1 to 10.
 
-    added: with what the paper's network does not have; by default if it is wide enough to feel
-    anything then.
+    position: by default, if it is wide enough to feel anything else then.
     """
-    added = widths[0] >= 4 if added is None else added
+    position = widths[0] >= 4 if position is None else position
     model = network(seed, gain=3, hidden_dim=widths[0], out_hidden_dim=widths[1],
                     channels=channels, blocks_num=blocks, levels=levels, labels=labels,
-                    vector=vector, vertical_residual=added, position=added)
+                    vector=vector, position=position)
     with torch.no_grad():
-        if added:  # lest the gates be shut
+        if position:  # lest the gates be shut
             for layer in model.blocks[0].position.children():
                 layer.weight /= 9
         if widths[0] < 4:  # so few rectifiers might all be shut
@@ -169,7 +168,7 @@ def test_equals_the_plain_network(widths, channels, blocks, levels, size, images
         assert logits.std((0, 1, 2)).max() > 0.05
 
 
-@pytest.mark.parametrize("added", [False, True], ids=["paper", "added"])
+@pytest.mark.parametrize("position", [False, True])
 @pytest.mark.parametrize("given", [0, 1, 2])
 @pytest.mark.parametrize("widths,channels,blocks,labels,size,options", [
     ((1, 1), 1, 2, 0, (3, 2), dict()),
@@ -179,9 +178,9 @@ def test_equals_the_plain_network(widths, channels, blocks, levels, size, images
     ((100, 70), 3, 1, 2, (3, 3), dict(temperature=0)),
     ((16, 9), 3, 4, 0, (3, 4), dict(temperature=3)),
 ])
-def test_equals_naive(widths, channels, blocks, labels, size, options, given, added):
+def test_equals_naive(widths, channels, blocks, labels, size, options, given, position):
     """The same, of the naive sampler itself: what it draws in double precision."""
-    model = lively(widths, channels, blocks, levels=10, labels=labels, added=added)
+    model = lively(widths, channels, blocks, levels=10, labels=labels, position=position)
     label = labels_for(model, 5)
     options = {**options, "given": torch.randint(10, (5, channels, given, size[1]))}
     naive, _ = drawn(deepcopy(model).double(), range(5), size, label, Naive, **options)

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 import torch
-from test_pixelcnn import ADDED, labels_for, network, pictures, with_open_rectifiers
+from test_pixelcnn import labels_for, network, pictures, with_open_rectifiers
 
 
 def influence(height, width, alter=lambda model: model, **config):
@@ -64,14 +64,15 @@ NETWORKS = [  # channels, hidden_dim, out_hidden_dim, labels
     (3, 6, 3, 0), (3, 3, 3, 0)]
 
 
-@pytest.mark.parametrize("added", [{}, ADDED], ids=["paper", "added"])
+@pytest.mark.parametrize("position", [False, True])
 @pytest.mark.parametrize("blocks_num", [1, 2, 5])
 @pytest.mark.parametrize("channels, hidden_dim, out_hidden_dim, labels", NETWORKS)
 def test_a_sub_pixel_sees_all_before_it_in_reach_and_nothing_else(
-        channels, hidden_dim, out_hidden_dim, labels, blocks_num, added):
+        channels, hidden_dim, out_hidden_dim, labels, blocks_num, position):
     height, width = 6, 6
     seen = influence(height, width, levels=3, channels=channels, hidden_dim=hidden_dim,
-                     out_hidden_dim=out_hidden_dim, blocks_num=blocks_num, labels=labels, **added)
+                     out_hidden_dim=out_hidden_dim, blocks_num=blocks_num, labels=labels,
+                     position=position)
     assert_sees(seen, expected(height, width, channels, blocks_num), height, width)
 
 
@@ -101,16 +102,16 @@ def test_a_deep_enough_network_sees_the_whole_past(channels):
     assert torch.equal(seen[order][:, order] != 0, before)
 
 
-@pytest.mark.parametrize("added", [{}, ADDED], ids=["paper", "added"])
+@pytest.mark.parametrize("position", [False, True])
 @pytest.mark.parametrize("levels, channels, labels", [(2, 1, 0), (4, 3, 3), (256, 3, 0)])
-def test_another_code_changes_the_later_outputs_and_no_other(levels, channels, labels, added):
+def test_another_code_changes_the_later_outputs_and_no_other(levels, channels, labels, position):
     height, width = 3, 4
     wanted = expected(height, width, channels, 3)
     n, changed = len(wanted), 0
     for seed in range(4):
         model = with_open_rectifiers(network(
             seed, levels=levels, channels=channels, hidden_dim=7, out_hidden_dim=5, blocks_num=3,
-            labels=labels, **added))
+            labels=labels, position=position))
         codes = pictures(1, height, width, model.config).repeat(n + 1, 1, 1, 1)
         for s in range(n):  # picture s differs from the last one at sub-pixel s
             codes[s].view(-1)[s] = (codes[s].view(-1)[s] + max(1, levels // 2)) % levels

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from test_pixelcnn import ADDED, labels_for, network, pictures
+from test_pixelcnn import labels_for, network, pictures
 
 
 def may_look(size, rows, in_groups=None, out_groups=None, strict=False):
@@ -94,23 +94,21 @@ def slow_reference(model, codes, label=None):
                            block.vertical_to_horizontal.bias)
         y = one_by_one(gated(x, block.horizontal_gate), block.out, features, features)
         h = y if i == 0 else h + y
-        if i < len(model.blocks) - 1:
-            y = gated(above, block.vertical_gate)
-            v = v + y if config.vertical_residual and i > 0 else y
+        v = gated(above, block.vertical_gate) if i < len(model.blocks) - 1 else None
     x = one_by_one(h.relu(), model.hidden, features, hidden)
     x = one_by_one(x.relu(), model.logits, hidden, logits)
     pieces = x.split(config.levels, dim=1)  # one for each channel: (B, levels, H, W)
     return torch.stack(pieces, dim=2)
 
 
-@pytest.mark.parametrize("added", [{}, ADDED], ids=["paper", "added"])
+@pytest.mark.parametrize("position", [False, True])
 @pytest.mark.parametrize("height, width", [(6, 9), (9, 6), (1, 3), (3, 1), (1, 1)])
 @pytest.mark.parametrize("channels, hidden_dim, out_hidden_dim, labels, blocks_num", [
     (1, 4, 3, 0, 1), (1, 5, 6, 3, 3), (3, 7, 5, 0, 1), (3, 8, 7, 3, 2), (3, 4, 4, 2, 4)])
 def test_equals_full_masked_kernels_in_outputs_and_all_gradients(
-        channels, hidden_dim, out_hidden_dim, labels, blocks_num, height, width, added):
+        channels, hidden_dim, out_hidden_dim, labels, blocks_num, height, width, position):
     model = network(levels=4, channels=channels, hidden_dim=hidden_dim, blocks_num=blocks_num,
-                    out_hidden_dim=out_hidden_dim, labels=labels, **added)
+                    out_hidden_dim=out_hidden_dim, labels=labels, position=position)
     codes = pictures(2, height, width, model.config)
     label = labels_for(2, model.config)
     actual, wanted = model(codes, label), slow_reference(model, codes, label)
@@ -128,14 +126,14 @@ def test_equals_full_masked_kernels_in_outputs_and_all_gradients(
 
 # ------------------------------------------------------------------------------ parameters
 
-@pytest.mark.parametrize("added", [{}, ADDED], ids=["paper", "added"])
+@pytest.mark.parametrize("position", [False, True])
 @pytest.mark.parametrize("blocks_num", [1, 2, 4])
 @pytest.mark.parametrize("channels, labels", [(1, 0), (1, 3), (3, 0), (3, 3)])
-def test_every_weight_learns_but_those_that_the_mask_hides(channels, labels, blocks_num, added):
+def test_every_weight_learns_but_those_that_the_mask_hides(channels, labels, blocks_num, position):
     grads = {}
     for seed in range(6):
         model = network(seed, levels=4, channels=channels, hidden_dim=7, out_hidden_dim=8,
-                        blocks_num=blocks_num, labels=labels, **added)
+                        blocks_num=blocks_num, labels=labels, position=position)
         codes = pictures(6, 7, 8, model.config)
         F.cross_entropy(model(codes, labels_for(6, model.config)), codes).backward()
         for name, parameter in model.named_parameters():

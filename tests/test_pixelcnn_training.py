@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from test_pixelcnn import ADDED, labels_for, network, pictures
+from test_pixelcnn import labels_for, network, pictures
 from torch.nn.parallel import DistributedDataParallel
 
 from models.pixelcnn import PixelCNN, PixelCNNConfig
@@ -44,9 +44,7 @@ def plain(model, codes, label=None):
             x = x + pointwise(h, block.here)
         y = pointwise(gated(x, block.horizontal_gate), block.out)
         h = h + y if i else y
-        if block.vertical_gate is not None:
-            y = gated(above, block.vertical_gate)
-            v = v + y if model.config.vertical_residual and i else y
+        v = gated(above, block.vertical_gate) if block.vertical_gate is not None else None
     x = pointwise(pointwise(h.relu(), model.hidden).relu(), model.logits)
     return x.unflatten(1, (codes.shape[1], -1)).transpose(1, 2)
 
@@ -64,15 +62,15 @@ def assert_equal(actual, wanted):
                                    msg=lambda text, name=name: f"gradient of {name}: {text}")
 
 
-@pytest.mark.parametrize("added", [{}, ADDED], ids=["paper", "added"])
+@pytest.mark.parametrize("position", [False, True])
 @pytest.mark.parametrize("batch, height, width", [
     (3, 6, 9), (1, 9, 6), (2, 1, 1), (2, 1, 5), (2, 5, 1), (1, 2, 2), (2, 3, 3)])
 @pytest.mark.parametrize("channels, hidden_dim, out_hidden_dim, labels, blocks_num", NETWORKS)
 def test_outputs_and_every_gradient_are_those_of_plain_convolutions(
         channels, hidden_dim, out_hidden_dim, labels, blocks_num, batch, height, width,
-        added):
+        position):
     model = network(levels=4, channels=channels, hidden_dim=hidden_dim, blocks_num=blocks_num,
-                    out_hidden_dim=out_hidden_dim, labels=labels, **added)
+                    out_hidden_dim=out_hidden_dim, labels=labels, position=position)
     codes, label = pictures(batch, height, width, model.config), labels_for(batch, model.config)
     before = codes.clone()
     actual, wanted = model(codes, label), plain(model, codes, label)
@@ -106,7 +104,7 @@ def test_a_second_derivative_is_refused():
 def test_the_same_pictures_give_the_same_bits_again(precision):
     torch.manual_seed(0)
     model = PixelCNN(PixelCNNConfig(levels=4, channels=3, hidden_dim=9, blocks_num=3, labels=2,
-                                    **ADDED))
+                                    position=True))
     model.compute_dtype = precision
     codes, label = pictures(4, 8, 8, model.config), labels_for(4, model.config)
 
@@ -122,7 +120,7 @@ def test_the_same_pictures_give_the_same_bits_again(precision):
 def test_products_in_bfloat16_are_near_those_of_the_weights_and_gradients_are_the_weights():
     torch.manual_seed(0)
     model = PixelCNN(PixelCNNConfig(levels=4, channels=3, hidden_dim=32, blocks_num=3, labels=2,
-                                    **ADDED))
+                                    position=True))
     codes, label = pictures(4, 8, 8, model.config), labels_for(4, model.config)
     logits = model(codes, label)
     grads = gradients(model, F.cross_entropy(logits, codes))
@@ -148,7 +146,7 @@ def test_dropout_is_of_training_alone():
 
 
 def test_distributed_data_parallel_gives_the_gradients_of_the_model_alone(tmp_path):
-    model = network(levels=4, channels=3, hidden_dim=5, blocks_num=3, labels=2, **ADDED)
+    model = network(levels=4, channels=3, hidden_dim=5, blocks_num=3, labels=2, position=True)
     codes, label = pictures(2, 4, 5, model.config), torch.tensor([1, 0])
     wanted = gradients(model, F.cross_entropy(model(codes, label), codes))
     dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
@@ -162,7 +160,7 @@ def test_distributed_data_parallel_gives_the_gradients_of_the_model_alone(tmp_pa
 @pytest.mark.parametrize("labels", [0, 2])
 def test_no_picture_at_all_has_gradients_of_zero(labels):
     model = PixelCNN(PixelCNNConfig(levels=4, channels=3, hidden_dim=5, blocks_num=3,
-                                    labels=labels, **ADDED))
+                                    labels=labels, position=True))
     codes, label = pictures(0, 6, 5, model.config), labels_for(0, model.config)
     logits = model(codes, label)
     assert logits.shape == (0, 4, 3, 6, 5)

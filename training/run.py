@@ -143,10 +143,11 @@ def _check_resumed(start, model, data, label_names):
         for name, value in ours[part].items():
             there = theirs[part].get(name)
             if there != value:
-                wanted = snapshot.flag_of(name, there) or (
-                    f"its flags and data, as with --config {start.path.parent / 'config.json'}")
+                advice = snapshot.told_how(name, there) or (
+                    "give its flags and data, as with --config "
+                    f"{start.path.parent / 'config.json'}")
                 raise UserError(f"--resume: {start.path} has {name} {there}, this run {value}; "
-                                f"give {wanted}")
+                                f"{advice}")
     if content["label_names"] != ours["label_names"]:
         raise UserError(f"--resume: {start.path} has other labels than the data; give the same "
                         f"data, or begin anew")

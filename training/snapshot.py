@@ -118,12 +118,12 @@ def load(path, kind):
     return ModelFile(model.eval(), content["label_names"], content["data"], content)
 
 
-def flag_of(name, value):
+def told_how(name, value):
     """How to ask for a network whose configuration has `name` as `value`, where that is not said by
     a flag of the same name; else None."""
-    if name not in ("vertical_residual", "position"):
+    if name != "position":
         return None
-    return "no --as_published" if value else "--as_published"
+    return "leave out --no_position" if value else "give --no_position"
 
 
 def files_asked(wanted, kind, snapshots):

@@ -21,9 +21,10 @@ def init_from(path, kind, model, label_names, started):
     theirs, ours = vars(found.model.config), vars(model.config)
     for name, value in theirs.items():
         if name not in ("labels", "vector") and value != ours[name]:
-            wanted = snapshot.flag_of(name, value) or f"--{name} {value}, and data of that kind"
+            advice = (snapshot.told_how(name, value)
+                      or f"give --{name} {value}, and data of that kind")
             raise UserError(f"--init_from {path}: has {name} {value}, this network {ours[name]}; "
-                            f"give {wanted}")
+                            f"{advice}")
     if found.label_names and not label_names:
         raise UserError(f"--init_from {path}: has {len(found.label_names)} labels, the data none; "
                         "prepare the data with labels")

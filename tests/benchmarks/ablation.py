@@ -13,8 +13,7 @@ speaker. The defects of the PixelCNN:
 - vertical stack shifted in each block: down by a row, which in the first one hides the pixel's own
   row, and in all others one more; so the row above is seen by the first block alone
 - label ignored: the network is not told it
-- no residual connections in the vertical stack, and no position: both are the paper's, no defects,
-  but what we have beyond it
+- no position, which is no defect: the paper's network is not told where in the picture a pixel is
 
 and of the WaveNet:
 
@@ -101,13 +100,6 @@ def move_down(_, inputs):
     return F.pad(v, (0, 0, 0, 0, 1, -1)), *others
 
 
-def without_vertical_residual(model):
-    """The PixelCNN, without residual connections in its vertical stack."""
-    for block in model.blocks:
-        block.vertical_residual = False
-    return model
-
-
 def without_position(model):
     """The PixelCNN, not told where in the picture a pixel is."""
     model.blocks[0].position = None
@@ -152,8 +144,6 @@ DEFECTS = {
     "pixelcnn": (Variant("mask A twice", network=mask_a_twice),
                  Variant("vertical stack shifted in each block", network=shifted_in_each_block),
                  LABEL_IGNORED,
-                 Variant("no residual connections in the vertical stack",
-                         network=without_vertical_residual),
                  Variant("no position", network=without_position)),
     "wavenet": (LABEL_IGNORED,
                 Variant("one window in four", training_set=one_in_four),

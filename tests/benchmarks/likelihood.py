@@ -80,7 +80,7 @@ def flags(description):
     parser.add_argument("--hidden_dim", type=positive_int, default=32)
     parser.add_argument("--out_hidden_dim", type=positive_int, default=32)
     parser.add_argument("--blocks_num", type=positive_int, default=5)
-    parser.add_argument("--as_published", action="store_true", help="the paper's PixelCNN")
+    parser.add_argument("--no_position", action="store_true", help="the paper's PixelCNN")
     parser.add_argument("--stacks_num", type=positive_int, default=5)
     parser.add_argument("--layers_num", type=positive_int, default=10)
     parser.add_argument("--target_length", type=positive_int, default=1600)
@@ -124,8 +124,7 @@ def images(args):
     sets = [ImageCodes(part.pixels, part.labels if args.labels else None, args.levels)
             for part in (data.train, data.test.take(slice(args.test_items)))]
     config = PixelCNNConfig(args.levels, 1, args.hidden_dim, args.out_hidden_dim, args.blocks_num,
-                            10 * args.labels, vertical_residual=not args.as_published,
-                            position=not args.as_published)
+                            10 * args.labels, position=not args.no_position)
     return Task(*sets, PixelCNN(config), "images", 28 * 28)
 
 
