@@ -32,7 +32,7 @@ test: $(VENV)/test_tools_installed
 
 # Small pictures, so that two minutes of training are enough.
 DIGITS = --data assets --height 14 --width 14 --levels 4 -d 32 --out_hidden_dim 32 -n 12 \
-  --learning_rate 6e-3 --schedule cosine
+  --learning_rate 6e-3 --schedule cosine --weight_decay 0
 CORPUS = --data assets/spoken_digits --stacks_num 2 --layers_num 9
 VOICE = -b 1 --learning_rate 3e-3 --schedule cosine
 

@@ -37,7 +37,7 @@ def test_a_complete_run_that_is_resumed_still_says_why(world, tmp_path):
 
 @BOTH
 def test_a_run_from_anothers_weights_says_first_what_they_are_worth(world, tmp_path, command):
-    forked(f"{command} -e 1 -o {tmp_path}/first", world)
+    forked(f"{command} -e 1 --learning_rate 1e-2 -o {tmp_path}/first", world)
     ending = log_of(tmp_path / "first")[-1]
     # At such a rate pictures get worse, but the best of this run is still one that it has trained.
     done = forked(f"{command} --init_from {tmp_path}/first --learning_rate 3 -o {tmp_path}/second",
