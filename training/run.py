@@ -14,7 +14,7 @@ import torch
 from datasets.errors import UserError
 from datasets.files import make_folder, replacing
 from training import checkpoints, distributed, extensions, plots, snapshot, transfer
-from training.device import device_of
+from training.device import device_of, precision_on
 from training.embeddings import LabelEmbeddings
 from training.optimization import optimizer_of
 from training.samples import Samples
@@ -173,7 +173,7 @@ def train(args, start, kind, model, *, training_set, validation_set, test_set=No
                                           args.weight_decay),
                       training_set, batchsize=args.batchsize, seed=start.seed, clip=clip,
                       device=start.device, schedule=args.schedule, ema=args.ema,
-                      precision=args.precision, workers=args.workers,
+                      precision=precision_on(start.device, args.precision), workers=args.workers,
                       stop=Stop(args.epoch, args.iterations, args.target_loss), **trainer_options)
     best, samples = _extend(trainer, args, start, validation_set, label_names, draw,
                             lambda: snapshot.describe(kind, trainer.learned, label_names, data))

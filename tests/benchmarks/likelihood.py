@@ -52,6 +52,7 @@ from training.arguments import (
     positive_int,
     run_script,
 )
+from training.device import precision_on
 from training.optimization import optimizer_of
 from training.stop import Stop
 from training.trainer import Trainer
@@ -200,7 +201,8 @@ def train(task, args):
     trainer = TimedTrainer(
         task.model, optimizer, task.training_set, batchsize=batchsize(args), seed=args.seed,
         clip=1.0, stop=Stop(), device=torch.device("cpu"), unit=task.unit, samples=count,
-        dimensions=task.dimensions, schedule=args.schedule, ema=args.ema, precision=args.precision)
+        dimensions=task.dimensions, schedule=args.schedule, ema=args.ema,
+        precision=precision_on(torch.device("cpu"), args.precision))
     trainer.seconds = args.minutes * 60
     trainer.extend(trainer.end_in_time, (1, "iteration"))
     trainer.run()
