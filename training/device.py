@@ -27,7 +27,7 @@ def device_of(gpu):
 
 
 def precision_on(device, precision):
-    """The --precision of matrix products on the device: fp32 where bf16 would be no gain but a loss.
+    """The --precision of matrix products on the device: fp32 where bf16 would only be slower.
 
     A processor without instructions for it (on x86: without AVX-512) was measured to multiply
     matrices 70 times slower in bf16. That fp32 is taken there is said.
