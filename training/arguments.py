@@ -192,8 +192,8 @@ def _add_learning(group):
 def _add_running(group):
     group.add_argument("--precision", choices=("fp32", "tf32", "bf16"), default="fp32",
                        help="of the matrix products while training, and with bf16 of PixelCNN's "
-                            "vertical stack; validation is in fp32 always, and tf32 is for CUDA "
-                            "(default: fp32)")
+                            "vertical stack; validation is in fp32 always, so is a CPU without "
+                            "bf16, and tf32 is for CUDA (default: fp32)")
     group.add_argument("--workers", type=non_negative_int, default=0, metavar="N",
                        help="processes that read data ahead (default: 0, none)")
     group.add_argument("--snapshot_every", type=every, default=Every(1000),
