@@ -2,10 +2,12 @@
 
 import hashlib
 import json
+import shlex
 from statistics import mean, stdev
 
 import pytest
 from test_commands import write_mnist, write_sounds
+from test_readme import FOUND, ROOT
 
 from benchmarks import study
 from datasets.errors import UserError
@@ -72,3 +74,11 @@ def test_a_run_that_fails_is_named(carried_out, monkeypatch, tmp_path):
 def test_a_run_that_is_none_is_refused(carried_out):
     with pytest.raises(UserError, match="--only tones: .*digits, voice"):
         carried_out("--only", "tones")
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in ROOT.glob("assets/models/*.pt")))
+def test_a_model_that_comes_along_is_of_the_study_and_its_command_on_the_pages(name):
+    run, = (run for run in study.RUNS if run.name == name)
+    flags = set(shlex.split(run.flags))
+    assert any(flags <= set(shlex.split(command)) for _, command in FOUND
+               if command.startswith(f"train_{run.kind}.py"))

@@ -73,7 +73,7 @@ class Run(NamedTuple):
 RUNS = (
     Run("digits_binarised", f"--binarize sampled --condition none -d 32 -n 12 {IMAGES} -e 3",
         unit="nats", published="PixelCNN 81.30, Row LSTM 80.54, Diagonal BiLSTM 79.20 nats"),
-    Run("digits_4_levels", f"--levels 4 -d 32 -n 12 {IMAGES} -e 14", unit="nats"),
+    Run("digits_4_levels", f"--levels 4 -d 32 -n 12 {IMAGES} -e 8", unit="nats"),
     Run("digits_4_levels_5_blocks", f"--levels 4 -d 32 -n 5 {IMAGES} -e 3", unit="nats"),
     Run("digits_8_levels", f"--levels 8 -d 32 -n 5 {IMAGES} -e 3"),
     Run("digits_256_levels_short", f"--levels 256 -d 32 -n 8 {IMAGES} -e 1"),
