@@ -71,6 +71,16 @@ def test_a_run_that_fails_is_named(carried_out, monkeypatch, tmp_path):
     assert "--levels 1" in (tmp_path / "runs/study/digits_0/output").read_text()
 
 
+def test_a_run_that_was_begun_by_another_command_is_refused(carried_out, monkeypatch, tmp_path):
+    carried_out("--seeds", 1, "--only", "digits")
+    kept = (tmp_path / "runs/study/digits_0/log").read_bytes()
+    monkeypatch.setattr(study, "RUNS", [SMALL[0]._replace(flags=SMALL[0].flags + " -b 8")])
+    for more in ([], ["--table"]):
+        with pytest.raises(UserError, match="runs/study/digits_0: was begun by another command"):
+            carried_out("--seeds", 1, *more)
+    assert (tmp_path / "runs/study/digits_0/log").read_bytes() == kept
+
+
 def test_a_run_that_is_none_is_refused(carried_out):
     with pytest.raises(UserError, match="--only tones: .*digits, voice"):
         carried_out("--only", "tones")

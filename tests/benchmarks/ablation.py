@@ -33,7 +33,6 @@ import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from statistics import mean, stdev
 from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -47,8 +46,8 @@ from tqdm import tqdm
 from datasets.audio import find_recordings, read_recording
 from datasets.errors import UserError
 from datasets.quantization import mu_law_decode, mu_law_encode
+from figures import number, told
 from likelihood import RATE, SOUND_LEVELS, flags, is_held_back, mean_nll, task_of, train
-from machine import number
 from models.pixelcnn import GroupedConv2d, groups
 from training.arguments import positive_int, run_script
 
@@ -203,12 +202,6 @@ def noise_of_truncation(args):
 
 
 # ------------------------------------------------------------------------------ the table
-
-def told(values, form):
-    """The mean of the values, and of several also their standard deviation."""
-    spread = f" ± {stdev(values):{form.lstrip('+')}}" if len(values) > 1 else ""
-    return f"{mean(values):{form}}{spread}"
-
 
 def table_row(variant, results, correct):
     """A line of Markdown on a variant's Results and the correct network's, one for each seed."""

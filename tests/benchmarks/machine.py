@@ -41,8 +41,3 @@ def weights_of_a_pixel(model):
     return sum(module.weight.numel() if getattr(module, "mask", None) is None
                else int(module.mask.sum()) for module in model.modules()
                if isinstance(module, nn.Conv2d))
-
-
-def number(count, noun):
-    """1 thread, 2 threads."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"

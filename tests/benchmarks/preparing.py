@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import numpy as np
 import soundfile
 
-from machine import number
+from figures import number
 from training.arguments import positive_float, positive_int, run_script
 
 SCRIPT = Path(__file__).resolve().parents[2] / "preprocess.py"

@@ -33,7 +33,8 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from machine import best_rate, best_rates, matrix_product, number, weights_of_a_pixel
+from figures import number
+from machine import best_rate, best_rates, matrix_product, weights_of_a_pixel
 from models.pixelcnn import PixelCNN, PixelCNNConfig
 from models.wavenet import WaveNet, WaveNetConfig
 from sampling import pixelcnn, pixelcnn_compiled, wavenet, wavenet_compiled

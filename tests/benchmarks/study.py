@@ -29,9 +29,8 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from ablation import told
 from datasets.errors import UserError
-from machine import number
+from figures import number, told
 from training import snapshot
 from training.arguments import positive_int, run_script
 
@@ -157,6 +156,19 @@ def is_complete(run, folder):
     return any("stopped_by" in entry and run.result in entry for entry in log_of(folder)[-1:])
 
 
+def flags_of(run):
+    """All that its outcome depends on besides the seed, as it is kept beside it."""
+    return f"{run.data or ''}\n{run.flags}\n"
+
+
+def refuse_others(run, folder):
+    """Raise UserError if what is in the folder was begun by another command than it is now."""
+    kept = folder / "flags"
+    if kept.exists() and kept.read_text() != flags_of(run):
+        raise UserError(f"{folder}: was begun by another command, see {kept}; take the folder "
+                        "away (of sound also its corpus), or name another --output")
+
+
 def commit():
     """That of the code, marked if it has been changed since."""
     return subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, text=True,
@@ -171,6 +183,7 @@ def carry_out(run, args, seed):
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "commit").exists():
         (folder / "commit").write_text(commit() + "\n")
+        (folder / "flags").write_text(flags_of(run))
     command = training(run, args, seed)
     print(command, file=sys.stderr)
     finish(f"{command} --gpu {args.gpu} --resume auto", args, folder / "output")
@@ -221,6 +234,9 @@ def table_row(run, args):
 def main():
     """Prepare, run what isn't complete, and print the table of what is."""
     args, runs = arguments()
+    for run in runs:
+        for seed in range(args.seeds):
+            refuse_others(run, folder_of(run, args, seed))
     if not args.table:
         for run in runs:
             prepare(run, args)

@@ -39,7 +39,8 @@ from datasets.corpus import Corpus
 from datasets.corpus_writer import CorpusWriter
 from datasets.images import ImageCodes
 from datasets.windows import Windows
-from machine import best_rate, best_rates, matrix_product, number, weights_of_a_pixel
+from figures import number
+from machine import best_rate, best_rates, matrix_product, weights_of_a_pixel
 from models.pixelcnn import PixelCNN, PixelCNNConfig
 from models.wavenet import WaveNet, WaveNetConfig
 from original import OriginalPixelCNN, OriginalWaveNet
