@@ -82,8 +82,8 @@ RUNS = (
         published="PixelCNN 3.14, Gated PixelCNN 3.03, PixelCNN++ 2.92 bits/dim"),
     Run("tone", f"-b 2 --hidden_dim 16 --out_hidden_dim 16 --learning_rate 3e-3 {SOUND} -e 200",
         data="tone --stacks_num 1 --layers_num 8"),
-    Run("p225", f"-b 1 --learning_rate 2e-3 {SOUND} -e 150",
-        data="vctk --stacks_num 4 --target_length 4000"),
+    Run("p225", f"-b 1 --learning_rate 2e-3 {SOUND} --precision bf16 --dropout 0.1 -e 600",
+        data="vctk --stacks_num 4 --target_length 4000 --silence_threshold 0.01"),
     Run("spoken_digits", f"-b 2 {WIDE} --ema 0.999 -e 14",
         data=rf"speech --labels '(\d_[a-z]+)_\d+\.wav$' {HELD_BACK} --silence_threshold 0.01 "
              "--stacks_num 2 --layers_num 11 --target_length 6000"),
