@@ -15,7 +15,7 @@ from datasets.errors import UserError
 SMALL = (
     study.Run("digits", "--height 8 --width 8 -d 6 -n 2 -e 1", unit="nats", published="81.30 nats"),
     study.Run("voice", "--hidden_dim 4 --out_hidden_dim 4 -e 2",
-              data="vctk --stacks_num 1 --layers_num 3 --validation '_2' --workers 1"))
+              data="vctk --stacks_num 1 --layers_num 3 --validation '_2' --workers 1", whole=2))
 
 
 @pytest.fixture
@@ -45,7 +45,8 @@ def test_what_is_complete_is_told_and_not_run_again(carried_out, tmp_path):
                     if key in entry] for seed in (0, 1)]
                   for name, key in (("digits", "test/main/nats"),
                                     ("voice", "validation/main/bits/dim")))
-    published, ours, seeds, size, trained, commit, model = table["digits"]
+    published, whole, ours, data, seeds, size, trained, commit, model = table["digits"]
+    assert not whole and data == "38 of 60,000, 40 others"
     assert published == "81.30 nats" and seeds == "2 seeds" and trained == "0 min, 1 epoch"
     values = [value for (value, ) in nats]
     assert ours == f"{mean(values):.2f} ± {stdev(values):.2f} nats" and values[0] != values[1]
@@ -55,11 +56,12 @@ def test_what_is_complete_is_told_and_not_run_again(carried_out, tmp_path):
     assert model == hashlib.sha256(file.read_bytes()).hexdigest()[:12]
     assert [len(values) for values in bits] == [2, 2]
     values = [min(values) for values in bits]  # the best model's
+    assert table["voice"][2:4] == ["", "1 of 2, 1 others"]
     assert table["voice"][1] == f"{mean(values):.4f} ± {stdev(values):.4f} bits/dim"
 
     (runs / "digits_1/log").write_text(json.dumps([{"epoch": 1, "validation/main/nll": 0.7}]))
     again, typed = carried_out("--seeds", 2, "--table")
-    assert again["voice"] == table["voice"] and again["digits"][2] == "1 seed" and not typed
+    assert again["voice"] == table["voice"] and again["digits"][4] == "1 seed" and not typed
     again, typed = carried_out("--seeds", 2)
     assert again == table and len(typed) == 1 and "--seed 1" in typed[0]
 

@@ -13,7 +13,9 @@ downloaded. --speech holds the recordings DIGIT_SPEAKER_TAKE.wav of the Free Spo
 of which takes 0 to 4 are held back; --vctk those of VCTK's speaker p225.
 
 A number is the mean over the seeds ± its standard deviation: nats an image or bits/dim on the
-published test set, or on what was held back of recordings. Seed 0's is the model whose sum is told.
+published test set, or on what was held back of recordings; on what was trained on if nothing was.
+If the files here are a part of the published ones it stands in a column of its own, not to be
+compared with what was published. Seed 0's is the model whose sum is told.
 """
 
 import argparse
@@ -29,7 +31,9 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from datasets.corpus import Corpus
 from datasets.errors import UserError
+from datasets.images import load_images
 from figures import number, told
 from training import snapshot
 from training.arguments import positive_int, run_script
@@ -47,7 +51,8 @@ class Run(NamedTuple):
 
     name: of its folder. flags: of the training script. data: how preprocess.py makes the corpus,
     its source by the name of our flag; None for images. unit: what is told, "nats" or "bits/dim".
-    published: what the papers have.
+    published: what the papers have. whole: how many images or recordings to train on, some of them
+    held back, the published set has.
     """
 
     name: str
@@ -55,6 +60,7 @@ class Run(NamedTuple):
     data: str | None = None
     unit: str = "bits/dim"
     published: str = ""
+    whole: int = 60_000
 
     @property
     def kind(self):
@@ -79,16 +85,17 @@ RUNS = (
     Run("digits_256_levels", f"--levels 256 -d 32 -n 8 {IMAGES} -e 6"),
     Run("fashion", f"--dataset fashion-mnist --levels 256 -d 32 -n 8 {IMAGES} -e 2"),
     Run("cifar", f"--dataset cifar --levels 256 -d 32 -n 8 {IMAGES} -e 12",
-        published="PixelCNN 3.14, Gated PixelCNN 3.03, PixelCNN++ 2.92 bits/dim"),
+        published="PixelCNN 3.14, Gated PixelCNN 3.03, PixelCNN++ 2.92 bits/dim", whole=50_000),
     Run("tone", f"-b 2 --hidden_dim 16 --out_hidden_dim 16 --learning_rate 3e-3 {SOUND} -e 200",
-        data="tone --stacks_num 1 --layers_num 8"),
+        data="tone --stacks_num 1 --layers_num 8", whole=1),
     Run("p225", f"-b 1 --learning_rate 2e-3 {SOUND} --precision bf16 --dropout 0.1 -e 600",
-        data="vctk --stacks_num 4 --target_length 4000 --silence_threshold 0.01"),
+        data="vctk --stacks_num 4 --target_length 4000 --silence_threshold 0.01", whole=231),
     Run("spoken_digits", f"-b 2 {WIDE} --ema 0.999 -e 14",
         data=rf"speech --labels '(\d_[a-z]+)_\d+\.wav$' {HELD_BACK} --silence_threshold 0.01 "
-             "--stacks_num 2 --layers_num 11 --target_length 6000"),
+             "--stacks_num 2 --layers_num 11 --target_length 6000", whole=3_000),
     Run("spoken_digits_from_features", f"-b 2 {WIDE} -e 10",
-        data=f"speech --labels none {HELD_BACK} --stacks_num 2 --layers_num 9 --features mel"),
+        data=f"speech --labels none {HELD_BACK} --stacks_num 2 --layers_num 9 --features mel",
+        whole=3_000),
 )
 
 
@@ -212,6 +219,23 @@ def finish(command, args, path):
 
 # ------------------------------------------------------------------------------ the table
 
+def data_of(run, args, dataset):
+    """(How many items it was trained on, held back and tested on, all of them to train on).
+
+    dataset: the name of the images.
+    """
+    if run.data is None:
+        images = load_images(dataset, args.images)
+        train, held_back, unseen = (len(part.pixels) for part in
+                                    (images.train, images.validation, images.test))
+    else:
+        corpus = Corpus(corpus_of(run, args))
+        train, held_back = (len(part.recordings) for part in (corpus.train, corpus.validation))
+        unseen = held_back
+    return f"{train:,} of {run.whole:,}, {f'{unseen:,} others' if unseen else 'the same'}", (
+        train + held_back == run.whole)
+
+
 def table_row(run, args):
     """A line of Markdown on what is complete of a run, None if nothing is."""
     folders = [folder for seed in range(args.seeds)
@@ -221,14 +245,19 @@ def table_row(run, args):
     first = folders[0]
     last = log_of(first)[-1]
     path = snapshot.best_model(first, run.kind)
-    size = sum(weight.numel() for weight in snapshot.load(path, run.kind).model.parameters())
+    model, _, described, _ = snapshot.load(path, run.kind)
+    size = sum(weight.numel() for weight in model.parameters())
+    data, is_whole = data_of(run, args, described.get("dataset"))
     # The best model's.
     values = told([min(entry[run.result] for entry in log_of(folder) if run.result in entry)
                    for folder in folders], ".2f" if run.unit == "nats" else ".4f")
-    return (f"| {run.name} | {run.published} | {values} {run.unit} | "
-            f"{number(len(folders), 'seed')} | {size:,} | {last['elapsed_time'] / 60:.0f} min, "
-            f"{number(last['epoch'], 'epoch')} | {(first / 'commit').read_text().strip()} | "
-            f"{hashlib.sha256(path.read_bytes()).hexdigest()[:12]} |")
+    ours = f"{values} {run.unit}"
+    return "".join(f"| {cell} " for cell in (
+        run.name, run.published, ours if is_whole else "", "" if is_whole else ours, data,
+        number(len(folders), "seed"), f"{size:,}",
+        f"{last['elapsed_time'] / 60:.0f} min, {number(last['epoch'], 'epoch')}",
+        (first / "commit").read_text().strip(),
+        hashlib.sha256(path.read_bytes()).hexdigest()[:12])) + "|"
 
 
 def main():
@@ -250,8 +279,8 @@ def main():
                 pool.shutdown(cancel_futures=True)
                 raise
     rows = {run: row for run in runs if (row := table_row(run, args))}
-    print("| run | published | ours | of | parameters | trained | commit | model |\n"
-          "|---|---|---|---|---|---|---|---|")
+    print("| run | published | ours | ours, of a part | trained on, tested on | of | parameters | "
+          "trained | commit | model |\n" + 10 * "|---" + "|")
     print("\n".join(rows.values()) + "\n")
     for run in rows:
         if run.data:
