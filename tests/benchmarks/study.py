@@ -84,7 +84,7 @@ RUNS = (
     Run("digits_256_levels_short", f"--levels 256 -d 32 -n 8 {IMAGES} -e 1"),
     Run("digits_256_levels", f"--levels 256 -d 32 -n 8 {IMAGES} -e 6"),
     Run("fashion", f"--dataset fashion-mnist --levels 256 -d 32 -n 8 {IMAGES} -e 2"),
-    Run("cifar", f"--dataset cifar --levels 256 -d 32 -n 8 {IMAGES} -e 12",
+    Run("cifar", f"--dataset cifar --levels 256 -d 32 -n 8 {IMAGES} -e 40",
         published="PixelCNN 3.14, Gated PixelCNN 3.03, PixelCNN++ 2.92 bits/dim", whole=50_000),
     Run("tone", f"-b 2 --hidden_dim 16 --out_hidden_dim 16 --learning_rate 3e-3 {SOUND} -e 200",
         data="tone --stacks_num 1 --layers_num 8", whole=1),
