@@ -3,15 +3,16 @@
     python tests/benchmarks/judging.py pixelcnn -m MODEL --data DIR
     python tests/benchmarks/judging.py wavenet -m MODEL --data CORPUS
 
-A support vector machine is trained on the real data, and recognises what the model draws for each
-label: of a PixelCNN the image's class, of a WaveNet the spoken digit, with which its labels begin,
-as do the names of the recordings in the corpus (of preprocess.py) that it was trained on. Its rate
-on real data that neither it nor the model has seen stands beside that.
+A classifier is trained on the real data, and recognises what the model draws for each label: of a
+PixelCNN the image's class, by a small convolutional network; of a WaveNet the spoken digit, with
+which its labels begin, as do the names of the recordings in the corpus (of preprocess.py) that it
+was trained on, by a support vector machine. Its rate on real data that neither it nor the model has
+seen stands beside that.
 
-And for each sample the nearest of the data that the model was trained on is looked for, by the same
-measure that it is recognised by: the distance between pixels, or between mel spectra. Were samples
-copies they would be much nearer to it than unseen real data is. The medians of both are printed,
-and --output draws a sample of each label beside its nearest neighbours.
+And for each sample the nearest of the data that the model was trained on is looked for, by the
+distance between pixels, or between mel spectra. Were samples copies they would be much nearer to it
+than unseen real data is. The medians of both are printed, and --output draws a sample of each label
+beside its nearest neighbours.
 """
 
 import argparse
@@ -26,13 +27,13 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from sklearn.neighbors import NearestNeighbors
-from sklearn.svm import SVC
 from tqdm import tqdm
 
 from datasets.corpus import Corpus
 from datasets.errors import UserError
 from datasets.images import ImageCodes, load_images
 from datasets.quantization import mu_law_decode
+from image_classifier import ImageClassifier
 from sampling.draws import Draws
 from sampling.pixelcnn import sample as sample_images
 from sampling.wavenet import sample as sample_sounds
@@ -100,8 +101,9 @@ def images(args):
     drawn = [sample_images(model, Draws(args.seed, some.tolist()), labels[some], data["height"],
                            data["width"], args.temperature, args.top_p)
              for some in tqdm(streams.split(AT_ONCE), desc="drawing", disable=None)]
-    machine = SVC(C=10).fit(train.vectors, train.classes)
-    return train, unseen, judged(torch.cat(drawn), labels), machine
+    drawn = torch.cat(drawn)
+    machine = ImageClassifier(drawn.shape[1:], args.seed).fit(train.vectors, train.classes)
+    return train, unseen, judged(drawn, labels), machine
 
 
 # ------------------------------------------------------------------------------------- sound
