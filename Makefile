@@ -46,21 +46,24 @@ demo: $(VENV)/installed
 	$(RUN) preprocess.py $(CORPUS) --output demo/corpus
 	$(RUN) train_wavenet.py -d demo/corpus $(VOICE) -e 2 -o demo/wavenet --resume auto
 	$(RUN) infer_wavenet.py -m demo/wavenet --label all -c 1 --length 16000 --plot -o demo/sounds
-	@echo "--- models that come along: digits, words, and a recording said again from its mel spectrum"
+	@echo "--- models that come along: digits, words, a recording said again from its mel spectrum, a sentence"
 	$(RUN) infer_pixelcnn.py -m assets/models/digits_4_levels.pt --label all -o demo/trained.png
 	$(RUN) infer_wavenet.py -m assets/models/spoken_digits.pt --label 7_jackson -c 4 -o demo/words
 	$(RUN) infer_wavenet.py -m assets/models/spoken_digits_from_features.pt \
 	  --features_from assets/spoken_digits/jackson/3_jackson_1.wav -o demo/copy
+	$(RUN) infer_wavenet.py -m assets/models/p225.pt -c 1 --length 1.4s --temperature 0.5 \
+	  -o demo/sentence
 	@echo
 	@echo "Look at     demo/digits.png      digits drawn by the network, a row for each class"
 	@echo "            demo/digits.gif      the same being drawn, pixel row by pixel row"
 	@echo "            demo/completed.png   lower halves drawn for given upper halves"
 	@echo "Listen to   demo/sounds/*.wav    two seconds in the manner of each speaker; plots beside,"
 	@echo "            demo/sounds/index.html   and all of them on a page"
-	@echo "Then what models say and draw that were trained for half an hour to two hours:"
+	@echo "Then what models say and draw that were trained for minutes to two hours:"
 	@echo "            demo/trained.png         digits"
 	@echo "            demo/words/*.wav         \"seven\", four times"
 	@echo "            demo/copy/sample_0.wav   \"three\", as it was said in a recording"
+	@echo "            demo/sentence/sample_0.wav   a sentence that was learned by heart"
 	@echo "Curves in   demo/pixelcnn/loss.png, demo/wavenet/loss.png"
 	@echo "Train on    $(RUN) train_pixelcnn.py $(DIGITS) -e 20 -o demo/pixelcnn --resume auto"
 	@echo "            $(RUN) train_wavenet.py -d demo/corpus $(VOICE) -e 20 -o demo/wavenet --resume auto"

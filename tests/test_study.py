@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import shlex
 from statistics import mean, stdev
 
@@ -47,7 +48,8 @@ def test_what_is_complete_is_told_and_not_run_again(carried_out, tmp_path):
                                     ("voice", "validation/main/bits/dim")))
     published, whole, ours, data, seeds, size, trained, commit, model = table["digits"]
     assert not whole and data == "38 of 60,000, 40 others"
-    assert published == "81.30 nats" and seeds == "2 seeds" and trained == "0 min, 1 epoch"
+    assert published == "81.30 nats" and seeds == "2 seeds"
+    assert re.fullmatch(r"\d+ s, 1 epoch", trained)
     values = [value for (value, ) in nats]
     assert ours == f"{mean(values):.2f} ± {stdev(values):.2f} nats" and values[0] != values[1]
     assert int(size.replace(",", "")) > 100

@@ -12,3 +12,8 @@ def told(values, form):
 def number(count, noun):
     """1 thread, 2 threads."""
     return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def duration(seconds):
+    """18 s, 59 min."""
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"

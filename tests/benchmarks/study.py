@@ -34,15 +34,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from datasets.corpus import Corpus
 from datasets.errors import UserError
 from datasets.images import load_images
-from figures import number, told
+from figures import duration, number, told
 from training import snapshot
 from training.arguments import positive_int, run_script
 
 ROOT = Path(__file__).resolve().parents[2]
-IMAGES = ("--out_hidden_dim 32 --learning_rate 6e-3 --schedule cosine --weight_decay 0 "
-          "--precision bf16")
-SOUND = "--schedule cosine --weight_decay 0"
-WIDE = f"--hidden_dim 64 --out_hidden_dim 64 --learning_rate 2e-3 {SOUND} --precision bf16"
+LEARNING = "--schedule cosine --weight_decay 0"
+IMAGES = f"--out_hidden_dim 32 --learning_rate 6e-3 {LEARNING} --precision bf16"
+WIDE = f"--hidden_dim 64 --out_hidden_dim 64 --learning_rate 2e-3 {LEARNING} --precision bf16"
 HELD_BACK = r"--validation '_[0-4]\.wav$'"
 
 
@@ -78,7 +77,8 @@ class Run(NamedTuple):
 RUNS = (
     Run("digits_binarised", f"--binarize sampled --condition none -d 32 -n 12 {IMAGES} -e 3",
         unit="nats", published="PixelCNN 81.30, Row LSTM 80.54, Diagonal BiLSTM 79.20 nats"),
-    Run("digits_4_levels", f"--levels 4 -d 32 -n 12 {IMAGES} -e 8", unit="nats"),
+    Run("digits_4_levels", f"--levels 4 -d 48 -n 16 --dropout 0.1 --out_hidden_dim 32 "
+        f"--learning_rate 4e-3 {LEARNING} --precision bf16 -e 10", unit="nats"),
     Run("digits_4_levels_5_blocks", f"--levels 4 -d 32 -n 5 {IMAGES} -e 5", unit="nats"),
     Run("digits_8_levels", f"--levels 8 -d 32 -n 5 {IMAGES} -e 5"),
     Run("digits_256_levels_short", f"--levels 256 -d 32 -n 8 {IMAGES} -e 1"),
@@ -86,9 +86,9 @@ RUNS = (
     Run("fashion", f"--dataset fashion-mnist --levels 256 -d 32 -n 8 {IMAGES} -e 2"),
     Run("cifar", f"--dataset cifar --levels 256 -d 32 -n 8 {IMAGES} -e 40",
         published="PixelCNN 3.14, Gated PixelCNN 3.03, PixelCNN++ 2.92 bits/dim", whole=50_000),
-    Run("tone", f"-b 2 --hidden_dim 16 --out_hidden_dim 16 --learning_rate 3e-3 {SOUND} -e 200",
+    Run("tone", f"-b 2 --hidden_dim 16 --out_hidden_dim 16 --learning_rate 3e-3 {LEARNING} -e 200",
         data="tone --stacks_num 1 --layers_num 8", whole=1),
-    Run("p225", f"-b 1 --learning_rate 2e-3 {SOUND} --precision bf16 --dropout 0.1 -e 600",
+    Run("p225", f"-b 1 --learning_rate 2e-3 {LEARNING} --precision bf16 --dropout 0.1 -e 600",
         data="vctk --stacks_num 4 --target_length 4000 --silence_threshold 0.01", whole=231),
     Run("spoken_digits", f"-b 2 {WIDE} --ema 0.999 -e 14",
         data=rf"speech --labels '(\d_[a-z]+)_\d+\.wav$' {HELD_BACK} --silence_threshold 0.01 "
@@ -255,7 +255,7 @@ def table_row(run, args):
     return "".join(f"| {cell} " for cell in (
         run.name, run.published, ours if is_whole else "", "" if is_whole else ours, data,
         number(len(folders), "seed"), f"{size:,}",
-        f"{last['elapsed_time'] / 60:.0f} min, {number(last['epoch'], 'epoch')}",
+        f"{duration(last['elapsed_time'])}, {number(last['epoch'], 'epoch')}",
         (first / "commit").read_text().strip(),
         hashlib.sha256(path.read_bytes()).hexdigest()[:12])) + "|"
 
