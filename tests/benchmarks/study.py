@@ -75,7 +75,7 @@ class Run(NamedTuple):
 
 
 RUNS = (
-    Run("digits_binarised", f"--binarize sampled --condition none -d 32 -n 12 {IMAGES} -e 3",
+    Run("digits_binarised", f"--binarize sampled --condition none -d 32 -n 12 {IMAGES} -e 6",
         unit="nats", published="PixelCNN 81.30, Row LSTM 80.54, Diagonal BiLSTM 79.20 nats"),
     Run("digits_4_levels", f"--levels 4 -d 48 -n 16 --dropout 0.1 --out_hidden_dim 32 "
         f"--learning_rate 4e-3 {LEARNING} --precision bf16 -e 10", unit="nats"),
