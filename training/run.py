@@ -13,7 +13,7 @@ import torch
 
 from datasets.errors import UserError
 from datasets.files import make_folder, replacing
-from training import checkpoints, distributed, extensions, plots, snapshot, transfer
+from training import checkpoints, distributed, extensions, memory, plots, snapshot, transfer
 from training.device import device_of, precision_on
 from training.embeddings import LabelEmbeddings
 from training.optimization import optimizer_of
@@ -43,6 +43,8 @@ class Start(NamedTuple):
 def start(args, kind):
     """The `Start` that the flags ask for: what can be refused before any data is read, is."""
     out, device = make_folder(args.out, "--out"), device_of(args.gpu)
+    if device.type == "cpu":
+        memory.keep_freed()
     # Processes on other machines may not see the first one's files.
     path, content = distributed.from_first(lambda: _snapshot_to_resume(args, kind))
     recorded = content["run"]["seed"] if content else None

@@ -44,6 +44,7 @@ from machine import best_rate, best_rates, matrix_product, weights_of_a_pixel
 from models.pixelcnn import PixelCNN, PixelCNNConfig
 from models.wavenet import WaveNet, WaveNetConfig
 from original import OriginalPixelCNN, OriginalWaveNet
+from training import memory
 from training.arguments import positive_float, positive_int, run_script
 from training.device import precision_on
 from training.stop import Stop
@@ -119,6 +120,7 @@ def arguments():
 def main():
     """Measure row after row."""
     args = arguments()
+    memory.keep_freed()  # as training scripts do
     print(f"on {number(args.threads, 'thread')}\n")
     print("| network and batch | a second | original | × original | GFLOP/s | matrix product "
           "| share | memory |\n|---|---|---|---|---|---|---|---|")
@@ -189,6 +191,7 @@ def steps(model, dataset, batchsize, precision):
 
 def peak_memory(row, threads):
     """The most bytes that this process, which trains the row's network, has held."""
+    memory.keep_freed()
     torch.set_num_threads(threads)
     step = steps(row.network(), dataset_of(row), row.batch, row.precision)
     for _ in range(STEPS):
