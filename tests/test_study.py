@@ -58,7 +58,7 @@ def test_what_is_complete_is_told_and_not_run_again(carried_out, tmp_path):
     assert model == hashlib.sha256(file.read_bytes()).hexdigest()[:12]
     assert [len(values) for values in bits] == [2, 2]
     values = [min(values) for values in bits]  # the best model's
-    assert table["voice"][2:4] == ["", "1 of 2, 1 others"]
+    assert table["voice"][2:4] == ["", "1 of 2, 1 other"]
     assert table["voice"][1] == f"{mean(values):.4f} ± {stdev(values):.4f} bits/dim"
 
     (runs / "digits_1/log").write_text(json.dumps([{"epoch": 1, "validation/main/nll": 0.7}]))

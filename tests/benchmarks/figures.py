@@ -10,8 +10,8 @@ def told(values, form):
 
 
 def number(count, noun):
-    """1 thread, 2 threads."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"
+    """1 thread, 2,000 threads."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def duration(seconds):

@@ -233,7 +233,7 @@ def data_of(run, args, dataset):
         corpus = Corpus(corpus_of(run, args))
         train, held_back = (len(part.recordings) for part in (corpus.train, corpus.validation))
         unseen = held_back
-    tested = f"{unseen:,} others" if unseen else "the same"
+    tested = number(unseen, "other") if unseen else "the same"
     return f"{train:,} of {run.whole:,}, {tested}", train + held_back == run.whole
 
 
