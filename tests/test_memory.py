@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from training import memory
+
 pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc",
                                 reason="of the GNU C library")
 
@@ -50,7 +52,5 @@ def test_a_training_run_does_not(tmp_path):
 
 
 def test_without_the_gnu_library_nothing_happens(monkeypatch):
-    from training import memory
-
     monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: object())
     memory.keep_freed()

@@ -120,7 +120,6 @@ def arguments():
 def main():
     """Measure row after row."""
     args = arguments()
-    memory.keep_freed()  # as training scripts do
     print(f"on {number(args.threads, 'thread')}\n")
     print("| network and batch | a second | original | × original | GFLOP/s | matrix product "
           "| share | memory |\n|---|---|---|---|---|---|---|---|")
@@ -176,6 +175,7 @@ def measure(row, seconds, threads):
 
 def steps(model, dataset, batchsize, precision):
     """A function that trains `model` by one step on a batch and returns how many items it has."""
+    memory.keep_freed()  # as training scripts do
     batch = batch_of(dataset, batchsize)
     trainer = Trainer(model, torch.optim.Adam(model.parameters(), lr=1e-3, fused=True), dataset,
                       batchsize=batchsize, seed=0, clip=1.0, stop=Stop(), unit="items",
@@ -191,7 +191,6 @@ def steps(model, dataset, batchsize, precision):
 
 def peak_memory(row, threads):
     """The most bytes that this process, which trains the row's network, has held."""
-    memory.keep_freed()
     torch.set_num_threads(threads)
     step = steps(row.network(), dataset_of(row), row.batch, row.precision)
     for _ in range(STEPS):
