@@ -22,6 +22,7 @@ from typing import NamedTuple
 import torch
 from torch.autograd.function import once_differentiable
 
+from models.dropout import dropout_mask
 from models.gated import activate_, derivative, doubled
 
 PIECE = 2048  # columns, of all sequences together, that a thread of a CPU computes at a time
@@ -114,7 +115,7 @@ class _DilatedLayers(torch.autograd.Function):
                 local.add(ab, n, i)
                 activate_(ab.addmm_(columns[i:j].to(kept.dtype), now[n]), y)
                 if dropout:
-                    masks.append(torch.empty_like(y).bernoulli_(1 - dropout).div_(1 - dropout))
+                    masks.append(dropout_mask(y, dropout))
                     y.mul_(masks[-1])
                 if n < len(residual):
                     _add_product(columns[i:j], y, residual[n])

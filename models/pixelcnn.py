@@ -38,6 +38,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.autograd.function import once_differentiable
 
+from models.dropout import dropout_mask
 from models.gated import GatedActivation
 from models.position import Position
 
@@ -206,7 +207,7 @@ class Block(nn.Module):
             from_above = convolve(above, into.weight, into.bias)
         from_left = convolve(h.to(from_above.dtype), self.horizontal_kernel)
         y = self.horizontal_gate(from_above, from_left, label=label)
-        y = self.out(F.dropout(y, dropout) if dropout else y)
+        y = self.out(y * dropout_mask(y, dropout) if dropout else y)
         if self.first:
             h = F.pad(y.to(self.out.weight.dtype), (0, 0, 1, 0))
         else:

@@ -11,6 +11,7 @@ from test_wavenet import DEPTHS, labels_for, network, sounds
 
 from datasets.batches import IGNORED, Batch
 from models import dilated
+from models.dropout import dropout_mask
 from training import likelihood
 
 
@@ -106,13 +107,12 @@ def test_all_of_many_layers_are_equal_to_plain():
 
 def test_dropout_leaves_out_gated_features_in_training_only(monkeypatch):
     model, masks = network(levels=5, stacks_num=2, layers_num=3), []
-    bernoulli = torch.Tensor.bernoulli_
 
-    def recording(mask, *args):
-        masks.append(bernoulli(mask, *args))
+    def recorded(*args):
+        masks.append(dropout_mask(*args))
         return masks[-1]
 
-    monkeypatch.setattr(torch.Tensor, "bernoulli_", recording)
+    monkeypatch.setattr(dilated, "dropout_mask", recorded)
     codes = sounds(2, model.config.receptive_field + 40, model.config)
     without = model(codes)
     assert not masks
