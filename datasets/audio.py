@@ -13,7 +13,9 @@ import soxr
 from datasets.errors import UserError
 from datasets.files import find_files
 
-ENDINGS = (".wav", ".flac", ".ogg", ".aiff", ".aif", ".mp3")
+# Also of recordings that libsndfile can't decode: they are told of, not passed over.
+ENDINGS = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".aifc", ".au",
+           ".caf", ".w64", ".m4a", ".aac", ".wma", ".amr", ".ape", ".wv")
 FRAME = 0.02  # seconds, of which silence is told
 BLOCK = 1 << 17  # frames decoded at a time, so that no recording is ever held as a whole
 # Container -> byte order of its chunk sizes, and the chunk that holds the samples.
@@ -168,7 +170,7 @@ def complete(path):
             if length == 0 and container + 8 <= data < size:
                 return Mended(path, (4, data - 4))
             break
-    return path
+    return os.fsencode(path) if os.name == "posix" else path  # names there needn't be UTF-8
 
 
 class Mended(io.FileIO):

@@ -35,6 +35,18 @@ def unreadable(error):
                     "elsewhere")
 
 
+def readable(name):
+    """The text of a file's name, which on disk may be any bytes: if it isn't UTF-8, Latin-1.
+
+    Such names are in old collections; Python's own text for them can't be written anywhere.
+    """
+    content = os.fsencode(name)
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        return content.decode("latin-1")
+
+
 @contextmanager
 def replacing(path):
     """A temporary name beside `path` to write to, which takes the place of `path` at the end.

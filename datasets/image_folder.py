@@ -9,7 +9,7 @@ from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from datasets.errors import UserError
-from datasets.files import find_files
+from datasets.files import find_files, readable
 from datasets.image_vectors import vectors_beside
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
@@ -50,8 +50,8 @@ def load_folder(folder, height, width, vectors=False):
         return pixels, np.stack(list(found.values())), []
     if all(path.parent == folder for path in paths):
         return pixels, None, []
-    classes = [folder.resolve().name if path.parent == folder else path.relative_to(folder).parts[0]
-               for path in paths]
+    classes = [readable(folder.resolve().name if path.parent == folder
+                        else path.relative_to(folder).parts[0]) for path in paths]
     label_names, labels = np.unique(classes, return_inverse=True)
     return pixels, labels.astype(np.int64), label_names.tolist()
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from datasets.errors import UserError
+from datasets.files import readable
 from datasets.tags import folded, tag_of
 
 KINDS = ("none", "folder", "speaker", "genre", "year")
@@ -30,13 +31,16 @@ class Labelling(NamedTuple):
         """
         if self.kind == "none":
             return None
+        if self.kind in ("genre", "year"):
+            return self._of_tags(path)
+        return readable(self._of_name(path))
+
+    def _of_name(self, path):
         if self.kind == "folder":
             # Only the root is resolved ('.' has no name): elsewhere a link's own name counts.
             return self.root.resolve().name if path.parent == self.root else path.parent.name
         if self.kind == "speaker":
             return speaker_of(path)
-        if self.kind in KINDS:
-            return self._of_tags(path)
         name = path.relative_to(self.root).as_posix()
         found = re.search(self.kind, name)
         if not found or not found[1]:

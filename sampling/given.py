@@ -9,7 +9,7 @@ from tqdm import tqdm
 from datasets.audio import ENDINGS
 from datasets.errors import UserError
 from datasets.features import Features, features_of
-from datasets.files import find_files
+from datasets.files import find_files, readable
 from sampling import sound
 
 
@@ -55,7 +55,7 @@ def _files(flag, path):
     """The files that a flag's `path` means: [(name, path), …] of itself, or of those below it."""
     path = Path(path)
     if not path.is_dir():
-        return [(path.stem, path)]
+        return [(readable(path.stem), path)]
     endings = ENDINGS
     if flag == "--features_from":
         endings += (".npy",)
@@ -63,8 +63,8 @@ def _files(flag, path):
     if not found:
         what = "recordings" if flag == "--prime" else "recordings and no .npy"
         raise UserError(f"{flag} {path}: no {what} below it; name a file, or a folder of them")
-    names = [one.relative_to(path).with_suffix("").as_posix() for one in found]
+    names = [readable(one.relative_to(path).with_suffix("").as_posix()) for one in found]
     if len(set(names)) < len(names):  # which only their endings tell apart
-        names = [one.relative_to(path).as_posix() for one in found]
+        names = [readable(one.relative_to(path).as_posix()) for one in found]
     return tqdm(list(zip(names, found, strict=True)), desc=flag[2:], unit="file", leave=False,
                 disable=None)

@@ -46,7 +46,7 @@ def test_missing_and_empty_folders(tmp_path):
     with pytest.raises(UserError, match="--data .*nowhere: no such folder"):
         find_recordings(tmp_path / "nowhere")
     touch(tmp_path / "notes.txt")
-    with pytest.raises(UserError, match="no recordings.*wav flac ogg aiff aif mp3"):
+    with pytest.raises(UserError, match="no recordings.*wav flac ogg oga opus mp3 .*m4a"):
         find_recordings(tmp_path)
 
 

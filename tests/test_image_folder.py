@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -33,6 +35,16 @@ def test_a_folder_with_classes_and_colour(tmp_path):
     assert images.label_names == ["cats", "dogs"] and images.train.labels.tolist() == [0, 1, 1]
     assert images.train.pixels[1, :, 0, 0].tolist() == [200, 100, 0]
     assert (images.train.pixels[2] == 50).all()
+
+
+def test_a_class_whose_name_is_not_utf_8_is_read_as_latin_1(tmp_path):
+    try:
+        (tmp_path / os.fsdecode(b"caf\xe9")).mkdir()
+    except OSError:
+        pytest.skip("such names can't be on this disk")
+    for name in (os.fsdecode(b"caf\xe9/th\xe9.png"), "caf\u00e8/a.png"):
+        save(tmp_path / name)
+    assert load_images(str(tmp_path), validation=0).label_names == ["caf\u00e8", "caf\u00e9"]
 
 
 def test_pictures_keep_their_aspect_and_are_cut_around_the_centre(tmp_path):

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import os
 import re
 import sys
 from html.parser import HTMLParser
@@ -142,6 +143,20 @@ def test_a_folder_of_primes(call, models):
     page = Page(Path("out/index.html"))
     assert "p225, one\n" in page.text and "p225, two/one\n" in page.text
     assert "0.00375 s in" in page.text  # what was drawn, not what was given
+
+
+def test_primes_whose_names_are_not_utf_8(call, models):
+    Path("primes").mkdir()
+    try:
+        Path(os.fsdecode(b"primes/caf\xe9.wav")).touch()
+    except OSError:
+        pytest.skip("such names can't be on this disk")
+    soundfile.write(b"primes/caf\xe9.wav", 0.5 * np.sin(np.arange(400) / 3), 8000, format="WAV")
+    code, _, err = call(infer_wavenet, "-m", models / "sound", "-c", 1, "--length", 30,
+                        "--prime", "primes", "--plot", "-o", "out")
+    assert code == 0, err
+    assert list(wavs("out")) == ["sample_caf\u00e9_0.wav"]
+    assert "p225, caf\u00e9\n" in Page(Path("out/index.html")).text
 
 
 def test_a_page_tells_all_settings_and_has_patience_with_files_of_others(call, run):

@@ -284,6 +284,7 @@ def run_script(main):
     A UserError is one line on stderr and its exit code; Ctrl+C is 130; an output pipe closed early
     is no error. What else is raised is a defect of ours and keeps its traceback.
     """
+    sys.stdout.reconfigure(errors="backslashreplace")  # a folder's name may be no text
     try:
         with distributed.connected():
             code = main()

@@ -187,8 +187,9 @@ def train(args, start, kind, model, *, training_set, validation_set, test_set=No
         _clear_up(start.out, kind)
         settings = {name: value for name, value in vars(args).items() if name not in NOT_SETTINGS}
         with replacing(start.out / "config.json") as temporary:
+            # In JSON, too, a backslash is how to write what is no character.
             temporary.write_text(json.dumps(settings, indent=1, ensure_ascii=False, default=str)
-                                 + "\n")
+                                 + "\n", encoding="utf-8", errors="backslashreplace")
         plots.save(start.out / "data.png", plots.figure_of_data(
             trainer.unit, label_names, training_set, validation_set))
 
