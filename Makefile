@@ -59,7 +59,7 @@ demo: $(VENV)/installed
 	@echo "            demo/completed.png   lower halves drawn for given upper halves"
 	@echo "Listen to   demo/sounds/*.wav    two seconds in the manner of each speaker; plots beside,"
 	@echo "            demo/sounds/index.html   and all of them on a page"
-	@echo "Then what models say and draw that were trained for minutes to two hours:"
+	@echo "Then what models say and draw that were trained for minutes to hours:"
 	@echo "            demo/trained.png         digits"
 	@echo "            demo/words/*.wav         \"seven\", four times"
 	@echo "            demo/copy/sample_0.wav   \"three\", as it was said in a recording"

@@ -6,7 +6,8 @@ ceil(n / hop) frames, and the one that conditions sample t is frame t // hop.
 A log-mel frame is computed of the samples around the middle of those that it covers, with zeros
 beyond the recording's ends: the amplitudes of their spectrum under a Hann window (1 is a sine at
 full scale), averaged over triangles that are equally wide on the mel scale, from 0 Hz to half the
-rate; of these the natural logarithm, brought from [ln FLOOR, 0] to [-1, 1].
+rate; of these the natural logarithm, of which [ln FLOOR, 0] is brought to [-1, 1]. (A square wave
+is louder than a sine, and goes a little beyond.)
 """
 
 import math

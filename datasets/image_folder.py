@@ -71,17 +71,39 @@ def leave_out(folder, left_out, total, why, remedy):
 def read_picture(path, height, width):
     """Pixels uint8 (1 or 3, height, width) of the picture at `path`; None if it can't be read.
 
-    Resized and cut around the centre, so that the aspect is kept.
+    Resized and cut around the centre, so that the aspect is kept. What is transparent is white.
     """
     try:
         with Image.open(path) as image:
-            image = ImageOps.exif_transpose(image)  # a camera held upright says so in EXIF only
-            if image.mode.startswith("I"):  # 16 bits, which pillow would clip to 8
-                image = Image.fromarray((np.asarray(image) // 256).clip(0, 255).astype(np.uint8))
-            pixels = fit(image.convert("RGB"), height, width)
+            pixels = fit(in_rgb(upright(image), image.format), height, width)
             return pixels[:1] if (pixels == pixels[:1]).all() else pixels
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+    except MemoryError:
+        raise
+    except Exception:  # what pillow raises at a damaged file is of many kinds
         return None
+
+
+def upright(image):
+    """The picture as the camera was held, which only its EXIF data says."""
+    image.getexif()  # is parsed here, and without the bytes nothing tries to write them anew,
+    image.info.pop("exif", None)  # which fails where a value is of another type than it should be
+    return ImageOps.exif_transpose(image)
+
+
+def in_rgb(image, kind):
+    """A pillow image of any mode in RGB, from a file of this kind.
+
+    Raises ValueError for numbers of which none is known to be white.
+    """
+    if image.mode == "F" or image.mode == "I" and kind == "TIFF":
+        raise ValueError(f"mode {image.mode}")
+    if image.mode.startswith("I"):  # 16 bits, which pillow would clip to 8
+        return Image.fromarray((np.asarray(image) // 256).clip(0, 255).astype(np.uint8)
+                               ).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
 
 
 def fit(image, height, width):

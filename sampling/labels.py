@@ -31,8 +31,10 @@ def likeliest_labels(model, given):
     """For each of the images that begin with the rows `given`, the label that they best fit.
 
     model: a PixelCNN with labels. given: codes (N, C, rows, W). Returns N numbers: by Bayes' rule,
-    all labels being as likely beforehand.
+    all labels being as likely beforehand; the first of them where no row is given.
     """
+    if not given.shape[2]:
+        return [0] * len(given)
     codes = given.to(model.logits.weight.device)
     nlls = [F.cross_entropy(model(codes, codes.new_full((len(codes),), label)), codes,
                             reduction="none").flatten(1).sum(dim=1)

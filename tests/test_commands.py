@@ -234,6 +234,17 @@ def test_runs_are_not_mixed_whatever_is_resumed(study, tmp_path):
     assert (b / "earlier_1/snapshot_iter_2").exists() and (b / "earlier_1/log").exists()
     assert len(list(b.glob("pixelcnn_*"))) == 1
     assert [entry["epoch"] for entry in json.loads((b / "log").read_text())] == [1, 2, 3, 4]
+    # Even if there a model of the same name was the best, and nothing better is found any more.
+    best, = b.glob("pixelcnn_*")
+    c = tmp_path / "c"
+    for flag in ("--seed 2", f"--resume {b}"):
+        run(f"{flags} -e 4 -o {c} {flag}", study)
+    assert (c / best.name).read_bytes() == best.read_bytes()
+    other = c / "earlier_1" / best.name
+    assert not other.exists() or other.read_bytes() != best.read_bytes()
+    d = tmp_path / "d"
+    assert "earlier" not in run(f"{flags} -e 4 -o {d} --resume {b}", study).stderr
+    assert (d / best.name).read_bytes() == best.read_bytes()
     # From an earlier snapshot of the same folder: what came after it goes aside.
     run(f"{flags} -e 2 -o {a} --resume {a}/snapshot_iter_2", study)
     assert sorted(path.name for path in a.glob("snapshot_iter_*")) == [
@@ -260,6 +271,7 @@ BAD_INPUT = {
     "train_pixelcnn.py -b 0": "'0' is not a whole number",
     "train_pixelcnn.py --learning_rate nan": "'nan' is not a number",
     "train_pixelcnn.py -g -2": "-2",
+    "train_pixelcnn.py --seed 9223372036854775808": "argument --seed: '9223372036854775808'",
     "train_pixelcnn.py -d 6 -n 1 -o a_file/below": "--out a_file/below",
     "train_pixelcnn.py -d 6 -n 1 --resume none": "none: no such model file",
     "train_pixelcnn.py -d 6 -n 1 --resume wavenet_2": "is a wavenet model",

@@ -1,8 +1,9 @@
 import os
+import struct
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from datasets.errors import UserError
 from datasets.images import load_images
@@ -58,6 +59,53 @@ def test_pictures_keep_their_aspect_and_are_cut_around_the_centre(tmp_path):
     first, second = load_images(str(tmp_path), validation=0).train.pixels[:, 0]
     assert (first >= 250).all()
     assert (second[:16] == 255).all() and (second[16:] == 0).all()
+
+
+def test_a_picture_is_turned_whatever_else_its_exif_says(tmp_path):
+    """A resolution that is text, which pillow reads, but does not write again."""
+    tags = [(0x112, 3, 1, struct.pack("<HH", 3, 0)), (0x11a, 2, 3, b"72\0\0")]
+    exif = b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", len(tags)) + b"".join(
+        struct.pack("<HHI", *tag) + value for *tag, value in tags) + bytes(4)
+    rows = np.repeat([0, 255], 16).astype(np.uint8)[:, None].repeat(32, 1)
+    Image.fromarray(rows).save(tmp_path / "a.jpg", exif=exif)
+    pixels = load_images(str(tmp_path), validation=0).train.pixels[0, 0]
+    assert pixels[:14].min() > 200 and pixels[18:].max() < 50
+
+
+def test_damaged_pictures_are_left_out_whatever_pillow_makes_of_them(tmp_path, monkeypatch, capsys):
+    for number in range(3):
+        save(tmp_path / f"{number}.png")
+
+    def damaged(image):
+        if image.filename.endswith("1.png"):
+            raise struct.error("required argument is not an integer")
+        return image
+
+    monkeypatch.setattr(ImageOps, "exif_transpose", damaged)
+    assert len(load_images(str(tmp_path), validation=0).train.pixels) == 2
+    assert "1 of 3 pictures left out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("mode, value", [
+    ("RGBA", (0, 0, 0, 0)), ("LA", (0, 0)), ("P", 0), ("RGB", (0, 0, 0)), ("L", 0)])
+def test_what_is_transparent_is_white(tmp_path, mode, value):
+    """Of whatever colour it would be: a black drawing on nothing is not all black."""
+    black = (0, 0, 0, 255)[-len(value):] if mode.endswith("A") else {"P": 1, "L": 1}.get(
+        mode, (1, 1, 1))
+    image = Image.new(mode, (32, 32), value)
+    image.paste(black, (0, 0, 32, 16))
+    image.save(tmp_path / "a.png", **{} if mode.endswith("A") else {"transparency": value})
+    pixels = load_images(str(tmp_path), validation=0).train.pixels
+    assert pixels.shape == (1, 1, 32, 32)
+    assert pixels[0, 0, :16].max() <= 1 and pixels[0, 0, 16:].min() == 255
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.int32])
+def test_numbers_that_have_no_white_are_not_read(tmp_path, kind, capsys):
+    Image.fromarray(np.full((32, 32), 200, kind)).save(tmp_path / "a.tiff")
+    save(tmp_path / "b.png")
+    assert len(load_images(str(tmp_path), validation=0).train.pixels) == 1
+    assert "a.tiff" in capsys.readouterr().err
 
 
 def test_unreadable_pictures_are_left_out_with_a_warning(tmp_path, capsys):

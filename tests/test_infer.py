@@ -143,6 +143,13 @@ def test_completion(models, call, ending):
         assert Image.open("a.gif").n_frames == 7
 
 
+def test_completion_of_a_single_row_of_which_none_is_given(models, call):
+    Image.new("RGB", (30, 40), (255, 255, 255)).save("one.png")
+    code, out, err = call(infer_pixelcnn, "-m", models / "colour", "--height", 1, "-c", 2,
+                          "--complete", "one.png", "-o", "a.png")
+    assert code == 0 and "a.png: 2 images" in out, err
+
+
 def test_config_file(models, call):
     Path("config.json").write_text(json.dumps(
         {"model": str(models / "colour"), "count": 2, "output": "a.png", "label": "all"}))

@@ -151,11 +151,13 @@ def test_primes_whose_names_are_not_utf_8(call, models):
         Path(os.fsdecode(b"primes/caf\xe9.wav")).touch()
     except OSError:
         pytest.skip("such names can't be on this disk")
-    soundfile.write(b"primes/caf\xe9.wav", 0.5 * np.sin(np.arange(400) / 3), 8000, format="WAV")
+    for name in (b"caf\xe9", b"tea"):
+        soundfile.write(b"primes/" + name + b".wav", 0.5 * np.sin(np.arange(400) / 3), 8000,
+                        format="WAV")
     code, _, err = call(infer_wavenet, "-m", models / "sound", "-c", 1, "--length", 30,
                         "--prime", "primes", "--plot", "-o", "out")
     assert code == 0, err
-    assert list(wavs("out")) == ["sample_caf\u00e9_0.wav"]
+    assert list(wavs("out")) == ["sample_caf\u00e9_0.wav", "sample_tea_0.wav"]
     assert "p225, caf\u00e9\n" in Page(Path("out/index.html")).text
 
 

@@ -24,6 +24,11 @@ def non_negative_int(text):
     return _number(text, int, lambda x: x >= 0, "a whole number from 0 up")
 
 
+def seed_number(text):
+    """A whole number from 0 up that all generators of random numbers take."""
+    return _number(text, int, lambda x: 0 <= x < 2 ** 63, "a whole number from 0 to 2^63 - 1")
+
+
 def positive_float(text):
     """A finite number above 0."""
     return _number(text, float, lambda x: 0 < x < math.inf, "a number above 0")
@@ -129,7 +134,7 @@ def add_device_and_seed(parser, seed=0):
     """--gpu and --seed, on every script that runs a network."""
     parser.add_argument("-g", "--gpu", type=device_number, default=-1, metavar="N",
                         help="CUDA device, -1 for the CPU (default: -1)")
-    parser.add_argument("--seed", type=non_negative_int, default=seed, metavar="N",
+    parser.add_argument("--seed", type=seed_number, default=seed, metavar="N",
                         help="the same seed gives the same result (default: 0)")
 
 

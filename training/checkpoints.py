@@ -45,12 +45,14 @@ class BestModel:
     def restore(self, state):
         """Take up the best so far; if its file is gone, the next model is the best anew."""
         self.compared = state["compared"]
-        if state["file"] is None or not (self.origin / state["file"]).exists():
-            return
-        self.nll, self.path = state["nll"], self.out / state["file"]
-        if self.origin.resolve() != self.out.resolve():
+        if state["file"] is not None and (self.origin / state["file"]).exists():
+            self.nll, self.path = state["nll"], self.out / state["file"]
+
+    def bring_along(self):
+        """Copy the best so far from `origin`, what another run left in `out` being set aside."""
+        if self.path and self.origin.resolve() != self.out.resolve():
             with replacing(self.path) as temporary:
-                shutil.copyfile(self.origin / state["file"], temporary)
+                shutil.copyfile(self.origin / self.path.name, temporary)
 
 
 class Moment(NamedTuple):

@@ -185,6 +185,7 @@ def train(args, start, kind, model, *, training_set, validation_set, test_set=No
     if distributed.is_first():
         _set_aside(start, kind)
         _clear_up(start.out, kind)
+        best.bring_along()
         settings = {name: value for name, value in vars(args).items() if name not in NOT_SETTINGS}
         with replacing(start.out / "config.json") as temporary:
             # In JSON, too, a backslash is how to write what is no character.
