@@ -98,8 +98,7 @@ def in_rgb(image, kind):
     if image.mode == "F" or image.mode == "I" and kind == "TIFF":
         raise ValueError(f"mode {image.mode}")
     if image.mode.startswith("I"):  # 16 bits, which pillow would clip to 8
-        return Image.fromarray((np.asarray(image) // 256).clip(0, 255).astype(np.uint8)
-                               ).convert("RGB")
+        image = Image.fromarray((np.asarray(image) // 256).clip(0, 255).astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)

@@ -6,8 +6,9 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 import soundfile
-from test_preprocess import SCRIPT, preprocess
+from test_preprocess import SCRIPT, contents, preprocess, tone
 
 from datasets.corpus import Corpus
 
@@ -38,6 +39,40 @@ def test_bad_files_of_all_kinds_beside_a_good_one(tmp_path):
     lines = {line.split(": ")[1]: line for line in err.splitlines() if "left out: " in line}
     assert lines.keys() == {f"data/{name}" for name in told}
     assert all(why in lines[f"data/{name}"] for name, why in told.items())
+
+
+def test_recordings_of_all_endings_are_read_or_listed(tmp_path):
+    kinds = {"ogg": ("OGG", "VORBIS"), "oga": ("OGG", "VORBIS"), "opus": ("OGG", "OPUS"),
+             "mp3": ("MP3", None), "aifc": ("AIFF", None), "au": ("AU", None), "caf": ("CAF", None),
+             "w64": ("W64", None), "WAV": ("WAV", None)}
+    for ending, (kind, subtype) in kinds.items():
+        soundfile.write(tmp_path / f"x.{ending}", tone(300, 8000), 8000, subtype, format=kind)
+    (tmp_path / "song.m4a").write_bytes(b"\0\0\0\x1cftypM4A \0\0\0\0")
+    code, out, err = preprocess("--output", "out", cwd=tmp_path)
+    assert code == 0 and f"{len(kinds)} recordings read" in out and "1 left out" in out
+    assert "left out: song.m4a: not a recording that can be decoded" in err
+    assert "convert it to wav or flac" in err
+
+
+def test_names_that_are_not_utf_8_are_read_as_latin_1(tmp_path):
+    folder = tmp_path / "data" / os.fsdecode("caf\u00e9".encode("latin-1"))
+    try:
+        folder.mkdir(parents=True)
+    except OSError:
+        pytest.skip("such names can't be on this disk")
+    (tmp_path / "data/b").mkdir()
+    for number in range(3):
+        soundfile.write(os.fsencode(folder / f"{number}.wav"), tone(300, 8000), 8000, format="WAV")
+        soundfile.write(tmp_path / f"data/b/{number}.wav", tone(200, 8000), 8000)
+    (folder / "bad.wav").write_bytes(b"no sound")
+    outputs = os.fsdecode(b"out\xe9"), "again"
+    for output in outputs:
+        code, out, err = preprocess("--data", "data", "--output", output, cwd=tmp_path)
+        assert code == 0 and "6 recordings read" in out, err
+        assert "labels: b, caf\u00e9\n" in out and "bad.wav: not a recording" in err
+        assert Corpus(tmp_path / output).label_names == ["b", "caf\u00e9"]
+    first, again = (contents(tmp_path / output) for output in outputs)
+    assert first == again
 
 
 def test_a_single_file_that_cannot_be_used_is_named_itself(tmp_path):

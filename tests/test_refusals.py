@@ -1,0 +1,77 @@
+"""Wrong input to the scripts: one line that names it, exit code 2, and no file touched."""
+
+import os
+
+import pytest
+import test_commands
+from test_commands import refused
+
+study = test_commands.study  # the fixture
+
+BAD_INPUT = {
+    "train_pixelcnn.py --dataset minst": "minst",
+    "train_pixelcnn.py --dataset empty": "empty",
+    "train_pixelcnn.py --dataset cifar --data empty": "data_batch_1",
+    "train_pixelcnn.py --levels 300": "--levels 300",
+    "train_pixelcnn.py --levels 1": "--levels 1",
+    "train_pixelcnn.py --levels 4 --binarize sampled": "--binarize",
+    "train_pixelcnn.py --dataset cifar -d 2": "--hidden_dim 2",
+    "train_pixelcnn.py --conf none.json": "--conf",
+    "train_pixelcnn.py --levels": "--levels",
+    "train_pixelcnn.py --resume empty": "--resume empty",
+    "train_pixelcnn.py -b 0": "'0' is not a whole number",
+    "train_pixelcnn.py --learning_rate nan": "'nan' is not a number",
+    "train_pixelcnn.py -g -2": "-2",
+    "train_pixelcnn.py --seed 9223372036854775808": "argument --seed: '9223372036854775808'",
+    "train_pixelcnn.py -d 6 -n 1 -o a_file/below": "--out a_file/below",
+    "train_pixelcnn.py -d 6 -n 1 --resume none": "none: no such model file",
+    "train_pixelcnn.py -d 6 -n 1 --resume wavenet_2": "is a wavenet model",
+    "train_pixelcnn.py -d 6 -n 2 --resume pixelcnn_3": "without its run",
+    "train_pixelcnn.py -d 7 -n 2 --levels 256 --dataset cifar --resume snapshot_pixelcnn":
+        "hidden_dim 6, this run 7",
+    "train_pixelcnn.py -d 6 -n 2 --levels 256 --dataset cifar --resume snapshot_pixelcnn --seed 4":
+        "--seed 4 contradicts",
+    "train_wavenet.py -d nowhere": "nowhere",
+    "train_wavenet.py -d empty": "preprocess.py",
+    "train_wavenet.py --levels 128": "--levels 128",
+    "train_wavenet.py --config none.json": "none.json",
+    "infer_wavenet.py -m none": "none: no such model file",
+    "infer_wavenet.py -m pixelcnn_3": "is a pixelcnn model",
+    "infer_wavenet.py -m wavenet_2 --label 7": "--label 7",
+    "infer_wavenet.py -m wavenet_2 -s 5": "--stacks_num 5 contradicts",
+    "infer_wavenet.py -m wavenet_2 --prime a_file": "a_file",
+    "infer_wavenet.py -m wavenet_2 -o a_file/below": "--output a_file/below",
+    "infer_pixelcnn.py -m pixelcnn_3 --label zebra": "--label zebra",
+    "infer_pixelcnn.py -m pixelcnn_3 -o a_file/below.png": "--output a_file",
+    "infer_pixelcnn.py -m pixelcnn_3 -o picture.txt": "picture.txt",
+    "infer_pixelcnn.py -m pixelcnn_3 --complete a_file": "a_file",
+    "preprocess.py --data nowhere": "nowhere",
+    "preprocess.py --data empty": "empty",
+    "preprocess.py --data vctk --output a_file/below": "--output a_file/below",
+    "preprocess.py --data vctk --levels 1": "--levels 1",
+}
+
+
+@pytest.fixture(scope="module")
+def damaged(study):
+    (study / "empty").mkdir()
+    (study / "a_file").write_text("no sound, no picture, no folder")
+    # The WaveNet run in the same folder has set nothing of the PixelCNN's models aside.
+    source = study / "earlier_1/snapshot_iter_3"
+    os.link(source, study / "snapshot_pixelcnn")
+    return study
+
+
+@pytest.mark.parametrize("command", BAD_INPUT)
+def test_bad_input_is_one_line_that_names_it(damaged, command):
+    assert BAD_INPUT[command] in refused(command, damaged)
+
+
+def test_a_refused_command_leaves_the_files_as_they_were(damaged):
+    before = {path: path.stat().st_mtime_ns for path in damaged.rglob("*") if path.is_file()}
+    refused("train_wavenet.py --levels 128", damaged)
+    refused("train_pixelcnn.py -d 7 -n 2 --levels 256 --dataset cifar --resume snapshot_pixelcnn",
+            damaged)
+    refused("preprocess.py --data empty", damaged)
+    assert before == {path: path.stat().st_mtime_ns for path in damaged.rglob("*")
+                      if path.is_file()}
