@@ -10,8 +10,8 @@ from training.arguments import (
     parse,
     positive_int,
     probability,
-    run_script,
 )
+from training.script import run_script
 
 
 def arguments():

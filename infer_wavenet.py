@@ -17,8 +17,8 @@ from training.arguments import (
     positive_float,
     positive_int,
     probability,
-    run_script,
 )
+from training.script import run_script
 
 EXAMPLE = ("to listen to a sound without end while it is drawn, at the model's rate: "
            "python infer_wavenet.py -m MODEL --length 0 -o - | aplay -r 16000 -f S16_LE")
@@ -84,6 +84,8 @@ def main():
     for flag in ("prime", "length"):
         if args.features_from and getattr(args, flag):
             raise UserError(f"--{flag}: can't go with --features_from, which says it; leave it out")
+    if args.prime_seconds and not args.prime:
+        raise UserError("--prime_seconds goes with --prime; name a recording, or leave it out")
     args.count = args.count or (1 if piped or args.features_from else 10)
     args.length = args.length or length("4096")
 

@@ -19,14 +19,8 @@ from datasets.features import describe
 from datasets.gathering import gather
 from datasets.labels import KINDS, Labelling
 from datasets.overview import draw, sparse, table
-from training.arguments import (
-    fraction,
-    non_negative_float,
-    parse,
-    positive_float,
-    positive_int,
-    run_script,
-)
+from training.arguments import fraction, non_negative_float, parse, positive_float, positive_int
+from training.script import run_script
 
 LISTED = 10  # recordings left out that are named
 

@@ -8,14 +8,8 @@ import argparse
 from functools import partial
 
 from training import distributed, restart
-from training.arguments import (
-    add_training,
-    fraction,
-    parse,
-    positive_float,
-    positive_int,
-    run_script,
-)
+from training.arguments import add_training, fraction, parse, positive_float, positive_int
+from training.script import run_script
 
 
 def arguments():

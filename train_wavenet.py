@@ -8,7 +8,8 @@ import argparse
 from functools import partial
 
 from training import restart
-from training.arguments import add_training, parse, positive_float, positive_int, run_script
+from training.arguments import add_training, parse, positive_float, positive_int
+from training.script import run_script
 
 
 def arguments():

@@ -15,3 +15,9 @@ class DivergedError(UserError):
 
 class UnfinishedError(UserError):
     """What ended early through no fault of its input: begun again, it goes on where it stopped."""
+
+
+class OutOfMemoryError(UserError):
+    """More was asked for than fits, or another program took it: so it may fit another time."""
+
+    exit_code = 1

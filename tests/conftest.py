@@ -16,7 +16,7 @@ from models.pixelcnn import PixelCNN, PixelCNNConfig
 from models.wavenet import WaveNet, WaveNetConfig
 from sampling import pixelcnn, wavenet
 from sampling.draws import Draws, choose
-from training.arguments import run_script
+from training.script import run_script
 from training.snapshot import describe, save
 
 

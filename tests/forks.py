@@ -19,9 +19,9 @@ from test_commands import write_mnist, write_sounds
 import preprocess
 import train_pixelcnn
 import train_wavenet
-from training.arguments import run_script
 from training.embeddings import LabelEmbeddings
 from training.plots import PlotReport
+from training.script import run_script
 
 SCRIPTS = {"train_pixelcnn.py": train_pixelcnn, "train_wavenet.py": train_wavenet,
            "preprocess.py": preprocess}

@@ -107,7 +107,7 @@ def test_a_signal_to_the_parent_ends_both(tmp_path, number):
     script = """
 import os, signal, sys, time
 from training import restart
-from training.arguments import run_script
+from training.script import run_script
 
 def main():
     restart.supervise(3, ".")
@@ -142,7 +142,7 @@ def test_a_run_that_crashes_ends_as_one_that_does_not(tmp_path):
     (tmp_path / "script.py").write_text("""
 import os, signal, sys
 import train_pixelcnn
-from training import arguments, restart
+from training import restart, script
 
 if "TRAINING_RESTARTS" in os.environ:
     from training.plots import PlotReport
@@ -156,7 +156,7 @@ if "TRAINING_RESTARTS" in os.environ:
         update(trainer, batch)
 
     Trainer.update = dying
-arguments.run_script(train_pixelcnn.main)
+script.run_script(train_pixelcnn.main)
 """)
     flags = PIXELCNN.split()[1:]
     done = subprocess.run([sys.executable, "script.py", *flags, "--auto_restart", "2", "-o",

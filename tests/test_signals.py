@@ -34,7 +34,7 @@ def test_signals_act_as_ever_outside(capfd):
 def test_ctrl_c_again_does_not_wait_for_threads():
     script = """
 import threading, time
-from training.arguments import run_script
+from training.script import run_script
 
 def main():
     threading.Thread(target=time.sleep, args=(600,)).start()

@@ -130,6 +130,14 @@ def test_weights_that_do_not_fit_the_description_are_refused(model, tmp_path):
     assert "don't fit" in refusal(tmp_path / "model")
 
 
+@pytest.mark.parametrize("part", ["config", "label_names", "data", "weights"])
+def test_a_file_without_a_part_is_refused_by_name(model_file, part):
+    content = torch.load(model_file, weights_only=True)
+    del content[part]
+    torch.save(content, model_file)
+    assert f"{model_file}: lacks {part}" in refusal(model_file)
+
+
 def test_weights_that_are_not_finite_are_refused(model, tmp_path):
     with torch.no_grad():
         model.hidden.bias[0] = float("nan")

@@ -1,17 +1,14 @@
-"""The flags that scripts share, and how a script ends. Does not import torch: --help is instant."""
+"""The flags that scripts share. Does not import torch: --help is instant."""
 
 import argparse
 import json
 import math
-import os
-import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from datasets.errors import UserError
-from training import distributed
 
 
 def positive_int(text):
@@ -281,27 +278,3 @@ def _flags_of(path, parser):
         else:
             flags.append(f"{option}={value}")
     return flags
-
-
-def run_script(main):
-    """Run a script's `main`, ending it as a command-line user expects.
-
-    A UserError is one line on stderr and its exit code; Ctrl+C is 130; an output pipe closed early
-    is no error. What else is raised is a defect of ours and keeps its traceback.
-    """
-    sys.stdout.reconfigure(errors="backslashreplace")  # a folder's name may be no text
-    try:
-        with distributed.connected():
-            code = main()
-    except UserError as error:
-        distributed.say(f"error: {error}")
-        code = error.exit_code
-    except KeyboardInterrupt:
-        # Threads are waited for. Who presses Ctrl+C once more ends that too, without a word.
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        print("stopped", file=sys.stderr)
-        code = 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
-    sys.exit(code or 0)

@@ -24,6 +24,7 @@ from models.pixelcnn import PixelCNN, PixelCNNConfig
 from models.wavenet import WaveNet, WaveNetConfig
 
 FORMAT_VERSION = 1
+PARTS = ("config", "label_names", "data", "weights")
 NETWORKS = {"pixelcnn": (PixelCNN, PixelCNNConfig), "wavenet": (WaveNet, WaveNetConfig)}
 
 
@@ -90,11 +91,14 @@ def read(path, kind):
         raise UserError(f"{path}: is no model file of this project; use one that "
                         f"train_pixelcnn.py or train_wavenet.py wrote")
     if content["kind"] != kind:
-        raise UserError(f"{path}: is a {content['kind']} model, a {kind} model is needed; use "
-                        f"infer_{content['kind']}.py for it")
+        raise UserError(f"{path}: is a {content['kind']} model, a {kind} model is needed; "
+                        f"train_{content['kind']}.py and infer_{content['kind']}.py are for it")
     if content.get("format") != FORMAT_VERSION:
         raise UserError(f"{path}: has format {content.get('format')}, this code reads format "
                         f"{FORMAT_VERSION}; use the code that wrote it")
+    lacking = [part for part in PARTS if part not in content]
+    if lacking:
+        raise UserError(f"{path}: lacks {', '.join(lacking)}; use a file that our training wrote")
     return content
 
 

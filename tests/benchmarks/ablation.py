@@ -49,7 +49,8 @@ from datasets.quantization import mu_law_decode, mu_law_encode
 from figures import number, told
 from likelihood import RATE, SOUND_LEVELS, flags, is_held_back, mean_nll, task_of, train
 from models.pixelcnn import GroupedConv2d, groups
-from training.arguments import positive_int, run_script
+from training.arguments import positive_int
+from training.script import run_script
 
 
 def arguments():

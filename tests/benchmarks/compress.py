@@ -40,7 +40,8 @@ from datasets.quantization import mu_law_encode, silence
 from sampling.pixelcnn import Cached as CachedPixelCNN
 from sampling.wavenet import Cached as CachedWaveNet
 from training import likelihood
-from training.arguments import positive_int, run_script
+from training.arguments import positive_int
+from training.script import run_script
 from training.snapshot import load
 
 FAMILY = constriction.stream.model.Categorical(perfect=False)

@@ -43,7 +43,8 @@ from sampling.draws import Draws
 from sampling.wavenet import sample
 from spoken_digits import LEAST, classifier, digits, picture, spectra
 from training import likelihood
-from training.arguments import non_negative_float, positive_int, probability, run_script
+from training.arguments import non_negative_float, positive_int, probability
+from training.script import run_script
 from training.snapshot import load
 
 ITERATIONS = 200  # of Griffin-Lim; more change nothing

@@ -38,7 +38,8 @@ from sampling.draws import Draws
 from sampling.pixelcnn import sample as sample_images
 from sampling.wavenet import sample as sample_sounds
 from spoken_digits import LEAST, classifier, digits, picture, spectra
-from training.arguments import non_negative_float, positive_int, probability, run_script
+from training.arguments import non_negative_float, positive_int, probability
+from training.script import run_script
 from training.snapshot import load
 
 NEIGHBOURS = 4

@@ -45,15 +45,10 @@ from models.pixelcnn import PixelCNN, PixelCNNConfig
 from models.wavenet import WaveNet, WaveNetConfig
 from sampling.wavenet import rounded
 from training import likelihood
-from training.arguments import (
-    fraction,
-    non_negative_float,
-    positive_float,
-    positive_int,
-    run_script,
-)
+from training.arguments import fraction, non_negative_float, positive_float, positive_int
 from training.device import precision_on
 from training.optimization import optimizer_of
+from training.script import run_script
 from training.stop import Stop
 from training.trainer import Trainer
 

@@ -25,7 +25,8 @@ import numpy as np
 import soundfile
 
 from figures import number
-from training.arguments import positive_float, positive_int, run_script
+from training.arguments import positive_float, positive_int
+from training.script import run_script
 
 SCRIPT = Path(__file__).resolve().parents[2] / "preprocess.py"
 RATE = 48000

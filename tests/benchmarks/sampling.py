@@ -40,7 +40,8 @@ from models.wavenet import WaveNet, WaveNetConfig
 from sampling import pixelcnn, pixelcnn_compiled, wavenet, wavenet_compiled
 from sampling.draws import Draws
 from sampling.vectors import TILE, add, load, store
-from training.arguments import positive_float, positive_int, run_script
+from training.arguments import positive_float, positive_int
+from training.script import run_script
 from training.snapshot import describe, save
 
 HEIGHT = WIDTH = 28

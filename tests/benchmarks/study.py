@@ -36,7 +36,8 @@ from datasets.errors import UserError
 from datasets.images import load_images
 from figures import duration, number, told
 from training import snapshot
-from training.arguments import positive_int, run_script
+from training.arguments import positive_int
+from training.script import run_script
 
 ROOT = Path(__file__).resolve().parents[2]
 LEARNING = "--schedule cosine --weight_decay 0"

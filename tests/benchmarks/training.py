@@ -45,8 +45,9 @@ from models.pixelcnn import PixelCNN, PixelCNNConfig
 from models.wavenet import WaveNet, WaveNetConfig
 from original import OriginalPixelCNN, OriginalWaveNet
 from training import memory
-from training.arguments import positive_float, positive_int, run_script
+from training.arguments import positive_float, positive_int
 from training.device import precision_on
+from training.script import run_script
 from training.stop import Stop
 from training.trainer import Trainer
 

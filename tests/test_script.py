@@ -1,0 +1,59 @@
+"""How a script ends: what is told in one line, with which exit code, and what is not."""
+
+import numpy as np
+import pytest
+import torch
+
+import train_pixelcnn
+from datasets.errors import DivergedError, UserError
+from training.script import run_script
+
+
+def raising(error):
+    """A script's main that raises it."""
+    def main():
+        raise error
+
+    return main
+
+
+@pytest.mark.parametrize("main, code, line", [
+    (raising(UserError("--flag: is wrong; mend it")), 2, "error: --flag: is wrong; mend it"),
+    (raising(DivergedError("iteration 7")), 3, "error: iteration 7"),
+    (raising(KeyboardInterrupt()), 130, "stopped"),
+    (lambda: None, 0, ""),
+    (lambda: 143, 143, ""),
+])
+def test_it_ends_with_a_line_and_a_code(main, code, line, capfd):
+    with pytest.raises(SystemExit) as end:
+        run_script(main)
+    assert (end.value.code, capfd.readouterr().err.strip()) == (code, line)
+
+
+@pytest.mark.parametrize("main, wanted", [
+    (raising(MemoryError()), ""),
+    (lambda: np.empty(2 ** 50, np.uint8), ", for 1.00 PiB more"),
+    (lambda: torch.empty(2 ** 50, dtype=torch.uint8), ", for 1,048,576.00 GiB more"),
+    (raising(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a "
+                                    "total capacity of 79.10 GiB of which 12.00 GiB is free.")),
+     ", for 20.00 GiB more"),
+], ids=("python", "numpy", "torch", "cuda"))
+def test_a_lack_of_memory_is_one_line(main, wanted, capfd):
+    with pytest.raises(SystemExit) as end:
+        run_script(main)
+    assert end.value.code == 1  # which --auto_restart takes up again
+    line, = capfd.readouterr().err.splitlines()
+    assert line.startswith(f"error: out of memory{wanted}; ask for less at once")
+
+
+@pytest.mark.parametrize("error", [RuntimeError("shapes differ"), ZeroDivisionError()])
+def test_a_defect_keeps_its_traceback(error):
+    with pytest.raises(type(error)) as found:
+        run_script(raising(error))
+    assert found.value is error
+
+
+def test_a_network_that_does_not_fit_is_one_line(world, call):
+    code, _, err = call(train_pixelcnn, "--data", world / "data", "-d", 10 ** 7)
+    assert code == 1 and err.startswith("error: out of memory, for ")
+    assert "Traceback" not in err and len(err.splitlines()) == 1

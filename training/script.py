@@ -1,0 +1,60 @@
+"""How a script runs and ends. Does not import torch: --help is instant."""
+
+import os
+import re
+import signal
+import sys
+from contextlib import contextmanager
+
+from datasets.errors import OutOfMemoryError, UserError
+from training import distributed
+
+
+def run_script(main):
+    """Run a script's `main`, ending it as a command-line user expects.
+
+    A UserError is one line on stderr and its exit code, and so is a lack of memory; Ctrl+C is 130;
+    an output pipe closed early is no error. What else is raised is a defect of ours and keeps its
+    traceback.
+    """
+    sys.stdout.reconfigure(errors="backslashreplace")  # a folder's name may be no text
+    try:
+        with distributed.connected(), _lack_of_memory_told():
+            code = main()
+    except UserError as error:
+        distributed.say(f"error: {error}")
+        code = error.exit_code
+    except KeyboardInterrupt:
+        # Threads are waited for. Who presses Ctrl+C once more ends that too, without a word.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        print("stopped", file=sys.stderr)
+        code = 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    sys.exit(code or 0)
+
+
+@contextmanager
+def _lack_of_memory_told():
+    """In its context a lack of memory, of Python, numpy, torch or CUDA, is an OutOfMemoryError."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        text = str(error)
+        # torch has an exception of its own for CUDA only.
+        if not (isinstance(error, MemoryError) or "DefaultCPUAllocator" in text
+                or type(error).__name__ == "OutOfMemoryError"):
+            raise
+        raise OutOfMemoryError(f"out of memory{_asked_for(text)}; ask for less at once, such as a "
+                               "lower --batchsize, --hidden_dim or --count") from None
+
+
+def _asked_for(text):
+    """In words the amount that the text of an error says could not be had, if it does."""
+    found = re.search(r"(?:tried|unable) to allocate ([\d.]+) (\w+)", text, re.IGNORECASE)
+    if not found:
+        return ""
+    number, unit = found.groups()
+    return (f", for {int(number) / 2 ** 30:,.2f} GiB more" if unit == "bytes" else
+            f", for {number} {unit} more")
