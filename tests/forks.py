@@ -16,6 +16,8 @@ import torch._dynamo
 import torch.utils.tensorboard
 from test_commands import write_mnist, write_sounds
 
+import infer_pixelcnn
+import infer_wavenet
 import preprocess
 import train_pixelcnn
 import train_wavenet
@@ -23,8 +25,8 @@ from training.embeddings import LabelEmbeddings
 from training.plots import PlotReport
 from training.script import run_script
 
-SCRIPTS = {"train_pixelcnn.py": train_pixelcnn, "train_wavenet.py": train_wavenet,
-           "preprocess.py": preprocess}
+SCRIPTS = {f"{script.__name__}.py": script for script in (
+    train_pixelcnn, infer_pixelcnn, preprocess, train_wavenet, infer_wavenet)}
 
 # Small runs of both networks on what `write_data` leaves: 8 updates an epoch, the last a small one.
 PIXELCNN = ("train_pixelcnn.py --data data --height 8 --width 8 --validation 0.22 --binarize "

@@ -14,8 +14,6 @@ import pytest
 import soundfile
 import torch
 
-from training.snapshot import load
-
 ROOT = Path(__file__).resolve().parents[1]
 RATE = 16000
 
@@ -94,16 +92,6 @@ def test_the_users_commands_train_on_the_data_they_are_given(study):
     assert model["config"]["stacks_num"] == 4 and model["label_names"] == ["p225"]
     for name in ("log", "loss.png", "speed.png", "tensorboard", "config.json"):
         assert (study / name).exists()
-
-
-@pytest.mark.parametrize("flags, added", [("", True), ("--no_position", False)])
-def test_which_network_is_trained(study, tmp_path, flags, added):
-    run(f"train_pixelcnn.py -n 2 -d 4 --iterations 1 {flags} -o {tmp_path}", study)
-    assert load(tmp_path, "pixelcnn").model.config.position == added
-    other = "train_pixelcnn.py -n 2 -d 4 --iterations 2" + " --no_position" * (not flags)
-    wanted = "give --no_position" if flags else "leave out --no_position"
-    for begun in (f"{tmp_path} --resume auto", f"{tmp_path}/b --init_from {tmp_path}"):
-        assert run(f"{other} -o {begun}", study, code=2).stderr.rstrip().endswith(wanted)
 
 
 def test_the_users_sampling_command_writes_sounds_from_the_model_alone(study):
@@ -192,65 +180,3 @@ def test_a_run_stopped_by_a_signal_goes_on_to_the_very_same_weights(study, tmp_p
                for name in whole["weights"])
     assert [entry["main/nll"] for entry in whole["run"]["log"]] == pytest.approx(
         [entry["main/nll"] for entry in cut["run"]["log"]], rel=1e-12)
-
-
-def test_a_second_run_in_the_same_folder_sets_the_first_aside(study, tmp_path):
-    flags = "train_pixelcnn.py --dataset mnist -d 6 -n 1 --iterations 1"
-    run(f"{flags} -o {tmp_path}", study)
-    done = run(f"{flags} -o {tmp_path}", study)
-    assert "earlier_1" in done.stderr
-    assert (tmp_path / "earlier_1/pixelcnn_1").exists() and (tmp_path / "pixelcnn_1").exists()
-
-
-def test_a_damaged_newest_snapshot_is_passed_over_by_resume_auto(study, tmp_path):
-    flags = f"train_pixelcnn.py --dataset mnist -d 6 -n 1 -b 20 -o {tmp_path}"
-    run(f"{flags} -e 2", study)
-    (tmp_path / "snapshot_iter_99").write_bytes(b"half a snapshot")
-    done = run(f"{flags} -e 3 --resume auto", study)
-    assert "snapshot_iter_99" in done.stderr and "going on from" in done.stderr
-    assert "snapshot_iter_4" in done.stderr and (tmp_path / "snapshot_iter_6").exists()
-
-
-def test_resuming_goes_on_with_the_recorded_seed_and_its_binarisation(study, tmp_path):
-    flags = "train_pixelcnn.py --dataset mnist --binarize sampled -d 6 -n 1 -b 10"
-    run(f"{flags} --seed 5 -e 3 -o {tmp_path}/whole", study)
-    run(f"{flags} --seed 5 -e 1 -o {tmp_path}/cut", study)
-    run(f"{flags} -e 3 -o {tmp_path}/cut --resume auto", study)
-    whole, cut = (torch.load(tmp_path / name / "snapshot_iter_12", weights_only=True)
-                  for name in ("whole", "cut"))
-    assert all(torch.equal(whole["weights"][name], cut["weights"][name])
-               for name in whole["weights"])
-    assert json.loads((tmp_path / "cut/config.json").read_text())["seed"] == 5
-
-
-def test_runs_are_not_mixed_whatever_is_resumed(study, tmp_path):
-    flags = "train_pixelcnn.py --dataset mnist -d 6 -n 1 -b 20"
-    a, b = tmp_path / "a", tmp_path / "b"
-    run(f"{flags} -e 3 -o {a}", study)
-    run(f"{flags} -e 1 -o {b} --seed 1", study)
-    # In another folder: what was there goes aside, and the best model so far comes along.
-    run(f"{flags} -e 4 -o {b} --resume {a}/snapshot_iter_4", study)
-    assert (b / "earlier_1/snapshot_iter_2").exists() and (b / "earlier_1/log").exists()
-    assert len(list(b.glob("pixelcnn_*"))) == 1
-    assert [entry["epoch"] for entry in json.loads((b / "log").read_text())] == [1, 2, 3, 4]
-    # Even if there a model of the same name was the best, and nothing better is found any more.
-    best, = b.glob("pixelcnn_*")
-    c = tmp_path / "c"
-    for flag in ("--seed 2", f"--resume {b}"):
-        run(f"{flags} -e 4 -o {c} {flag}", study)
-    assert (c / best.name).read_bytes() == best.read_bytes()
-    other = c / "earlier_1" / best.name
-    assert not other.exists() or other.read_bytes() != best.read_bytes()
-    d = tmp_path / "d"
-    assert "earlier" not in run(f"{flags} -e 4 -o {d} --resume {b}", study).stderr
-    assert (d / best.name).read_bytes() == best.read_bytes()
-    # From an earlier snapshot of the same folder: what came after it goes aside.
-    run(f"{flags} -e 2 -o {a} --resume {a}/snapshot_iter_2", study)
-    assert sorted(path.name for path in a.glob("snapshot_iter_*")) == [
-        "snapshot_iter_2", "snapshot_iter_4"]
-    assert (a / "earlier_1/snapshot_iter_6").exists()
-    # With nothing to resume, auto begins anew, and not on top of another run.
-    for path in a.glob("snapshot_iter_*"):
-        path.unlink()
-    run(f"{flags} -e 1 -o {a} --resume auto", study)
-    assert (a / "earlier_2/log").exists() and len(json.loads((a / "log").read_text())) == 1

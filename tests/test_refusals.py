@@ -3,10 +3,8 @@
 import os
 
 import pytest
-import test_commands
-from test_commands import refused
-
-study = test_commands.study  # the fixture
+from forks import forked
+from test_commands import write_cifar, write_mnist, write_sounds
 
 BAD_INPUT = {
     "train_pixelcnn.py --dataset minst": "minst",
@@ -55,25 +53,40 @@ BAD_INPUT = {
 
 
 @pytest.fixture(scope="module")
-def damaged(study):
-    (study / "empty").mkdir()
-    (study / "a_file").write_text("no sound, no picture, no folder")
+def study(tmp_path_factory):
+    """A folder with data, a run of each network in it, and things that are neither."""
+    folder = tmp_path_factory.mktemp("study")
+    write_sounds(folder / "vctk/wav/p225", [f"p225_{i:03}.wav" for i in range(1, 6)])
+    write_cifar(folder / "data/cifar-10-batches-py")
+    write_mnist(folder / "data/MNIST/raw")
+    for command in ("train_pixelcnn.py --levels 256 --dataset cifar -d 6 -n 2 --iterations 3",
+                    "preprocess.py --data vctk/wav/p225 --stacks_num 4",
+                    "train_wavenet.py --hidden_dim 4 --out_hidden_dim 4 --iterations 2"):
+        forked(command, folder)
+    (folder / "empty").mkdir()
+    (folder / "a_file").write_text("no sound, no picture, no folder")
     # The WaveNet run in the same folder has set nothing of the PixelCNN's models aside.
-    source = study / "earlier_1/snapshot_iter_3"
-    os.link(source, study / "snapshot_pixelcnn")
-    return study
+    os.link(folder / "earlier_1/snapshot_iter_3", folder / "snapshot_pixelcnn")
+    return folder
+
+
+def refused(command, folder):
+    """The one line on stderr of a command that ends with exit code 2."""
+    line, = forked(command, folder, code=2).err.splitlines()
+    assert line.startswith("error: ")
+    return line
 
 
 @pytest.mark.parametrize("command", BAD_INPUT)
-def test_bad_input_is_one_line_that_names_it(damaged, command):
-    assert BAD_INPUT[command] in refused(command, damaged)
+def test_bad_input_is_one_line_that_names_it(study, command):
+    assert BAD_INPUT[command] in refused(command, study)
 
 
-def test_a_refused_command_leaves_the_files_as_they_were(damaged):
-    before = {path: path.stat().st_mtime_ns for path in damaged.rglob("*") if path.is_file()}
-    refused("train_wavenet.py --levels 128", damaged)
+def test_a_refused_command_leaves_the_files_as_they_were(study):
+    before = {path: path.stat().st_mtime_ns for path in study.rglob("*") if path.is_file()}
+    refused("train_wavenet.py --levels 128", study)
     refused("train_pixelcnn.py -d 7 -n 2 --levels 256 --dataset cifar --resume snapshot_pixelcnn",
-            damaged)
-    refused("preprocess.py --data empty", damaged)
-    assert before == {path: path.stat().st_mtime_ns for path in damaged.rglob("*")
+            study)
+    refused("preprocess.py --data empty", study)
+    assert before == {path: path.stat().st_mtime_ns for path in study.rglob("*")
                       if path.is_file()}
