@@ -1,6 +1,7 @@
 """The training scripts in forks of this process: importing torch takes seconds, a fork does not."""
 
 import os
+import shlex
 import signal
 import sys
 import tempfile
@@ -50,7 +51,7 @@ class Fork:
     """
 
     def __init__(self, command, folder, prepare=None, environment=()):
-        script, *flags = command.split()
+        script, *flags = shlex.split(command)
         self._files = [tempfile.TemporaryFile() for _ in range(2)]  # noqa: SIM115
         sys.stdout.flush(), sys.stderr.flush()
         self.pid = os.fork()
@@ -111,6 +112,13 @@ def forked(command, folder, prepare=None, code=0, environment=()):
     ended = Fork(command, folder, prepare, environment).wait()
     assert ended.code == code, (command, *ended)
     return ended
+
+
+def refused(command, folder):
+    """The one line on stderr of a script that ends with exit code 2."""
+    line, = forked(command, folder, code=2).err.splitlines()
+    assert line.startswith("error: ")
+    return line
 
 
 def once(folder, name, flags=""):

@@ -3,11 +3,11 @@
 import importlib.util
 import re
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from forks import forked
 from music import make_music
 from PIL import Image
 from test_commands import write_cifar, write_sounds
@@ -88,9 +88,6 @@ def test_the_readmes_commands_run_one_after_the_other(tmp_path):
              if page == "README.md" and not command.startswith("tests/")]
     assert len(typed) > 10
     for command in map(in_short, typed):
-        script, *flags = shlex.split(command)
-        done = subprocess.run([sys.executable, ROOT / script, *flags], cwd=tmp_path, text=True,
-                              capture_output=True)
-        assert done.returncode == 0, f"{command}\n{done.stderr}"
+        forked(command, tmp_path)
     written = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")}
     assert {"drawn.png", "samples/index.html", "samples/sample_0.wav"} <= written

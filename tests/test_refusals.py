@@ -3,7 +3,7 @@
 import os
 
 import pytest
-from forks import forked
+from forks import forked, refused
 from test_commands import write_cifar, write_mnist, write_sounds
 
 BAD_INPUT = {
@@ -68,13 +68,6 @@ def study(tmp_path_factory):
     # The WaveNet run in the same folder has set nothing of the PixelCNN's models aside.
     os.link(folder / "earlier_1/snapshot_iter_3", folder / "snapshot_pixelcnn")
     return folder
-
-
-def refused(command, folder):
-    """The one line on stderr of a command that ends with exit code 2."""
-    line, = forked(command, folder, code=2).err.splitlines()
-    assert line.startswith("error: ")
-    return line
 
 
 @pytest.mark.parametrize("command", BAD_INPUT)

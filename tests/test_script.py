@@ -1,5 +1,7 @@
 """How a script ends: what is told in one line, with which exit code, and what is not."""
 
+import signal
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,14 @@ import torch
 import train_pixelcnn
 from datasets.errors import DivergedError, UserError
 from training.script import run_script
+
+
+@pytest.fixture(autouse=True)
+def _ctrl_c_restored():
+    """Which run_script leaves without a handler, for a script that is about to end."""
+    handler = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, handler)
 
 
 def raising(error):
@@ -54,6 +64,6 @@ def test_a_defect_keeps_its_traceback(error):
 
 
 def test_a_network_that_does_not_fit_is_one_line(world, call):
-    code, _, err = call(train_pixelcnn, "--data", world / "data", "-d", 10 ** 7)
+    code, _, err = call(train_pixelcnn, "--data", world / "data", "-d", 10 ** 6)
     assert code == 1 and err.startswith("error: out of memory, for ")
     assert "Traceback" not in err and len(err.splitlines()) == 1

@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 import torch
-from test_commands import refused, run, write_sounds
+from forks import forked, refused
+from test_commands import run, write_sounds
 
 from datasets.batches import Batch
 from datasets.errors import UserError
@@ -130,10 +131,10 @@ def test_speakers_then_one_of_them_swapped_for_music(tmp_path):
     for folder, voices in (("speakers", ("p1", "p2", "p3")), ("mixed", ("p1", "p2", "blues"))):
         for voice in voices:
             write_sounds(tmp_path / folder / voice, [f"{n}.wav" for n in range(4)])
-        run(f"preprocess.py --data {folder} --output {folder}_corpus --stacks_num 1 --layers_num 4 "
-            "--target_length 800 --validation [3].wav", tmp_path)
+        forked(f"preprocess.py --data {folder} --output {folder}_corpus --stacks_num 1 "
+               "--layers_num 4 --target_length 800 --validation [3].wav", tmp_path)
     small = "--hidden_dim 4 --out_hidden_dim 4 -e 1"
-    run(f"train_wavenet.py -d speakers_corpus -o first {small}", tmp_path)
+    forked(f"train_wavenet.py -d speakers_corpus -o first {small}", tmp_path)
     done = run(f"train_wavenet.py -d mixed_corpus -o second --init_from first --start_label "
                f"blues=p3 {small}", tmp_path)
     assert "2 labels as there; blues from p3" in done.stderr
@@ -144,8 +145,8 @@ def test_speakers_then_one_of_them_swapped_for_music(tmp_path):
     before = f"before the first update  validation/main {log[0]['validation/main/bits/dim']:.4f}"
     assert before in done.stdout
     assert (tmp_path / "second/labels.png").stat().st_size > 1000
-    again = run("train_wavenet.py --config second/config.json -o third", tmp_path)
-    assert "blues from p3" in again.stderr
+    again = forked("train_wavenet.py --config second/config.json -o third", tmp_path)
+    assert "blues from p3" in again.err
     last = [json.loads((tmp_path / f"{name}/log").read_text())[-1] for name in ("second", "third")]
     assert last[0]["validation/main/nll"] == last[1]["validation/main/nll"]
     assert "hidden_dim 4, this network 6" in refused(
