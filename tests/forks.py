@@ -68,6 +68,7 @@ class Fork:
             os.chdir(folder)
             os.environ.update(environment)
             signal.signal(signal.SIGINT, signal.default_int_handler)
+            torch.cuda.is_available = lambda: False  # a fork can't use what its parent has begun to
             torch.manual_seed(int.from_bytes(os.urandom(4), "big"))
             sys.argv = [script, *flags]
             # Drawing takes most of such a small run's time.

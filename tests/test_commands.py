@@ -62,16 +62,24 @@ def write_mnist(folder, count=40):
             (folder / name).write_bytes(gzip.compress(header + array.tobytes()))
 
 
-@pytest.fixture(scope="module")
-def study(tmp_path_factory):
-    """A user's folder in which both networks have been trained, by the user's own commands."""
-    folder = tmp_path_factory.mktemp("study")
+def write_study(folder, run):
+    """A user's folder: data, and both networks trained on it by the user's own commands.
+
+    run: what a command is run with in a folder, such as `run`.
+    """
     write_sounds(folder / "vctk/wav/p225", [f"p225_{i:03}.wav" for i in range(1, 6)])
     write_cifar(folder / "data/cifar-10-batches-py")
     write_mnist(folder / "data/MNIST/raw")
     run("train_pixelcnn.py --levels 256 --dataset cifar -d 6 -n 2 --iterations 3", folder)
     run("preprocess.py --data vctk/wav/p225 --stacks_num 4", folder)
     run("train_wavenet.py -g0 --hidden_dim 4 --out_hidden_dim 4 --iterations 2", folder)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """Such a folder, by commands in processes of their own."""
+    folder = tmp_path_factory.mktemp("study")
+    write_study(folder, run)
     return folder
 
 

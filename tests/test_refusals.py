@@ -4,7 +4,7 @@ import os
 
 import pytest
 from forks import forked, refused
-from test_commands import write_cifar, write_mnist, write_sounds
+from test_commands import write_study
 
 BAD_INPUT = {
     "train_pixelcnn.py --dataset minst": "minst",
@@ -56,13 +56,7 @@ BAD_INPUT = {
 def study(tmp_path_factory):
     """A folder with data, a run of each network in it, and things that are neither."""
     folder = tmp_path_factory.mktemp("study")
-    write_sounds(folder / "vctk/wav/p225", [f"p225_{i:03}.wav" for i in range(1, 6)])
-    write_cifar(folder / "data/cifar-10-batches-py")
-    write_mnist(folder / "data/MNIST/raw")
-    for command in ("train_pixelcnn.py --levels 256 --dataset cifar -d 6 -n 2 --iterations 3",
-                    "preprocess.py --data vctk/wav/p225 --stacks_num 4",
-                    "train_wavenet.py --hidden_dim 4 --out_hidden_dim 4 --iterations 2"):
-        forked(command, folder)
+    write_study(folder, forked)
     (folder / "empty").mkdir()
     (folder / "a_file").write_text("no sound, no picture, no folder")
     # The WaveNet run in the same folder has set nothing of the PixelCNN's models aside.
