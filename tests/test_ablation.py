@@ -1,4 +1,4 @@
-"""The original study's defects, put back by tests/benchmarks/ablation.py: each is what it says."""
+"""The original study's defects, put back by benchmarks/ablation.py: each is what it says."""
 
 import argparse
 import re

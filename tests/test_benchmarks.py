@@ -22,7 +22,7 @@ from training.device import precision_on
 from training.snapshot import describe, save
 
 CPU = torch.device("cpu")
-BENCHMARKS = Path(__file__).resolve().parent / "benchmarks"
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 
 
 def run(script, *args):

@@ -35,7 +35,7 @@ def test_there_are_commands_on_the_pages():
     scripts = {command.split()[0] for _, command in FOUND}
     assert {"preprocess.py", "train_pixelcnn.py", "infer_pixelcnn.py", "train_wavenet.py",
             "infer_wavenet.py"} <= scripts
-    assert {f"tests/benchmarks/{path.name}" for path in (ROOT / "tests/benchmarks").glob("*.py")
+    assert {f"benchmarks/{path.name}" for path in (ROOT / "benchmarks").glob("*.py")
             if "ArgumentParser" in path.read_text()} <= scripts
 
 
@@ -85,7 +85,7 @@ def test_the_readmes_commands_run_one_after_the_other(tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (40, 30), (50 * number, 100, 200)).save(path)
     typed = [command for page, command in FOUND
-             if page == "README.md" and not command.startswith("tests/")]
+             if page == "README.md" and not command.startswith("benchmarks/")]
     assert len(typed) > 10
     for command in map(in_short, typed):
         forked(command, tmp_path)

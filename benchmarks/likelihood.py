@@ -1,7 +1,7 @@
 """How well a network learns in a given time: train by the clock, then measure on test data.
 
-    python tests/benchmarks/likelihood.py pixelcnn --data DIR --minutes 10
-    python tests/benchmarks/likelihood.py wavenet --data DIR --minutes 10
+    python benchmarks/likelihood.py pixelcnn --data DIR --minutes 10
+    python benchmarks/likelihood.py wavenet --data DIR --minutes 10
 
 pixelcnn: digits binarised at 128, or of more --levels, trained on all the training digits in DIR
 (MNIST's published files), without labels; prints nats an image on the first --test_items test
@@ -23,7 +23,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 from torch import nn

@@ -1,6 +1,6 @@
 """How well a WaveNet says again what features of recordings say, beside Griffin-Lim.
 
-    python tests/benchmarks/copying.py -m runs/features --corpus runs/corpus --data DIR
+    python benchmarks/copying.py -m runs/features --corpus runs/corpus --data DIR
 
 --corpus is what preprocess.py made, with --features mel, of the spoken digits in --data, whose
 names begin with the digit; -m is a model that was trained on it. Of the recordings that the corpus
@@ -22,7 +22,7 @@ import math
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import librosa
 import numpy as np

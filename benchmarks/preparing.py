@@ -1,6 +1,6 @@
 """How fast preprocess.py prepares recordings, and how much memory it takes.
 
-    python tests/benchmarks/preparing.py
+    python benchmarks/preparing.py
 
 Speed: of 60 recordings of 60 s and 1,200 of 3 s, made up of a tone and noise, 48 kHz, 16 bits, one
 channel. As seconds of sound prepared in one second, for each number of --workers, by the time that
@@ -19,7 +19,7 @@ import time
 from itertools import product
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 import soundfile
@@ -28,7 +28,7 @@ from figures import number
 from training.arguments import positive_float, positive_int
 from training.script import run_script
 
-SCRIPT = Path(__file__).resolve().parents[2] / "preprocess.py"
+SCRIPT = Path(__file__).resolve().parents[1] / "preprocess.py"
 RATE = 48000
 MINUTE = 60  # seconds, of which long recordings are made
 

@@ -1,7 +1,7 @@
 """Samples that a machine can judge: are they what their labels say, and are they copies?
 
-    python tests/benchmarks/judging.py pixelcnn -m MODEL --data DIR
-    python tests/benchmarks/judging.py wavenet -m MODEL --data CORPUS
+    python benchmarks/judging.py pixelcnn -m MODEL --data DIR
+    python benchmarks/judging.py wavenet -m MODEL --data CORPUS
 
 A classifier is trained on the real data, and recognises what the model draws for each label: of a
 PixelCNN the image's class, by a small convolutional network; of a WaveNet the spoken digit, with
@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 import torch

@@ -1,7 +1,7 @@
 """What each correction of the original study's defects is worth, in bits/dim at equal time.
 
-    python tests/benchmarks/ablation.py pixelcnn --data DIR --minutes 3 --threads 1
-    python tests/benchmarks/ablation.py wavenet --data DIR --minutes 3 --threads 1
+    python benchmarks/ablation.py pixelcnn --data DIR --minutes 3 --threads 1
+    python benchmarks/ablation.py wavenet --data DIR --minutes 3 --threads 1
 
 The correct network is trained for so many minutes, then one for each defect, which is put back
 alone. Data, training and test are those of `likelihood.py`, but for labels, and sizes: PixelCNN
@@ -35,7 +35,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 import torch

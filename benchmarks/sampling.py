@@ -1,6 +1,6 @@
 """How fast sound and images are drawn, and how that compares with what the machine can do.
 
-    python tests/benchmarks/sampling.py
+    python benchmarks/sampling.py
 
 prints a table. Each row is a network of fresh weights, drawn from by the compiled sampler, by the
 plain PyTorch one that keeps the same caches (Cached), and by running the whole network for every
@@ -25,7 +25,7 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numba
 import numpy as np
@@ -47,7 +47,7 @@ from training.snapshot import describe, save
 HEIGHT = WIDTH = 28
 FEATURES = dict(features=80, hop=100)  # those of preprocess.py --features mel, at 8 kHz
 LENGTH = 80_000  # samples of a sound that is drawn by them
-SCRIPT = Path(__file__).resolve().parents[2] / "infer_wavenet.py"
+SCRIPT = Path(__file__).resolve().parents[1] / "infer_wavenet.py"
 
 
 @dataclass

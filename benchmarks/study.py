@@ -1,7 +1,7 @@
 """The study: all its runs, with several seeds each, and the table of what they came to.
 
-    python tests/benchmarks/study.py --images data --speech spoken_digits --output runs/study
-    python tests/benchmarks/study.py --images data --only cifar --seeds 1
+    python benchmarks/study.py --images data --speech spoken_digits --output runs/study
+    python benchmarks/study.py --images data --only cifar --seeds 1
 
 Each run is one command of train_pixelcnn.py or train_wavenet.py, for sound after one of
 preprocess.py, in a process of its own; --jobs of them at once, each on --threads. Interrupted or
@@ -29,7 +29,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from datasets.corpus import Corpus
 from datasets.errors import UserError
@@ -39,7 +39,7 @@ from training import snapshot
 from training.arguments import positive_int
 from training.script import run_script
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 LEARNING = "--schedule cosine --weight_decay 0"
 IMAGES = f"--out_hidden_dim 32 {LEARNING} --precision bf16"
 NARROW = f"-d 32 --learning_rate 6e-3 {IMAGES}"

@@ -1,7 +1,7 @@
 """Likelihood that is spent: images or a recording coded with a model, and decoded again exactly.
 
-    python tests/benchmarks/compress.py pixelcnn -m MODEL --data DIR
-    python tests/benchmarks/compress.py wavenet -m MODEL --data FILE.wav --label NAME
+    python benchmarks/compress.py pixelcnn -m MODEL --data DIR
+    python benchmarks/compress.py wavenet -m MODEL --data FILE.wav --label NAME
 
 An arithmetic coder (constriction's range coder) spends -log2 p bits on what has probability p. So
 with the model's probabilities of each sub-pixel or sample, given all before it, a message is as
@@ -23,7 +23,7 @@ import math
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import constriction
 import numpy as np

@@ -1,6 +1,6 @@
 """How fast the networks train, beside the original's formulation and what the machine can do.
 
-    python tests/benchmarks/training.py
+    python benchmarks/training.py
 
 prints a table. Each row is a network of fresh weights, trained by the steps that a user's run
 takes (`Trainer.update`: loss, gradient, clipping, Adam), on one batch; in bf16 too where the
@@ -28,7 +28,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 import torch
