@@ -1,0 +1,73 @@
+"""What does not fit a file's description is refused in one line that names file and field."""
+
+import json
+from dataclasses import dataclass
+from typing import Annotated
+
+import pytest
+from msgspec import Meta
+
+from datasets.errors import UserError
+from datasets.headers import checked, read_json
+
+
+@dataclass(frozen=True)
+class Inner:
+    levels: Annotated[int, Meta(ge=2, le=256)]
+    scale: Annotated[float, Meta(ge=0, le=1)] = 0.5
+
+
+@dataclass(frozen=True)
+class Outer:
+    inner: Inner
+    names: list[str]
+
+
+def deep():
+    content = []
+    for _ in range(100_000):
+        content = [content]
+    return content
+
+
+GOOD = {"inner": {"levels": 4}, "names": ["a"]}
+WRONG = [
+    ({"names": []}, "inner"), ({"inner": {}, "names": []}, "inner: .*levels"),
+    ({"inner": {"levels": 1}, "names": []}, "inner.levels"),
+    ({"inner": {"levels": 10 ** 30}, "names": []}, "inner.levels"),
+    ({"inner": {"levels": True}, "names": []}, "inner.levels"),
+    ({"inner": {"levels": "4"}, "names": []}, "inner.levels"),
+    ({"inner": {"levels": 4, "scale": float("nan")}, "names": []}, "inner.scale|JSON"),
+    ({"inner": {"levels": 4, "scale": float("inf")}, "names": []}, "inner.scale|JSON"),
+    ({"inner": {"levels": 4}, "names": "ab"}, "names"),
+    ({"inner": {"levels": 4}, "names": ["a\ud800"]}, "no Unicode|truncated"),
+    ({"inner": {"levels": 4}, "names": deep()}, "deep|names"), ([], "object")]
+
+
+def test_what_fits_is_an_instance():
+    assert checked(GOOD, Outer, "file", "mend it") == Outer(Inner(4), ["a"])
+
+
+def test_json_that_fits_is_an_instance(tmp_path):
+    (tmp_path / "file").write_text(json.dumps(GOOD))
+    assert read_json(tmp_path / "file", Outer, "mend it") == Outer(Inner(4), ["a"])
+
+
+@pytest.mark.parametrize("content, named", WRONG)
+def test_what_does_not_fit_is_refused_by_file_and_field(content, named):
+    with pytest.raises(UserError, match=f"^file: damaged .*({named}).*; mend it$"):
+        checked(content, Outer, "file", "mend it")
+
+
+@pytest.mark.parametrize("content, named", [one for one in WRONG if one[1] != "deep|names"])
+def test_json_that_does_not_fit_is_refused_by_file_and_field(tmp_path, content, named):
+    (tmp_path / "file").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=f"file: damaged .*({named}).*; mend it$"):
+        read_json(tmp_path / "file", Outer, "mend it")
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff", b"[" * 100_000, b'{"inner": ' * 100_000, b"{}x"])
+def test_what_is_no_json_is_refused(tmp_path, content):
+    (tmp_path / "file").write_bytes(content)
+    with pytest.raises(UserError, match="file: damaged .*; mend it$"):
+        read_json(tmp_path / "file", Outer, "mend it")
