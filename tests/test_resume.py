@@ -30,9 +30,9 @@ def best_model(folder):
                 if path.name.startswith(("pixelcnn_", "wavenet_")))
 
 
-def check_same(run, other):
-    """That two complete runs have left the same."""
-    assert difference(snapshot_in(run), snapshot_in(other)) == ""
+def check_same(run, other, updates=UPDATES):
+    """That two complete runs, of so many updates, have left the same."""
+    assert difference(snapshot_in(run, updates), snapshot_in(other, updates)) == ""
     assert best_model(run).name == best_model(other).name
     assert best_model(run).read_bytes() == best_model(other).read_bytes()
     assert difference(*(json.loads((folder / "log").read_text()) for folder in (run, other))) == ""
@@ -129,6 +129,27 @@ def at_operation(number):
     return at_file(lambda *_: next(count) == number)
 
 
+def at_the_end(number):
+    """Before the file operation of that number after the last update of ENDS."""
+    def prepare():
+        update = Trainer.update
+
+        def counted(trainer, batch):
+            update(trainer, batch)
+            if trainer.iteration == 20:
+                at_operation(number)()
+
+        Trainer.update = counted
+
+    return prepare
+
+
+def files_in(folder):
+    """What is in a folder, and since when."""
+    return {path: (path.read_bytes(), path.stat().st_mtime_ns)
+            for path in Path(folder).rglob("*") if path.is_file()}
+
+
 # ------------------------------------------------------------------------------ tests
 
 FLAGS = ["--snapshot_every 7", "--snapshot_every 3 --ema 0.9 --schedule cosine --workers 2"]
@@ -186,6 +207,65 @@ def test_ctrl_c_is_for_the_run_and_not_for_those_that_read_ahead(world, tmp_path
     assert ended.code == 128 + signal.SIGINT, ended
     said, stopped = ended.err.splitlines()[1:]
     assert said.startswith("finishing the update") and stopped.startswith("stopped at iteration")
+
+
+# The last update is in mid-epoch, and a snapshot's turn by itself.
+ENDS = "--iterations 20 --snapshot_every 10"
+
+
+@BOTH
+@pytest.mark.parametrize("flags", [*FLAGS, ENDS, f"{ENDS} --sample_every 7",
+                                   "--iterations 20 --target_loss 9"])
+def test_a_complete_run_begun_again_changes_nothing(world, tmp_path, command, flags):
+    command = f"{command} {flags} -o {tmp_path} --resume auto"
+    first = forked(command, world)
+    before = files_in(tmp_path)
+    again = forked(command, world)
+    assert files_in(tmp_path) == before
+    ending = first.out[first.out.index("the best model is "):]
+    assert again.out.endswith(ending) and "gone" not in ending
+    assert ("test/main" in ending) == ("pixelcnn" in command)
+
+
+@pytest.mark.parametrize("command", [f"{PIXELCNN} --sample_every 7", WAVENET],
+                         ids=["pixelcnn", "wavenet"])
+def test_killed_at_the_end(world, whole, tmp_path, command):
+    command, number, deaths = f"{command} {ENDS}", 0, 1
+    while deaths:
+        number += 1
+        out = tmp_path / str(number)
+        deaths = check_killed(world, command, out, [at_the_end(number)])
+        check_same(out, whole(command), 20)
+    assert number > 8
+
+
+@BOTH
+def test_killed_in_the_last_validation(world, whole, tmp_path, command):
+    command = f"{command} {ENDS}"
+    assert check_killed(world, command, tmp_path, [in_evaluation(20)] * 2) == 2
+    check_same(tmp_path, whole(command), 20)
+
+
+@BOTH
+def test_a_run_that_ends_earlier_than_planned_is_validated_there(world, whole, tmp_path, command):
+    longer = f"{command} --snapshot_every 10"
+    assert check_killed(world, f"{longer} --iterations 20", tmp_path / "a", [in_update(21)]) == 0
+    ended = Fork(f"{longer} -o {tmp_path}/b", world, in_update(21)).wait()
+    assert ended.code == -signal.SIGKILL
+    forked(f"{longer} --iterations 20 -o {tmp_path}/b --resume auto", world)
+    check_same(tmp_path / "b", tmp_path / "a", 20)
+
+
+@BOTH
+def test_a_complete_run_gone_on_with_keeps_its_best_model(world, tmp_path, command):
+    # Weights that get worse after the first run has ended.
+    worse = f"{command} --optimizer sgd --learning_rate"
+    forked(f"{worse} 1e-3 {ENDS} -o {tmp_path}", world)
+    best = best_model(tmp_path)
+    before = best.read_bytes()
+    assert best.name.endswith("_20")
+    forked(f"{worse} 30 --iterations 30 -o {tmp_path} --resume auto", world)
+    assert best_model(tmp_path) == best and best.read_bytes() == before
 
 
 @pytest.mark.slow

@@ -65,9 +65,10 @@ class Moment(NamedTuple):
 class Snapshot:
     """Writes `snapshot_iter_<iteration>`: the model and all that is needed to go on.
 
-    To be called after every update: it is written at each epoch's end and at the run's, and
-    whenever `every`, a `training.arguments.Every`, has passed since the last. The latest `kept`
-    stay, and one for every `keep_every`, if that is given. The training goes on meanwhile.
+    To be called after every update, as the trainer's `final` extension: it is written at each
+    epoch's end and at the run's, and whenever `every`, a `training.arguments.Every`, has passed
+    since the last. The latest `kept` stay, and one for every `keep_every`, if that is given. The
+    training goes on meanwhile.
     """
 
     def __init__(self, out, describe, every, kept=3, keep_every=None):
@@ -81,16 +82,17 @@ class Snapshot:
     def __call__(self, trainer):
         now = Moment(trainer.iteration, trainer.elapsed_time)
         stays = self.keep_every and self.keep_every.has_passed(now, self.last_to_stay)
-        if now.iteration == self.last.iteration or not (
-                stays or trainer.is_new_epoch or trainer.is_ending
+        # At the run's end it may take the place of one that knew nothing of the end.
+        if not (stays or trainer.is_new_epoch or trainer.is_ending
                 or self.every.has_passed(now, self.last)):
             return
         self.finish()
+        if now.iteration != self.last.iteration:
+            self.removable.append(now.iteration)
         self.last = now
         if stays:
             self.last_to_stay = now
-        else:
-            self.removable.append(now.iteration)
+            self.removable.remove(now.iteration)
         stale, self.removable = self.removable[:-self.kept], self.removable[-self.kept:]
         content = {**self.describe(), "run": snapshot.on_cpu(trainer.state())}
         self._writing = self._writer.submit(self._write, now.iteration, content, stale)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import os
 import shlex
 import shutil
@@ -24,6 +25,7 @@ from training.tensorboard import Board, TensorBoardReport
 from training.trainer import Trainer
 
 NOT_SETTINGS = ("resume", "config")
+TEST = "test/main"  # what the log calls the result on a test set
 
 
 class Start(NamedTuple):
@@ -181,6 +183,9 @@ def train(args, start, kind, model, *, training_set, validation_set, test_set=No
                             lambda: snapshot.describe(kind, trainer.learned, label_names, data))
     if start.content:
         trainer.restore(start.content["run"])
+        if trainer.was_complete() and (ending := _recorded_ending(trainer, start, test_set)):
+            _report_ending(trainer, best, kind, ending)
+            return
     distributed.wait_for_all()  # whoever has refused to run has left the files as they were
     if distributed.is_first():
         _set_aside(start, kind)
@@ -201,17 +206,47 @@ def train(args, start, kind, model, *, training_set, validation_set, test_set=No
           f"{torch.get_num_threads()} threads; {len(training_set):,} items to train on, "
           f"{held_back:,} held back; writing to {os.path.join(start.out, '')}")
     trainer.run()
-    # Not in the last snapshot: a run that goes on from there has not been stopped.
-    trainer.observation = {"stopped_by": trainer.reason}
-    extensions.LogReport(start.out)(trainer)
     if samples:
         samples.at_the_end(trainer)
+    # Not in the last snapshot: a run that goes on from there has not been stopped.
+    trainer.observation = {"stopped_by": trainer.reason}
     best_path = distributed.from_first(lambda: best.path)
-    print(f"{trainer.reason}; the best model is {best_path or 'gone'}")
-    if best_path:
-        if test_set is not None:
-            _test(trainer, best_path, kind, test_set, args.batchsize)
-        print(f"next: python infer_{kind}.py -m {shlex.quote(str(best_path))}")
+    if test_set is not None and best_path:
+        trainer.learned.load_state_dict(distributed.from_first(
+            lambda: snapshot.load(best_path, kind).model.state_dict()))
+        extensions.Evaluator(test_set, args.batchsize, TEST)(trainer)
+    extensions.LogReport(start.out)(trainer)
+    _report_ending(trainer, best, kind, trainer.observation)
+
+
+def _recorded_ending(trainer, start, test_set):
+    """The last entry of the log if the run of `start` wrote there how it ended, else None.
+
+    It is the last thing that a run writes: with it, nothing is left to do.
+    """
+    def read():
+        if start.path.resolve().parent != start.out.resolve():
+            return None
+        try:
+            entry = json.loads((start.out / "log").read_bytes())[-1]
+            is_there = (entry["iteration"] == trainer.iteration
+                        and entry["stopped_by"] == trainer.reason
+                        and (test_set is None or math.isfinite(entry[f"{TEST}/nll"])))
+        except (OSError, ValueError, LookupError, TypeError, RecursionError):
+            return None
+        return entry if is_there else None
+
+    return distributed.from_first(read)
+
+
+def _report_ending(trainer, best, kind, ending):
+    """Print why the run has ended, what the best model is, and its result on a test set."""
+    path = distributed.from_first(lambda: best.path)
+    print(f"{trainer.reason}; the best model is {path or 'gone'}")
+    if path:
+        if f"{TEST}/nll" in ending:
+            print(f"{extensions.in_words(ending, TEST)}, of {path.name}")
+        print(f"next: python infer_{kind}.py -m {shlex.quote(str(path))}")
 
 
 def _extend(trainer, args, start, validation_set, label_names, draw, describe):
@@ -241,15 +276,5 @@ def _extend(trainer, args, start, validation_set, label_names, draw, describe):
     trainer.extend(best)  # pixelcnn_N or wavenet_N, the best so far
     trainer.extend(checkpoints.Snapshot(out, describe, args.snapshot_every, args.snapshots_kept,
                                         args.keep_every),
-                   (1, "iteration"), at_signal=True)  # snapshot_iter_N, to go on from
+                   final=True)  # snapshot_iter_N, to go on from
     return best, samples
-
-
-def _test(trainer, path, kind, test_set, batchsize):
-    """The best model's likelihood of the test set: printed, and in the log's last entry."""
-    trainer.learned.load_state_dict(distributed.from_first(
-        lambda: snapshot.load(path, kind).model.state_dict()))
-    trainer.observation = {}
-    extensions.Evaluator(test_set, batchsize, "test/main")(trainer)
-    extensions.LogReport(path.parent)(trainer)
-    print(f"{extensions.in_words(trainer.observation, 'test/main')}, of {path.name}")

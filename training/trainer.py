@@ -56,9 +56,9 @@ class Trainer:
         workers: processes that read data ahead.
 
     Extensions are called with the trainer. They find in it, beside what it was made of and the
-    properties below, `iteration`, `epoch` (complete ones), `is_new_epoch`, `is_ending` (where it
-    ends in mid-epoch), `observation` (what the last update and the extensions called before them
-    report, by the log's keys), `interval` (sums since the last entry of the log) and `log`. An
+    properties below, `iteration`, `epoch` (complete ones), `is_new_epoch`, `is_ending` (the run
+    ends after this update), `observation` (what the last update and the extensions called before
+    them report, by the log's keys), `interval` (sums since the last entry of the log) and `log`. An
     extension with `state()` and `restore(state)` is kept in snapshots under its class's name; one
     with `finish()` is told when the run ends, however it does.
     """
@@ -80,27 +80,31 @@ class Trainer:
         self.observation, self.interval, self.log = {}, Interval(), []
         self.resumed_at = None
         self._earlier_seconds, self._started = 0.0, time.monotonic()
-        self._extensions, self._at_first, self._at_signal = [], [], None
+        self._extensions, self._at_first, self._final = [], [], None
+        self.reason = None  # why the run is complete, once it is
+        self._has_ended = False  # all extensions were called at the end of the run resumed here
         self._signal = None  # that ends the run
         self._signals = Signals("finishing the update or validation in hand, then writing a "
                                 "snapshot", patient=distributed.processes() > 1)
 
-    def extend(self, extension, trigger=(1, "epoch"), at_first=False, at_signal=False,
-               everywhere=False):
+    def extend(self, extension, trigger=(1, "epoch"), at_first=False, everywhere=False,
+               final=False):
         """Call `extension(trainer)` every n iterations or epochs: (n, "iteration" | "epoch").
 
         (n, "both") means every n iterations and at each epoch's end. All extensions are called
         when the run is complete, be it in mid-epoch; those with `at_first` also before the first
-        update, and the one with `at_signal` when a signal ends the run. Extensions are called in
-        the order they were added; of several processes by the first, or `everywhere`.
+        update. Extensions are called in the order they were added; of several processes by the
+        first, or `everywhere`. The one that is `final` is called after every update, when it is
+        known whether that was the last and all others have been called, and when a signal ends the
+        run: what it writes of `state()` holds the run's end too.
         """
         if not (everywhere or distributed.is_first()):
             return
-        self._extensions.append((extension, trigger))
+        self._extensions.append((extension, None if final else trigger))
         if at_first:
             self._at_first.append(extension)
-        if at_signal:
-            self._at_signal = extension
+        if final:
+            self._final = extension
 
     @property
     def learned(self):
@@ -115,28 +119,25 @@ class Trainer:
     def run(self):
         """Train until `stop`; afterwards `self.reason` says which of its conditions it was.
 
-        Ctrl+C or SIGTERM ends the run after the update or validation in hand: the extension that
-        is to be called `at_signal` is, and SystemExit(128 + signal) raised.
+        Ctrl+C or SIGTERM ends the run after the update or validation in hand: the `final` extension
+        is called, and SystemExit(128 + signal) raised. A resumed run that was complete does
+        nothing, unless it was never validated there.
         Raises DivergedError at a loss or a gradient that is not finite, before it reaches the
         weights.
         """
         self.model.train()
         self._started = time.monotonic()
-        self.reason = self.stop.reached(self)
-        if self.reason:  # a resumed run that was complete
+        if self.was_complete():
             return
         with self._signals:
             try:
+                if self.reason:  # the snapshot was one of a longer run, and in mid-epoch
+                    self._finish_update()
                 with self._progress_bar() as bar:
                     for extension in self._at_first if not self.iteration else ():
                         extension(self)
                     while not (self.reason or self._signal):
                         self._run_epoch(bar)
-                    self.is_ending = True
-                    if self.reason and not self.is_new_epoch:
-                        self._call_extensions()
-                if self._signal and self._at_signal:
-                    self._at_signal(self)
             finally:
                 with ExitStack() as all_of_them:  # whatever one raises
                     for extension, _ in reversed(self._extensions):
@@ -144,6 +145,14 @@ class Trainer:
                             all_of_them.callback(extension.finish)
             if self._signal:
                 self._leave()
+
+    def was_complete(self):
+        """Whether the resumed run was complete and has nothing left to compute.
+
+        Sets its `reason`.
+        """
+        self.reason = self.stop.reached(self)
+        return bool(self.reason) and (self.is_new_epoch or self._has_ended)
 
     def _run_epoch(self, bar):
         """Updates from `position` to the epoch's end, or until there is a reason to stop."""
@@ -163,9 +172,18 @@ class Trainer:
             bar.update()
             bar.set_postfix_str(self._postfix(bar), refresh=False)
             self.reason = self.stop.reached(self)
-            if self.reason or self._signal:
+            self._finish_update()
+            if self.is_ending:
                 return
             began = time.monotonic()
+
+    def _finish_update(self):
+        """Validate and log the end of a run that is complete, then call the final extension."""
+        self.is_ending = bool(self.reason or self._signal)
+        if self.reason and not self.is_new_epoch:
+            self._call_extensions()
+        if self._final:
+            self._final(self)
 
     def update(self, batch):
         """One step of the optimizer on a batch, of which `batch` is this process's share."""
@@ -206,6 +224,7 @@ class Trainer:
                 "interval": asdict(self.interval), "log": self.log,
                 "optimizer": self.optimizer.state_dict(),
                 "optimizer_name": type(self.optimizer).__name__,
+                "has_ended": self.reason is not None,
                 **({"weights": self.model.state_dict()} if self._average else {}),
                 "extensions": {type(extension).__name__: extension.state()
                                for extension, _ in self._extensions
@@ -230,6 +249,7 @@ class Trainer:
         self.interval, self.log = Interval(**state["interval"]), list(state["log"])
         self.resumed_at = self.iteration
         self.is_new_epoch = self.position == 0
+        self._has_ended = state.get("has_ended", False)  # earlier snapshots don't say
         groups = [{name: value for name, value in group.items() if name != "params"}
                   for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(state["optimizer"])
@@ -246,8 +266,9 @@ class Trainer:
                 extension.restore(state["extensions"][name])
 
     def _call_extensions(self):
-        for extension, (n, unit) in self._extensions:
-            if (self.is_ending
+        for extension, trigger in self._extensions:
+            n, unit = trigger or (0, "final")
+            if (self.is_ending and trigger
                     or unit in ("iteration", "both") and self.iteration % n == 0
                     or unit == "epoch" and self.is_new_epoch and self.epoch % n == 0
                     or unit == "both" and self.is_new_epoch):
@@ -275,7 +296,7 @@ class Trainer:
 
     def _leave(self):
         distributed.wait_for_all()
-        if self._at_signal:
+        if self._final:
             print(f"stopped at iteration {self.iteration}; go on with --resume auto",
                   file=sys.stderr)
         sys.exit(128 + self._signal)
