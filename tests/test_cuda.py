@@ -333,6 +333,11 @@ def test_the_scripts_draw_there(models, tmp_path):
     assert len([*(tmp_path / "sounds").glob("*.wav")]) == 4
 
 
+def test_the_benchmark_measures_it(tmp_path):
+    out, _ = typed("benchmarks/gpu.py --seconds 0.1 --only 1,600 sound", tmp_path)
+    assert out.startswith(torch.cuda.get_device_name(0)) and out.count("MiB |") >= 6
+
+
 def test_a_device_that_is_not_there(world, tmp_path):
     beyond = torch.cuda.device_count()
     _, err = typed(f"{PIXELCNN} -g{beyond} -o {tmp_path}", world, code=2)
