@@ -35,7 +35,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parents[1])  # not this folder, with its cuda.py
 
 import numpy as np
 import torch
@@ -43,11 +44,11 @@ import torch.nn.functional as F
 from torch.utils.data import Subset
 from tqdm import tqdm
 
+from benchmarks.figures import number, told
+from benchmarks.likelihood import RATE, SOUND_LEVELS, flags, is_held_back, mean_nll, task_of, train
 from datasets.audio import find_recordings, read_recording
 from datasets.errors import UserError
 from datasets.quantization import mu_law_decode, mu_law_encode
-from figures import number, told
-from likelihood import RATE, SOUND_LEVELS, flags, is_held_back, mean_nll, task_of, train
 from models.pixelcnn import GroupedConv2d, groups
 from training.arguments import positive_int
 from training.script import run_script

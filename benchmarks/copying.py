@@ -22,7 +22,8 @@ import math
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parents[1])  # not this folder, with its cuda.py
 
 import librosa
 import numpy as np
@@ -31,6 +32,7 @@ import torch
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
+from benchmarks.spoken_digits import LEAST, classifier, digits, picture, spectra
 from datasets.audio import read_recording
 from datasets.batches import evaluation_batches
 from datasets.corpus import Corpus
@@ -41,7 +43,6 @@ from datasets.windows import Windows
 from models.local import MARGIN
 from sampling.draws import Draws
 from sampling.wavenet import sample
-from spoken_digits import LEAST, classifier, digits, picture, spectra
 from training import likelihood
 from training.arguments import non_negative_float, positive_int, probability
 from training.script import run_script

@@ -21,7 +21,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parents[1])  # not this folder, with its cuda.py
 
 import numpy as np
 import torch
@@ -29,15 +30,15 @@ from matplotlib.figure import Figure
 from sklearn.neighbors import NearestNeighbors
 from tqdm import tqdm
 
+from benchmarks.image_classifier import ImageClassifier
+from benchmarks.spoken_digits import LEAST, classifier, digits, picture, spectra
 from datasets.corpus import Corpus
 from datasets.errors import UserError
 from datasets.images import ImageCodes, load_images
 from datasets.quantization import mu_law_decode
-from image_classifier import ImageClassifier
 from sampling.draws import Draws
 from sampling.pixelcnn import sample as sample_images
 from sampling.wavenet import sample as sample_sounds
-from spoken_digits import LEAST, classifier, digits, picture, spectra
 from training.arguments import non_negative_float, positive_int, probability
 from training.script import run_script
 from training.snapshot import load

@@ -1,9 +1,13 @@
 """What the benchmarks of speed share: rates, torch's matrix product, the weights of a pixel."""
 
+import re
 import time
+from pathlib import Path
 
 import torch
 from torch import nn
+
+CPU = torch.device("cpu")
 
 
 def best_rate(work, seconds):
@@ -29,11 +33,34 @@ def _rate(work, seconds):
     return done / (time.perf_counter() - began)
 
 
-def matrix_product(dtype=torch.float32):
-    """Work to measure: torch's product of two matrices of 1,024 × 1,024, which returns its FLOP."""
-    a, b = torch.rand(2, 1024, 1024).to(dtype)
-    out = torch.empty(1024, 1024, dtype=dtype)
-    return lambda: 2 * torch.mm(a, b, out=out).shape[0] * 1024 ** 2
+def matrix_product(dtype=torch.float32, device=CPU):
+    """Work to measure: torch's product of two square matrices, which returns its FLOP.
+
+    Of 1,024 × 1,024; on a GPU, which that would not fill, of 8,192 × 8,192.
+    """
+    size = 1024 if device.type == "cpu" else 8192
+    a, b = torch.rand(2, size, size, device=device).to(dtype)
+    out = torch.empty(size, size, dtype=dtype, device=device)
+
+    def work():
+        torch.mm(a, b, out=out)
+        wait_for(device)
+        return 2 * size ** 3
+
+    return work
+
+
+def wait_for(device):
+    """Return once the device has computed what it was asked to."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def peak_resident():
+    """The most bytes that this process has held in the machine's memory."""
+    # Not getrusage, whose ru_maxrss begins at the size of the process that started this one.
+    status = Path("/proc/self/status").read_text()
+    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024
 
 
 def weights_of_a_pixel(model):

@@ -19,12 +19,13 @@ import time
 from itertools import product
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parents[1])  # not this folder, with its cuda.py
 
 import numpy as np
 import soundfile
 
-from figures import number
+from benchmarks.figures import number
 from training.arguments import positive_float, positive_int
 from training.script import run_script
 

@@ -25,7 +25,8 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parents[1])  # not this folder, with its cuda.py
 
 import numba
 import numpy as np
@@ -33,8 +34,8 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from figures import number
-from machine import best_rate, best_rates, matrix_product, weights_of_a_pixel
+from benchmarks.figures import number
+from benchmarks.machine import best_rate, best_rates, matrix_product, weights_of_a_pixel
 from models.pixelcnn import PixelCNN, PixelCNNConfig
 from models.wavenet import WaveNet, WaveNetConfig
 from sampling import pixelcnn, pixelcnn_compiled, wavenet, wavenet_compiled

@@ -29,12 +29,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parents[1])  # not this folder, with its cuda.py
 
+from benchmarks.figures import duration, number, told
 from datasets.corpus import Corpus
 from datasets.errors import UserError
 from datasets.images import load_images
-from figures import duration, number, told
 from training import snapshot
 from training.arguments import positive_int
 from training.script import run_script

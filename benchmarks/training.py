@@ -18,7 +18,6 @@ At the end, for each network, what loading a batch costs: of the row whose steps
 """
 
 import argparse
-import re
 import sys
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
@@ -28,22 +27,30 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parents[1])  # not this folder, with its cuda.py
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
+from benchmarks.figures import number
+from benchmarks.machine import (
+    CPU,
+    best_rate,
+    best_rates,
+    matrix_product,
+    peak_resident,
+    weights_of_a_pixel,
+)
+from benchmarks.original import OriginalPixelCNN, OriginalWaveNet
 from datasets.batches import training_batches
 from datasets.corpus import Corpus
 from datasets.corpus_writer import CorpusWriter
 from datasets.images import ImageCodes
 from datasets.windows import Windows
-from figures import number
-from machine import best_rate, best_rates, matrix_product, weights_of_a_pixel
 from models.pixelcnn import PixelCNN, PixelCNNConfig
 from models.wavenet import WaveNet, WaveNetConfig
-from original import OriginalPixelCNN, OriginalWaveNet
 from training import memory
 from training.arguments import positive_float, positive_int
 from training.device import precision_on
@@ -96,13 +103,16 @@ class Row:
         return (OriginalWaveNet if self.is_sound else OriginalPixelCNN)(self.config)
 
 
-def rows():
-    """The rows of the table, whose sizes are those that others were measured at."""
+def rows(device=CPU, precisions=tuple(PRECISIONS)):
+    """The rows of the table, whose sizes are those that others were measured at.
+
+    Each in those of the precisions that the device computes fast.
+    """
     small, large = WaveNetConfig(), WaveNetConfig(hidden_dim=64, out_hidden_dim=64, stacks_num=4)
     digits, pictures = PixelCNNConfig(4, 3, 32, 32, 5), PixelCNNConfig(256, 3, 128, 16, 15)
     plain = [Row(small, 4, 4, 1600), Row(small, 4, 4, 16000), Row(large, 4, 4, 1600),
              Row(digits, 16, 16), Row(pictures, 8, 2)]
-    fast = [name for name in PRECISIONS if precision_on(torch.device("cpu"), name) == name]
+    fast = [name for name in precisions if precision_on(device, name) == name]
     return [replace(row, precision=name) for row in plain for name in fast]
 
 
@@ -169,18 +179,28 @@ def measure(row, seconds, threads):
          matrix_product(PRECISIONS[row.precision])], seconds)
     batches = run_of_batches(dataset, row.batch)
     loading = 1 / best_rate(lambda: next(batches) is not None, seconds)
+    return Result(row, rate, original, peak, flop_of_an_item(row, model), memory, loading)
+
+
+def flop_of_an_item(row, model):
+    """FLOP of training on a window or an image: forward, and twice as much backward."""
     products = (products_of_a_window(row.config, row.targets) if row.is_sound
                 else weights_of_a_pixel(model) * HEIGHT * WIDTH)
-    return Result(row, rate, original, peak, 3 * 2 * products, memory, loading)
+    return 3 * 2 * products
 
 
-def steps(model, dataset, batchsize, precision):
-    """A function that trains `model` by one step on a batch and returns how many items it has."""
-    memory.keep_freed()  # as training scripts do
+def steps(model, dataset, batchsize, precision, device=CPU):
+    """A function that trains `model` by one step on a batch and returns how many items it has.
+
+    The batch is copied to the device in each step, as in a run.
+    """
+    if device.type == "cpu":
+        memory.keep_freed()  # as training scripts do
+    model.to(device)
     batch = batch_of(dataset, batchsize)
     trainer = Trainer(model, torch.optim.Adam(model.parameters(), lr=1e-3, fused=True), dataset,
                       batchsize=batchsize, seed=0, clip=1.0, stop=Stop(), unit="items",
-                      device=torch.device("cpu"), samples=lambda batch: len(batch.codes),
+                      device=device, samples=lambda batch: len(batch.codes),
                       precision=precision)
 
     def step():
@@ -196,9 +216,7 @@ def peak_memory(row, threads):
     step = steps(row.network(), dataset_of(row), row.batch, row.precision)
     for _ in range(STEPS):
         step()
-    # Not getrusage, whose ru_maxrss begins at the size of the process that started this one.
-    status = Path("/proc/self/status").read_text()
-    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024
+    return peak_resident()
 
 
 def products_of_a_window(config, targets):

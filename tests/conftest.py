@@ -2,13 +2,8 @@
 
 import os
 import sys
-from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported
-# What benchmarks import of each other. At the end, lest training.py and sampling.py of theirs be
-# taken for our packages.
-sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))
-
 import pytest
 import torch
 

@@ -13,17 +13,17 @@ from test_commands import write_mnist, write_sounds
 from test_pixelcnn import network
 from test_pixelcnn_causality import assert_sees, expected, influence
 
-import ablation
-from ablation import (
+from benchmarks import ablation
+from benchmarks.ablation import (
     CORRECT,
     DEFECTS,
     mask_a_twice,
     shifted_in_each_block,
     without_position,
 )
+from benchmarks.likelihood import flags
 from datasets.batches import training_batches
 from datasets.quantization import mu_law_decode, mu_law_encode
-from likelihood import flags
 from models.pixelcnn import PixelCNN, PixelCNNConfig, groups
 
 TINY = ["--hidden_dim", "6", "--out_hidden_dim", "6", "--blocks_num", "3", "--stacks_num", "1",

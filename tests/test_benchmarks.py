@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from test_commands import write_mnist, write_sounds
 
+from benchmarks import cuda
 from benchmarks.original import OriginalPixelCNN, OriginalWaveNet
 from datasets.corpus import Corpus
 from models.pixelcnn import PixelCNNConfig
@@ -133,6 +134,37 @@ def test_training_speed_beside_the_original_and_its_limit():
     assert float(milliseconds) > 0
     assert float(of_step) == pytest.approx(float(milliseconds) * speeds[row] / 16 / 10, abs=0.1,
                                            rel=0.1)
+
+
+def cells_of(line):
+    return [cell.strip(" *") for cell in line.strip("|").split("|")]
+
+
+def test_speed_on_a_gpu_is_measured_by_what_runs_on_any_device():
+    """Here on the CPU; on one, in test_cuda.py."""
+    torch.set_num_threads(1)
+    training, sampling = "16 images 28×28×3", "PixelCNN 32 wide, 5 blocks, 4 levels, 1 image"
+    lines = "\n".join(cuda.tables(CPU, 0.05, [f"{training}, fp32", f"{training}, tf32", sampling,
+                                              "WaveNet 32 wide, 5×10, 1 sound"])).splitlines()
+    _, header, _, *rows, _, of_samples, _, sound, image = lines
+    assert [cells_of(row)[0].rpartition(", ")[2] for row in rows] == ["fp32", "tf32"]
+    for row in rows:
+        cells = cells_of(row)
+        assert len(cells) == len(cells_of(header)) and training in cells[0]
+        ours, original, ratio, _, _, _, memory = (
+            float(re.match(r"[\d,.]+", cell)[0].replace(",", "")) for cell in cells[1:])
+        assert ratio == pytest.approx(ours / original, abs=0.1, rel=0.05) and memory > 100
+    for row, unit in ((sound, "samples"), (image, "images")):
+        cells = cells_of(row)
+        assert len(cells) == len(cells_of(of_samples)) and unit in cells[1]
+        assert float(re.match(r"[\d,.]+", cells[1])[0].replace(",", "")) > 0
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="here is a GPU")
+def test_without_a_gpu_that_is_said_in_one_line():
+    run = subprocess.run([sys.executable, BENCHMARKS / "cuda.py"], capture_output=True, text=True)
+    assert (run.returncode, run.stdout) == (2, "")
+    assert run.stderr.startswith("error: --gpu 0: ") and run.stderr.count("\n") == 1
 
 
 def test_the_speed_and_the_memory_of_preparing():

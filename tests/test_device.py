@@ -1,13 +1,17 @@
-"""What a device computes fast: bf16 only where it is fast."""
+"""Which device --gpu is; what it computes fast: bf16 only where it is fast; how exactly."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from forks import PIXELCNN, difference, forked, snapshot_in
 
+from datasets.errors import UserError
+from models.pixelcnn import PixelCNN, PixelCNNConfig
 from training import device
-from training.device import precision_on
+from training.device import device_of, precision_on
+from training.likelihood import products_in
 
 CPU = torch.device("cpu")
 
@@ -16,6 +20,96 @@ CPU = torch.device("cpu")
 def has_bf16(monkeypatch):
     """A function: let this processor have bf16, or not."""
     return lambda has: monkeypatch.setattr(device, "_has_bf16", lambda: has)
+
+
+@pytest.fixture
+def gpus(monkeypatch):
+    """A function: let this machine have so many GPUs of a compute capability, or broken ones."""
+    def there_are(count, capability=(9, 0), error=None):
+        def set_device(number):
+            if error:
+                raise error
+
+        cuda = SimpleNamespace(is_available=lambda: count > 0, device_count=lambda: count,
+                               set_device=set_device,
+                               get_device_capability=lambda device: capability)
+        monkeypatch.setattr(device, "torch", SimpleNamespace(**{
+            **vars(torch), "cuda": cuda, "zeros": lambda size, device: torch.zeros(size)}))
+
+    flags = [(torch.backends.cuda.matmul, "allow_tf32"), (torch.backends.cudnn, "allow_tf32"),
+             (torch.backends.cudnn, "deterministic")]
+    before = [getattr(*flag) for flag in flags]
+    yield there_are
+    for flag, value in zip(flags, before, strict=True):
+        setattr(*flag, value)
+
+
+# ------------------------------------------------------------------------------ which
+
+def test_gpu_n_is_the_device_n(gpus, capsys):
+    gpus(2)
+    assert [device_of(n) for n in (-1, 0, 1)] == [CPU, torch.device("cuda", 0),
+                                                  torch.device("cuda", 1)]
+    assert capsys.readouterr().err == ""
+    with pytest.raises(UserError, match="^--gpu 2: there is no such device, .* has 0 to 1; "):
+        device_of(2)
+
+
+def test_each_process_of_a_machine_has_a_device_of_its_own(gpus, monkeypatch):
+    gpus(2)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert device_of(0) == torch.device("cuda", 1)
+    with pytest.raises(UserError, match="^--gpu 2, of processes that have devices 1, 2, …: there"):
+        device_of(1)
+
+
+def test_without_cuda_the_cpu_is_taken_and_that_is_said(gpus, capsys):
+    gpus(0)
+    assert device_of(3) == CPU
+    assert capsys.readouterr().err == "--gpu 3: no CUDA on this machine, running on the CPU\n"
+
+
+def test_a_device_that_cannot_be_used_is_named_in_one_line(gpus):
+    gpus(1, error=RuntimeError("CUDA error: all CUDA-capable devices are busy or unavailable\n"
+                               "CUDA kernel errors might be reported asynchronously"))
+    with pytest.raises(UserError) as found:
+        device_of(0)
+    assert str(found.value) == ("--gpu 0: can't be used (CUDA error: all CUDA-capable devices are "
+                                "busy or unavailable); choose another, or -1 for the CPU")
+
+
+# ------------------------------------------------------------------------------ how exactly
+
+def tf32_allowed():
+    return torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+
+
+def test_on_cuda_all_is_in_single_precision_and_the_same_again(gpus):
+    """What samplers compute there; torch itself would take tf32 for convolutions."""
+    gpus(1)
+    device_of(0)
+    assert tf32_allowed() == (False, False)
+    assert torch.backends.cudnn.deterministic and not torch.backends.cudnn.benchmark
+
+
+@pytest.mark.parametrize("precision, allowed", [("fp32", False), ("bf16", False), ("tf32", True)])
+def test_convolutions_are_in_the_precision_of_products(precision, allowed):
+    before = tf32_allowed()
+    with products_in(PixelCNN(PixelCNNConfig(hidden_dim=1, out_hidden_dim=1)), precision):
+        assert tf32_allowed() == (allowed, allowed)
+    assert tf32_allowed() == before
+
+
+# ------------------------------------------------------------------------------ how fast
+
+@pytest.mark.parametrize("precision", ["tf32", "bf16"])
+def test_a_gpu_too_old_for_a_precision_computes_in_fp32_and_that_is_said(gpus, capsys, precision):
+    gpus(1, capability=(7, 5))
+    assert precision_on(torch.device("cuda", 0), "fp32") == "fp32"
+    assert capsys.readouterr().err == ""
+    assert precision_on(torch.device("cuda", 0), precision) == "fp32"
+    (line, ) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"--precision {precision}: this GPU ") and "fp32" in line
 
 
 def test_bf16_is_taken_where_the_processor_has_it(has_bf16, capsys):
@@ -33,8 +127,9 @@ def test_elsewhere_fp32_is_and_that_is_said(has_bf16, capsys):
 
 @pytest.mark.parametrize("where, precision", [("cpu", "fp32"), ("cpu", "tf32"), ("cuda", "bf16"),
                                               ("cuda", "tf32")])
-def test_nothing_else_is_changed(has_bf16, capsys, where, precision):
+def test_nothing_else_is_changed(has_bf16, gpus, capsys, where, precision):
     has_bf16(False)
+    gpus(1, capability=(8, 0))
     assert precision_on(torch.device(where), precision) == precision
     assert capsys.readouterr().err == ""
 

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from image_classifier import ImageClassifier
+from benchmarks.image_classifier import ImageClassifier
 
 SHAPE = 3, 7, 9
 

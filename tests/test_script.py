@@ -47,7 +47,14 @@ def test_it_ends_with_a_line_and_a_code(main, code, line, capfd):
     (raising(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a "
                                     "total capacity of 79.10 GiB of which 12.00 GiB is free.")),
      ", for 20.00 GiB more"),
-], ids=("python", "numpy", "torch", "cuda"))
+    (raising(RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be reported "
+                          "asynchronously at some other API call")), ""),
+    (raising(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling "
+                          "`cublasCreate(handle)`")), ""),
+    (raising(RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED")), ""),
+    (raising(RuntimeError("NCCL error in: ProcessGroupNCCL.cpp:77, unhandled cuda error\n"
+                          "Last error:\nCuda failure 2 'out of memory'")), ""),
+], ids=("python", "numpy", "torch", "cuda", "driver", "cublas", "cudnn", "nccl"))
 def test_a_lack_of_memory_is_one_line(main, wanted, capfd):
     with pytest.raises(SystemExit) as end:
         run_script(main)

@@ -8,22 +8,22 @@ import torch.nn.functional as F
 
 from datasets.batches import IGNORED
 from training import distributed
+from training.device import tf32
 
 
 @contextmanager
 def products_in(model, precision):
     """In its context the model's matrix products are in a precision: fp32, bf16, or on CUDA tf32.
 
-    fp32 stands for that of the weights.
+    fp32 stands for that of the weights. A convolution is a matrix product, too.
     """
-    cuda = torch.backends.cuda.matmul
-    before = model.compute_dtype, cuda.allow_tf32
-    model.compute_dtype = torch.bfloat16 if precision == "bf16" else None
-    cuda.allow_tf32 = precision == "tf32"
+    before, model.compute_dtype = (model.compute_dtype,
+                                   torch.bfloat16 if precision == "bf16" else None)
     try:
-        yield
+        with tf32(precision == "tf32"):
+            yield
     finally:
-        model.compute_dtype, cuda.allow_tf32 = before
+        model.compute_dtype = before
 
 
 def nll(model, batch, reduction="mean"):
@@ -68,14 +68,14 @@ def evaluate(model, batches, device):
 def evaluate_labels(model, batches, device, labels):
     """The same, and a list of the means of that many labels, None where one has no target."""
     model.eval()
-    sums = torch.zeros(2, max(labels, 1), dtype=torch.float64, device=device)  # of nats, of targets
+    # Of nats, of targets. On the CPU: CUDA adds what has one index in an order of its own.
+    sums = torch.zeros(2, max(labels, 1), dtype=torch.float64)
     with torch.inference_mode(), products_in(model, "fp32"):
         for batch in batches:
-            batch = batch.to(device)
             counts = count_each(batch)
-            found = torch.stack((nll(model, batch, "each"), counts)).double()
+            nats = nll(model, batch.to(device), "each").cpu()
             label = batch.label if labels else torch.zeros_like(counts)
-            sums.index_add_(1, label, found)
+            sums.index_add_(1, label, torch.stack((nats.double(), counts.double())))
     model.train()
     sums = distributed.totals(*sums.flatten().tolist())
     nats, targets = sums[:len(sums) // 2], sums[len(sums) // 2:]

@@ -9,6 +9,10 @@ from contextlib import contextmanager
 from datasets.errors import OutOfMemoryError, UserError
 from training import distributed
 
+# In what torch raises: on the CPU; by the driver, NCCL, cuBLAS and cuDNN.
+LACK_OF_MEMORY = ("DefaultCPUAllocator", "CUDA error: out of memory", "'out of memory'",
+                  "STATUS_ALLOC_FAILED")
+
 
 def run_script(main):
     """Run a script's `main`, ending it as a command-line user expects.
@@ -42,9 +46,9 @@ def _lack_of_memory_told():
         yield
     except (MemoryError, RuntimeError) as error:
         text = str(error)
-        # torch has an exception of its own for CUDA only.
-        if not (isinstance(error, MemoryError) or "DefaultCPUAllocator" in text
-                or type(error).__name__ == "OutOfMemoryError"):
+        # torch has an exception of its own for what it allocates on CUDA only.
+        if not (isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+                or any(sign in text for sign in LACK_OF_MEMORY)):
             raise
         raise OutOfMemoryError(f"out of memory{_asked_for(text)}; ask for less at once, such as a "
                                "lower --batchsize, --hidden_dim or --count") from None

@@ -250,11 +250,12 @@ class Trainer:
         self.resumed_at = self.iteration
         self.is_new_epoch = self.position == 0
         self._has_ended = state.get("has_ended", False)  # earlier snapshots don't say
-        groups = [{name: value for name, value in group.items() if name != "params"}
-                  for group in self.optimizer.param_groups]
-        self.optimizer.load_state_dict(state["optimizer"])
-        for group, ours in zip(self.optimizer.param_groups, groups, strict=True):
-            group.update(ours)
+        ours = [{name: value for name, value in group.items() if name != "params"}
+                for group in self.optimizer.param_groups]
+        # Before it is loaded: they say on which device an optimizer counts its steps.
+        groups = [theirs | own for theirs, own in
+                  zip(state["optimizer"]["param_groups"], ours, strict=True)]
+        self.optimizer.load_state_dict({**state["optimizer"], "param_groups": groups})
         if self._average:
             self._average.module.load_state_dict(self.model.state_dict())
             self._average.n_averaged.fill_(self.iteration)
