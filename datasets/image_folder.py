@@ -11,7 +11,8 @@ from tqdm import tqdm
 from datasets.errors import UserError
 from datasets.files import find_files, readable
 from datasets.image_vectors import vectors_beside
-from datasets.picture import UnusablePictureError, pillow_silent, read_picture
+from datasets.picture import UnusablePictureError, read_picture
+from datasets.silence import silent_library
 
 ENDINGS = (".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".webp", ".tif",
            ".tiff", ".ppm", ".pgm", ".pbm", ".pnm")
@@ -80,10 +81,13 @@ def read_pictures(paths: list[Path], height: int, width: int) -> tuple[dict, dic
         except UnusablePictureError as error:
             return error
 
-    with pillow_silent(), ThreadPoolExecutor() as pool:  # pillow decodes outside Python's lock
-        results = list(tqdm(pool.map(read, paths), total=len(paths), desc="pictures", unit="",
-                            disable=None))
-    results = dict(zip(paths, results, strict=True))
+    results = {}
+    with (silent_library("PIL") as stderr,
+          ThreadPoolExecutor() as pool,  # pillow decodes outside Python's lock
+          tqdm(total=len(paths), desc="pictures", unit="", disable=None, file=stderr) as bar):
+        for path, result in zip(paths, pool.map(read, paths), strict=True):
+            results[path] = result
+            bar.update()
     unusable = {path: str(result) for path, result in results.items()
                 if isinstance(result, UnusablePictureError)}
     return {path: results[path] for path in paths if path not in unusable}, unusable

@@ -1,10 +1,8 @@
 """One picture read from a file that anyone may have made: in bounded memory, or with a reason."""
 
 import io
-import logging
 import os
 import threading
-import warnings
 from contextlib import contextmanager
 from functools import cache
 
@@ -66,28 +64,10 @@ class PictureFile(io.BufferedReader):
     def read(self, size: int | None = -1) -> bytes:
         """As of any file; raises UnusablePictureError where the read would be too long."""
         if size is None or size < 0 or size > LONGEST_READ:
-            content = super().read(LONGEST_READ + 1)
-            if len(content) > LONGEST_READ:
+            size = os.fstat(self.fileno()).st_size - self.tell()
+            if size > LONGEST_READ:
                 raise UnusablePictureError(f"holds more than {LONGEST_READ:,} bytes in one piece")
-            return content
-        return super().read(size)
-
-
-@contextmanager
-def pillow_silent():
-    """In its context pillow's notes are not printed: the reason why a picture is left out is.
-
-    For one thread, within which others may read pictures: Python's filters are of the process.
-    """
-    logger = logging.getLogger("PIL")
-    level = logger.level
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        logger.setLevel(logging.CRITICAL + 1)
-        try:
-            yield
-        finally:
-            logger.setLevel(level)
+        return super().read(max(size, 0))
 
 
 def read_picture(path, height: int, width: int) -> np.ndarray:
@@ -95,6 +75,7 @@ def read_picture(path, height: int, width: int) -> np.ndarray:
 
     Resized and cut around the centre, so that the aspect is kept. What is transparent is white. Of
     animations and documents the first picture.
+    Pillow's own notes are for the caller to silence, once for all threads: `silent_library`.
     Raises UnusablePictureError. Waits while other threads' pictures take all of MOST_MEMORY.
     """
     try:
@@ -147,7 +128,7 @@ def _reason(error):
     if isinstance(error, Image.DecompressionBombError):
         return "too many pixels"
     if isinstance(error, UnidentifiedImageError):
-        return "not a picture"
+        return "not a picture (or its first bytes are damaged)"
     text = " ".join(str(error).split())
     if isinstance(error, EOFError) or "truncated" in text.lower():
         return "truncated"

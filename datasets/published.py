@@ -149,10 +149,9 @@ def read_pickle(path):
     """The dictionary in a CIFAR file; its keys as str, whichever Python wrote it."""
     try:
         with open_regular(path) as file:
-            content = file.read(MOST_BYTES + 1)
-        if len(content) > MOST_BYTES:
-            raise damaged(path, f"more than {MOST_BYTES:,} bytes")
-        return read_plain_pickle(content)
+            if os.fstat(file.fileno()).st_size > MOST_BYTES:
+                raise damaged(path, f"more than {MOST_BYTES:,} bytes")
+            return read_plain_pickle(file.read())
     except OSError as error:
         raise unreadable(path, error) from None
     except ValueError as error:

@@ -7,8 +7,9 @@ from PIL import Image
 
 from datasets.errors import UserError
 from datasets.files import make_folder, replacing
-from datasets.picture import UnusablePictureError, pillow_silent, read_picture
+from datasets.picture import UnusablePictureError, read_picture
 from datasets.quantization import quantize_pixels
+from datasets.silence import silent_library
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".gif")
 LONGEST_SIDE = 65500  # of a JPEG; a GIF may have 35 more
@@ -74,7 +75,7 @@ def read_codes(paths, channels, height, width, levels):
     codes = np.empty((len(paths), channels, height, width), np.int64)
     for number, path in enumerate(paths):
         try:
-            with pillow_silent():
+            with silent_library("PIL"):
                 pixels = read_picture(path, height, width)
         except UnusablePictureError as error:
             raise UserError(f"--complete {path}: {error}; name a PNG or JPEG file") from None
