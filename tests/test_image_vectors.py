@@ -1,5 +1,7 @@
 """Vectors beside images: found, checked, and learned from."""
 
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -144,6 +146,12 @@ def test_vectors_that_do_not_belong_to_the_published_images(tmp_path):
     (tmp_path / "mnist_test_vectors.npy").unlink()
     with pytest.raises(UserError, match="mnist_test_vectors.npy: No such file"):
         load_images("mnist", tmp_path, condition="npy")
+
+
+def test_a_named_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.npy")
+    with pytest.raises(UserError, match="a.npy: is a named pipe"):
+        named_vectors(tmp_path / "a.npy")
 
 
 def test_names_of_vectors(tmp_path):
