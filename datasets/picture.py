@@ -27,6 +27,9 @@ MOST_MEMORY = 3 * 2 ** 29
 BYTES = {"WEBP": 17, "AVIF": 10, "JPEG2000": 20}
 USUAL_BYTES = 8
 LONGEST_READ = 2 ** 28  # bytes that a decoder may ask for at once
+# Of a JPEG, scans times pixels: each scan goes over all of the picture, and may be of 20 bytes.
+MOST_SCANNED = 16 * MOST_PIXELS
+SCANS = [b"\xff\xda\x00" + bytes([6 + 2 * components]) for components in (1, 2, 3, 4)]
 STRIP = 2 ** 22  # pixels that are converted at once
 
 
@@ -101,6 +104,8 @@ def _decoded(file, height, width):
             memory = pixels * BYTES.get(kind, USUAL_BYTES)
             if pixels > MOST_PIXELS or memory > MOST_MEMORY:
                 raise Image.DecompressionBombError
+            if kind in ("JPEG", "MPO") and pixels * _scans(file) > MOST_SCANNED:
+                raise UnusablePictureError("too many scans")
             with BUDGET.taken(memory):
                 side = 2 * max(height, width)  # what is reduced is still twice the size
                 if pixels > LARGE:
@@ -114,6 +119,15 @@ def _decoded(file, height, width):
         raise
     except Exception as error:  # what pillow raises at a damaged file is of many kinds
         raise UnusablePictureError(_reason(error)) from None
+
+
+def _scans(file):
+    """How many scans a JPEG file has; those of a preview within it are counted too."""
+    place = file.tell()
+    file.seek(0)
+    content = file.read()
+    file.seek(place)
+    return sum(map(content.count, SCANS))
 
 
 @cache

@@ -120,8 +120,8 @@ def test_unreadable_pictures_are_left_out_with_their_reasons(tmp_path, capsys):
     warning, = [line for line in lines if "warning" in line]
     assert "12 of 16 pictures left out: 4 is empty, 4 not a picture, 4 truncated" in warning
     told = lines[lines.index(warning) + 1:]
-    assert told[:2] == [f"left out: {tmp_path}/bad00.png: is empty",
-                        f"left out: {tmp_path}/bad01.png: not a picture"]
+    assert told[0] == f"left out: {tmp_path}/bad00.png: is empty"
+    assert told[1].startswith(f"left out: {tmp_path}/bad01.png: not a picture")
     assert len(told) == 11 and told[-1] == "and 2 more left out"
     for number in range(4):
         (tmp_path / f"{number}.png").unlink()

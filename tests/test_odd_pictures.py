@@ -188,6 +188,16 @@ def test_text_that_unpacks_to_much_more(tmp_path):
     assert "too large" in refused(tmp_path / "a.png")
 
 
+def test_scans_without_number_are_not_decoded(tmp_path):
+    """Of a few bytes each, for each of which the whole picture is gone through again."""
+    Image.new("L", (2000, 2000)).save(tmp_path / "a.jpg", progressive=True)
+    read_picture(tmp_path / "a.jpg", 8, 8)
+    content = (tmp_path / "a.jpg").read_bytes()
+    scan = content[content.rindex(b"\xff\xda"):-2]
+    (tmp_path / "a.jpg").write_bytes(content[:-2] + 50_000 * scan + content[-2:])
+    assert refused(tmp_path / "a.jpg") == "too many scans"
+
+
 def test_a_file_that_is_read_whole_is_no_longer_than_it_should_be(tmp_path):
     Image.new("L", (8, 8)).save(tmp_path / "a.webp")
     with open(tmp_path / "a.webp", "rb+") as file:
@@ -247,6 +257,7 @@ def test_odd_pictures_are_read(tmp_path, capfd):
         assert read_codes([path], 3, 8, 8, 256).shape == (1, 3, 8, 8)
 
 
+@pytest.mark.filterwarnings("ignore")  # of pillow: here each is read on its own
 def test_pictures_cut_off(tmp_path):
     odd(tmp_path)
     reasons = set()
