@@ -1,6 +1,8 @@
 """Finding the files below a folder, and writing files that are whole or not there at all."""
 
+import errno
 import os
+import stat
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,6 +47,29 @@ def readable(name):
         return content.decode()
     except UnicodeDecodeError:
         return content.decode("latin-1")
+
+
+KINDS = {stat.S_IFIFO: "is a named pipe", stat.S_IFCHR: "is a device", stat.S_IFBLK: "is a device",
+         stat.S_IFSOCK: "is a socket", stat.S_IFDIR: "is a folder"}
+
+
+def open_regular(path):
+    """The file `path`, open for reading bytes. Links are followed.
+
+    Raises OSError, whose strerror is the reason, for what can't be opened, and for what is no
+    regular file: a named pipe would be waited for, a device may never end.
+    """
+    _check_regular(path, os.stat(path))
+    file = open(path, "rb", opener=lambda name, flags: os.open(  # noqa: SIM115 - is returned
+        name, flags | getattr(os, "O_NONBLOCK", 0)))
+    _check_regular(path, os.fstat(file.fileno()))  # if another took its place meanwhile
+    return file
+
+
+def _check_regular(path, state):
+    if not stat.S_ISREG(state.st_mode):
+        reason = KINDS.get(stat.S_IFMT(state.st_mode), "is no regular file")
+        raise OSError(errno.EINVAL, reason, str(path))
 
 
 @contextmanager

@@ -1,19 +1,26 @@
 """A folder of one's own pictures: sub-folders are classes, all is brought to one size."""
 
 import sys
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from datasets.errors import UserError
 from datasets.files import find_files, readable
 from datasets.image_vectors import vectors_beside
+from datasets.picture import UnusablePictureError, read_picture
+from datasets.silence import silent_library
 
-ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
-NAMED = 3  # pictures in the warning of those left out
+ENDINGS = (".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".webp", ".tif",
+           ".tiff", ".ppm", ".pgm", ".pbm", ".pnm")
+# Pictures as well, but not every installation of pillow decodes them, or none does.
+PASSED_OVER = (".avif", ".heic", ".heif", ".jxl", ".jp2", ".j2k", ".jpx", ".svg", ".psd", ".xcf",
+               ".ico", ".tga", ".pcx", ".exr", ".hdr", ".eps", ".raw", ".dng", ".cr2", ".cr3",
+               ".nef", ".arw", ".orf", ".rw2", ".raf")
+LISTED = 10  # of the pictures that are left out
 
 
 def load_folder(folder, height, width, vectors=False):
@@ -23,25 +30,18 @@ def load_folder(folder, height, width, vectors=False):
     sub-folder of `folder` that it lies in or below; one in `folder` itself, beside sub-folders, has
     `folder`'s own name. With `vectors` the vectors beside the pictures, float32 (N, width), take
     the labels' place, and there are no names.
-    Pictures that can't be read, or have no vector, are left out, with a warning. Raises UserError
-    if none is left.
+    Pictures that can't be read, or have no vector, are left out, and the reasons printed. Raises
+    UserError if none is left.
     """
     folder = Path(folder)
-    paths = find_files(folder, ENDINGS)
-    if not paths:
-        raise UserError(f"--dataset {folder}: no pictures below it; looked for "
-                        + " ".join(ending[1:] for ending in ENDINGS))
-    with ThreadPoolExecutor() as pool:  # pillow decodes outside Python's lock
-        pictures = list(tqdm(pool.map(lambda path: read_picture(path, height, width), paths),
-                             total=len(paths), desc="pictures", unit="", disable=None))
-    pictures = dict(zip(paths, pictures, strict=True))
-    leave_out(folder, [path for path in paths if pictures[path] is None], len(paths),
-              "they cannot be read", "replace them")
-    paths = [path for path in paths if pictures[path] is not None]
+    paths = pictures_below(folder)
+    pictures, unusable = read_pictures(paths, height, width)
+    leave_out(folder, unusable, len(paths), "replace them")
+    paths = list(pictures)
     if vectors:
         found, missing = vectors_beside(paths)
-        leave_out(folder, missing, len(paths), "they have no vector beside them",
-                  "write NAME.npy beside NAME.png with numpy.save")
+        leave_out(folder, missing, len(paths), "write NAME.npy beside NAME.png with numpy.save",
+                  "for want of a vector beside them")
         paths = list(found)
     channels = max(len(pictures[path]) for path in paths)
     pixels = np.stack([np.broadcast_to(pictures[path], (channels, height, width))
@@ -50,64 +50,82 @@ def load_folder(folder, height, width, vectors=False):
         return pixels, np.stack(list(found.values())), []
     if all(path.parent == folder for path in paths):
         return pixels, None, []
-    classes = [readable(folder.resolve().name if path.parent == folder
-                        else path.relative_to(folder).parts[0]) for path in paths]
-    label_names, labels = np.unique(classes, return_inverse=True)
+    label_names, labels = np.unique(classes_of(paths, folder), return_inverse=True)
     return pixels, labels.astype(np.int64), label_names.tolist()
 
 
-def leave_out(folder, left_out, total, why, remedy):
-    """Warn of the pictures that are left out, of so many; raises UserError if that is all."""
-    if not left_out:
+def pictures_below(folder: Path) -> list[Path]:
+    """The paths of the pictures below `folder`; a line says how many are of kinds not read.
+
+    Raises UserError if there is none.
+    """
+    found = find_files(folder, ENDINGS + PASSED_OVER)
+    paths = [path for path in found if path.suffix.lower() in ENDINGS]
+    others = Counter(path.suffix.lower() for path in found if path.suffix.lower() not in ENDINGS)
+    kinds = ", ".join(f"{count} {ending}" for ending, count in others.most_common())
+    if not paths:
+        raise UserError(f"--dataset {folder}: no pictures below it; looked for "
+                        + " ".join(ending[1:] for ending in ENDINGS)
+                        + f", and there are {kinds}; convert them to PNG" * bool(others))
+    if others:
+        print(f"warning: {folder}: passed over are {kinds}, which can't be read everywhere; "
+              "convert them to PNG to learn from them too", file=sys.stderr)
+    return paths
+
+
+def read_pictures(paths: list[Path], height: int, width: int) -> tuple[dict, dict]:
+    """({path: pixels uint8 (1 or 3, height, width)}, {path: why it is left out}), both in order."""
+    def read(path):
+        try:
+            return read_picture(path, height, width)
+        except UnusablePictureError as error:
+            return error
+
+    results = {}
+    with (silent_library("PIL") as stderr,
+          ThreadPoolExecutor() as pool,  # pillow decodes outside Python's lock
+          tqdm(total=len(paths), desc="pictures", unit="", disable=None, file=stderr) as bar):
+        for path, result in zip(paths, pool.map(read, paths), strict=True):
+            results[path] = result
+            bar.update()
+    unusable = {path: str(result) for path, result in results.items()
+                if isinstance(result, UnusablePictureError)}
+    return {path: results[path] for path in paths if path not in unusable}, unusable
+
+
+def classes_of(paths: list[Path], folder: Path) -> list[str]:
+    """The name of each picture's class; a line says where two folders come to have one name."""
+    own = folder.resolve().name
+    parts = [None if path.parent == folder else path.relative_to(folder).parts[0] for path in paths]
+    names = {part: readable(own if part is None else part) for part in parts}
+    for name, count in Counter(names.values()).items():
+        if count > 1:
+            places = " and ".join(
+                f"{folder} itself" if part is None else ascii(part)
+                for part in names if names[part] == name)
+            print(f"warning: {folder}: {places} are one class, {name}; rename one of them if they "
+                  "are not", file=sys.stderr)
+    return [names[part] for part in parts]
+
+
+def leave_out(folder: Path, reasons: dict[Path, str], total: int, remedy: str,
+              lacking: str = "") -> None:
+    """Print what is left out of so many pictures and why; raises UserError if that is all.
+
+    reasons: of a picture, or of what it lacks. lacking: in words what that is.
+    """
+    if not reasons:
         return
-    named = ", ".join(map(str, left_out[:NAMED])) + (", …" if len(left_out) > NAMED else "")
-    if len(left_out) == total:
-        raise UserError(f"--dataset {folder}: none of its {total} pictures can be used, {why}: "
-                        f"{named}; {remedy}")
-    print(f"warning: {len(left_out)} of {total} pictures left out, {why}: {named}",
-          file=sys.stderr)
-
-
-def read_picture(path, height, width):
-    """Pixels uint8 (1 or 3, height, width) of the picture at `path`; None if it can't be read.
-
-    Resized and cut around the centre, so that the aspect is kept. What is transparent is white.
-    """
-    try:
-        with Image.open(path) as image:
-            pixels = fit(in_rgb(upright(image), image.format), height, width)
-            return pixels[:1] if (pixels == pixels[:1]).all() else pixels
-    except MemoryError:
-        raise
-    except Exception:  # what pillow raises at a damaged file is of many kinds
-        return None
-
-
-def upright(image):
-    """The picture as the camera was held, which only its EXIF data says."""
-    image.getexif()  # is parsed here, and without the bytes nothing tries to write them anew,
-    image.info.pop("exif", None)  # which fails where a value is of another type than it should be
-    return ImageOps.exif_transpose(image)
-
-
-def in_rgb(image, kind):
-    """A pillow image of any mode in RGB, from a file of this kind.
-
-    Raises ValueError for numbers of which none is known to be white.
-    """
-    if image.mode == "F" or image.mode == "I" and kind == "TIFF":
-        raise ValueError(f"mode {image.mode}")
-    if image.mode.startswith("I"):  # 16 bits, which pillow would clip to 8
-        image = Image.fromarray((np.asarray(image) // 256).clip(0, 255).astype(np.uint8))
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
-
-
-def fit(image, height, width):
-    """Pixels uint8 (1 or 3, height, width) of a pillow image in mode L or RGB."""
-    if image.size != (width, height):
-        image = ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
-    pixels = np.asarray(image)
-    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+    counts = ", ".join(f"{count} {reason}" for reason, count in
+                       Counter(reason.partition(" (")[0] for reason in reasons.values()
+                               ).most_common())
+    path, reason = next(iter(reasons.items()))
+    if len(reasons) == total:
+        raise UserError(f"--dataset {folder}: none of its {total} pictures can be used, the first: "
+                        f"{path}: {reason}; {remedy}")
+    left_out = f"left out {lacking}".strip()
+    print(f"warning: {len(reasons)} of {total} pictures {left_out}: {counts}", file=sys.stderr)
+    for path, reason in list(reasons.items())[:LISTED]:
+        print(f"left out: {path}: {reason}", file=sys.stderr)
+    if len(reasons) > LISTED:
+        print(f"and {len(reasons) - LISTED} more left out", file=sys.stderr)

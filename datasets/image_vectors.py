@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from datasets.errors import UserError
-from datasets.files import find_files
+from datasets.files import find_files, open_regular
 
 SHAPES = {1: "(width,)", 2: "(N, width)"}
 PARTS = ("train", "test")  # of a published set
@@ -17,7 +17,8 @@ def load_vectors(path, dimensions):
     Raises ValueError, which says why, for a file that has no such numbers, or some not finite.
     """
     try:
-        found = np.load(path, allow_pickle=False)
+        with open_regular(path) as file:
+            found = np.load(file, allow_pickle=False)
     except OSError as error:
         raise ValueError(error.strerror or error) from None
     except Exception:  # of other bytes, numpy raises whatever it comes to
@@ -50,16 +51,16 @@ def beside(picture):
 
 
 def vectors_beside(pictures):
-    """Those that there are: ({path of the picture: its vector (width,)}, [why one has none, …]).
+    """Those that there are: ({picture: its vector (width,)}, {path of a vector: why it is none}).
 
     Raises UserError where they are not all of one width.
     """
-    found, missing = {}, []
+    found, missing = {}, {}
     for picture in pictures:
         try:
             found[picture] = load_vectors(beside(picture), (1,))
         except ValueError as error:
-            missing.append(f"{beside(picture)} ({error})")
+            missing[beside(picture)] = str(error)
     check_widths({beside(picture): vector for picture, vector in found.items()})
     return found, missing
 

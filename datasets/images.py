@@ -11,8 +11,9 @@ from torch.utils.data import Dataset
 
 from datasets.batches import Batch
 from datasets.errors import UserError
-from datasets.image_folder import fit, load_folder
+from datasets.image_folder import load_folder
 from datasets.image_vectors import vectors_of_published
+from datasets.picture import fit
 from datasets.published import SETS, load_published
 from datasets.quantization import IMAGE_LEVELS, check_levels, quantize_pixels
 

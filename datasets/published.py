@@ -8,7 +8,6 @@ import gzip
 import http.client
 import math
 import os
-import pickle
 import shutil
 import tempfile
 import zlib
@@ -17,6 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from datasets.errors import UserError
+from datasets.files import open_regular
+from datasets.plain_pickle import read_plain_pickle
 
 IDX_FILES = {"train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
              "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")}
@@ -26,6 +27,7 @@ CIFAR_META = "batches.meta"
 DIGITS = [str(digit) for digit in range(10)]
 CLOTHES = ["t-shirt", "trouser", "pullover", "dress", "coat",
            "sandal", "shirt", "sneaker", "bag", "ankle boot"]
+MOST_BYTES = 2 ** 30  # of a file that is read whole, or unpacked; MNIST has 47 million
 DEBIAN = "/usr/share/datasets/fashion-mnist"  # where its package dataset-fashion-mnist puts them
 
 # Name -> torchvision's class, the folder that it makes, other folders to look in, label names.
@@ -66,7 +68,7 @@ def present(folder, names):
     Raises UserError if only some do: a download would overwrite the user's files.
     """
     files = {name: path for name in names for path in (folder / f"{name}.gz", folder / name)
-             if path.is_file()}
+             if os.path.exists(path) and not os.path.isdir(path)}
     if files and len(files) < len(names):
         missing = ", ".join(name for name in names if name not in files)
         raise UserError(f"{folder}: {missing} not found beside {next(iter(files))}; add what is "
@@ -110,53 +112,49 @@ def read_idx(path, dimensions):
     """The bytes of an idx file, gzipped or not, as an array of that many `dimensions`.
 
     http://yann.lecun.com/exdb/mnist: two zeros, type (8: unsigned byte), dimensions, sizes as
-    big-endian 32-bit integers, content.
+    big-endian 32-bit integers, content. No more is read, or unpacked, than the sizes say.
     """
+    packed = path.suffix == ".gz"
     try:
-        content = path.read_bytes()
-        if path.suffix == ".gz":
-            content = gzip.decompress(content)
-    except (OSError, EOFError, zlib.error) as error:
+        with open_regular(path) as file, (gzip.open(file) if packed else file) as unpacked:
+            shape = idx_shape(path, unpacked, dimensions)
+            claimed = math.prod(shape)
+            if packed and claimed > MOST_BYTES:
+                raise UserError(f"{path}: its header says {shape}, {claimed:,} bytes in all; if "
+                                "that is so, unpack it with gunzip")
+            # Before it is read: of a size that is not true, memory would be taken.
+            held = None if packed else os.fstat(file.fileno()).st_size - file.tell()
+            content = unpacked.read(claimed) if held in (None, claimed) else b""
+            if held is None:
+                held = len(content) + len(unpacked.read(1))
+    except OSError as error:
+        raise unreadable(path, error) from None
+    except (EOFError, zlib.error) as error:
         raise damaged(path, error) from None
-    header = 4 + 4 * dimensions
-    if content[:4] != bytes([0, 0, 8, dimensions]) or len(content) < header:
+    if not claimed or held != claimed:
+        raise damaged(path, f"its header says {shape}, it holds "
+                      f"{'more than' if held > claimed else 'only'} {min(held, claimed):,} bytes")
+    return np.frombuffer(content, np.uint8).reshape(shape)
+
+
+def idx_shape(path, file, dimensions):
+    """The sizes that the header of an idx file says, read from `file`."""
+    head = file.read(4 + 4 * dimensions)
+    if head[:4] != bytes([0, 0, 8, dimensions]) or len(head) < 4 + 4 * dimensions:
         raise damaged(path, f"no idx header of {dimensions} dimensions")
-    shape = [int(size) for size in np.frombuffer(content[4:header], ">u4")]
-    if math.prod(shape) != len(content) - header or not math.prod(shape):
-        raise damaged(path, f"its header says {shape}, it holds {len(content) - header} bytes")
-    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
-
-
-class ArraysOnly(pickle.Unpickler):
-    """Admits numpy arrays of plain types and nothing else: a pickle can run any code otherwise."""
-
-    # By what numpy itself names them, since the modules were renamed in numpy 2.
-    admitted = {(module, function.__name__): function
-                for module, function in (
-                    *((f"numpy.{core}.multiarray", np.empty(1).__reduce__()[0])
-                      for core in ("core", "_core")),
-                    *((f"numpy.{core}.numeric", np.empty(1).__reduce_ex__(5)[0])
-                      for core in ("core", "_core")),
-                    ("numpy", np.ndarray), ("numpy", np.dtype))}
-    # How Python 3 writes bytes for Python 2.
-    admitted["_codecs", "encode"] = lambda text, _: text.encode("latin1")
-
-    def find_class(self, module, name):
-        """What a pickle may call."""
-        try:
-            return self.admitted[module, name]
-        except KeyError:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}") from None
+    return [int(size) for size in np.frombuffer(head[4:], ">u4")]
 
 
 def read_pickle(path):
     """The dictionary in a CIFAR file; its keys as str, whichever Python wrote it."""
     try:
-        with path.open("rb") as file:
-            content = ArraysOnly(file, encoding="bytes").load()
-        return {key.decode() if isinstance(key, bytes) else key: value
-                for key, value in content.items()}
-    except Exception as error:  # bytes that are no pickle can raise anything
+        with open_regular(path) as file:
+            if os.fstat(file.fileno()).st_size > MOST_BYTES:
+                raise damaged(path, f"more than {MOST_BYTES:,} bytes")
+            return read_plain_pickle(file.read())
+    except OSError as error:
+        raise unreadable(path, error) from None
+    except ValueError as error:
         raise damaged(path, error) from None
 
 
@@ -165,7 +163,9 @@ def read_cifar(files):
     label_names = read_pickle(files[CIFAR_META]).get("label_names")
     if not isinstance(label_names, list) or not label_names:
         raise damaged(files[CIFAR_META], "no label_names")
-    label_names = [name.decode() if isinstance(name, bytes) else str(name) for name in label_names]
+    label_names = [label_name(name, files[CIFAR_META]) for name in label_names]
+    if len(set(label_names)) < len(label_names):
+        raise damaged(files[CIFAR_META], "two labels have one name")
     parts = []
     for names in CIFAR_FILES.values():
         batches = [read_cifar_batch(files[name], len(label_names)) for name in names]
@@ -173,16 +173,35 @@ def read_cifar(files):
     return *parts, label_names
 
 
+def label_name(name, path):
+    """The text of a label's name in the file `path`."""
+    try:
+        text = name.decode() if isinstance(name, bytes) else name
+        if not isinstance(text, str):
+            raise damaged(path, "a label's name is no text")
+        text.encode()  # half a surrogate pair can't be shown anywhere
+    except UnicodeError:
+        raise damaged(path, "a label's name is no text") from None
+    return text
+
+
 def read_cifar_batch(path, classes):
     """(pixels (N, 3, 32, 32), labels (N,)) of one batch: rows of 1,024 red, green, blue bytes."""
     content = read_pickle(path)
     data, labels = content.get("data"), content.get("labels")
-    if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.shape[1:] != (3072,):
+    if not isinstance(data, np.ndarray) or data.shape[1:] != (3072,):
         raise damaged(path, "no data of 3,072 bytes an image")
     if (not isinstance(labels, list) or len(labels) != len(data) or not labels
-            or not all(isinstance(label, int) and 0 <= label < classes for label in labels)):
+            or not all(type(label) is int and 0 <= label < classes for label in labels)):
         raise damaged(path, f"no labels for its {len(data)} images")
     return data.reshape(-1, 3, 32, 32), np.array(labels, np.int64)
+
+
+def unreadable(path, error):
+    """The UserError for a file that can't be read."""
+    if error.errno is None:  # gzip's own errors are of this kind
+        return damaged(path, error)
+    return UserError(f"{path}: {error.strerror.lower()}; make it readable, or give another --data")
 
 
 def damaged(path, reason):

@@ -7,8 +7,9 @@ from PIL import Image
 
 from datasets.errors import UserError
 from datasets.files import make_folder, replacing
-from datasets.image_folder import read_picture
+from datasets.picture import UnusablePictureError, read_picture
 from datasets.quantization import quantize_pixels
+from datasets.silence import silent_library
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".gif")
 LONGEST_SIDE = 65500  # of a JPEG; a GIF may have 35 more
@@ -69,14 +70,15 @@ def read_codes(paths, channels, height, width, levels):
     """The pictures at `paths` as codes of a network: int64 (N, channels, height, width).
 
     They are resized and cut around the centre; colours become grey where the network knows none.
-    Raises UserError for a file that is no picture.
+    Raises UserError for a file that is no picture, or none that can be read.
     """
     codes = np.empty((len(paths), channels, height, width), np.int64)
     for number, path in enumerate(paths):
-        pixels = read_picture(path, height, width)
-        if pixels is None:
-            raise UserError(f"--complete {path}: not a picture that can be read; name a PNG or "
-                            f"JPEG file")
+        try:
+            with silent_library("PIL"):
+                pixels = read_picture(path, height, width)
+        except UnusablePictureError as error:
+            raise UserError(f"--complete {path}: {error}; name a PNG or JPEG file") from None
         if len(pixels) > channels:
             pixels = np.asarray(Image.fromarray(pixels.transpose(1, 2, 0)).convert("L"))[None]
         codes[number] = quantize_pixels(pixels, levels)  # of grey all channels are the same

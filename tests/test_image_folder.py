@@ -74,16 +74,17 @@ def test_a_picture_is_turned_whatever_else_its_exif_says(tmp_path):
 
 def test_damaged_pictures_are_left_out_whatever_pillow_makes_of_them(tmp_path, monkeypatch, capsys):
     for number in range(3):
-        save(tmp_path / f"{number}.png")
+        save(tmp_path / f"{number}.png", size=(40 + number, 40))
 
-    def damaged(image):
-        if image.filename.endswith("1.png"):
+    def damaged(image, **_):
+        if image.width == 41:
             raise struct.error("required argument is not an integer")
-        return image
 
     monkeypatch.setattr(ImageOps, "exif_transpose", damaged)
     assert len(load_images(str(tmp_path), validation=0).train.pixels) == 2
-    assert "1 of 3 pictures left out" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "1 of 3 pictures left out: 1 damaged" in said
+    assert "1.png: damaged (required argument is not an integer)" in said
 
 
 @pytest.mark.parametrize("mode, value", [
@@ -108,19 +109,23 @@ def test_numbers_that_have_no_white_are_not_read(tmp_path, kind, capsys):
     assert "a.tiff" in capsys.readouterr().err
 
 
-def test_unreadable_pictures_are_left_out_with_a_warning(tmp_path, capsys):
+def test_unreadable_pictures_are_left_out_with_their_reasons(tmp_path, capsys):
     for number in range(4):
         save(tmp_path / f"{number}.png")
     content = (tmp_path / "0.png").read_bytes()
-    for number in range(5):
-        (tmp_path / f"bad{number}.png").write_bytes([b"", b"no", content[:60]][number % 3])
+    for number in range(12):
+        (tmp_path / f"bad{number:02}.png").write_bytes([b"", b"no", content[:60]][number % 3])
     assert len(load_images(str(tmp_path), validation=0).train.pixels) == 4
-    warning = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
-    assert len(warning) == 1 and "5 of 9" in warning[0]
-    assert "bad0.png" in warning[0] and "bad4.png" not in warning[0]
+    lines = capsys.readouterr().err.splitlines()
+    warning, = [line for line in lines if "warning" in line]
+    assert "12 of 16 pictures left out: 4 is empty, 4 not a picture, 4 truncated" in warning
+    told = lines[lines.index(warning) + 1:]
+    assert told[0] == f"left out: {tmp_path}/bad00.png: is empty"
+    assert told[1].startswith(f"left out: {tmp_path}/bad01.png: not a picture")
+    assert len(told) == 11 and told[-1] == "and 2 more left out"
     for number in range(4):
         (tmp_path / f"{number}.png").unlink()
-    with pytest.raises(UserError, match="--dataset .*none of its 5 pictures"):
+    with pytest.raises(UserError, match="--dataset .*none of its 12 pictures.*bad00.png: is empty"):
         load_images(str(tmp_path))
 
 

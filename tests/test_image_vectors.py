@@ -1,5 +1,7 @@
 """Vectors beside images: found, checked, and learned from."""
 
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -83,8 +85,9 @@ def test_what_is_no_vector(tmp_path, capsys, content, reason):
     assert "\n" not in str(error.value)
     images = load_images(str(tmp_path), validation=0, condition="npy")
     assert images.train.labels[:, 0].tolist() == [0, 1, 3, 4]
-    warning, = (line for line in capsys.readouterr().err.splitlines() if "warning" in line)
-    assert "1 of 5 pictures left out" in warning and f"2.npy ({reason[:12]}" in warning
+    warning, told = (line for line in capsys.readouterr().err.splitlines() if "left out" in line)
+    assert "1 of 5 pictures left out for want of a vector beside them: 1 " in warning
+    assert f"2.npy: {reason[:12]}" in told
 
 
 def test_a_file_cut_off_is_no_vector(tmp_path):
@@ -112,9 +115,9 @@ def test_pictures_without_a_vector(tmp_path, capsys):
     for number in range(4):
         (tmp_path / f"{number}.npy").unlink()
     assert len(load_images(str(tmp_path), validation=0, condition="npy").train.pixels) == 2
-    warning, = (line for line in capsys.readouterr().err.splitlines() if "warning" in line)
-    assert "4 of 6 pictures left out" in warning and "0.npy (No such file" in warning
-    assert "3.npy" not in warning  # three are named
+    warning, *told = (line for line in capsys.readouterr().err.splitlines() if "left out" in line)
+    assert "4 of 6 pictures left out for want of a vector beside them: 4 No such file" in warning
+    assert len(told) == 4 and "0.npy: No such file" in told[0]
     for number in (4, 5):
         (tmp_path / f"{number}.npy").unlink()
     with pytest.raises(UserError, match="--dataset .*none of its 6 pictures.*numpy.save"):
@@ -143,6 +146,12 @@ def test_vectors_that_do_not_belong_to_the_published_images(tmp_path):
     (tmp_path / "mnist_test_vectors.npy").unlink()
     with pytest.raises(UserError, match="mnist_test_vectors.npy: No such file"):
         load_images("mnist", tmp_path, condition="npy")
+
+
+def test_a_named_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.npy")
+    with pytest.raises(UserError, match="a.npy: is a named pipe"):
+        named_vectors(tmp_path / "a.npy")
 
 
 def test_names_of_vectors(tmp_path):

@@ -4,6 +4,7 @@ import os
 
 import pytest
 from forks import forked, refused
+from PIL import Image
 from test_commands import write_study
 
 BAD_INPUT = {
@@ -44,7 +45,11 @@ BAD_INPUT = {
     "infer_pixelcnn.py -m pixelcnn_3 --label zebra": "--label zebra",
     "infer_pixelcnn.py -m pixelcnn_3 -o a_file/below.png": "--output a_file",
     "infer_pixelcnn.py -m pixelcnn_3 -o picture.txt": "picture.txt",
-    "infer_pixelcnn.py -m pixelcnn_3 --complete a_file": "a_file",
+    "infer_pixelcnn.py -m pixelcnn_3 --complete a_file": "a_file: not a picture",
+    "infer_pixelcnn.py -m pixelcnn_3 --complete pipes/a.png": "a.png: is a named pipe",
+    "infer_pixelcnn.py -m pixelcnn_3 --complete empty": "empty: is a folder",
+    "infer_pixelcnn.py -m pixelcnn_3 --complete damaged.tiff": "damaged.tiff: damaged (",
+    "train_pixelcnn.py --dataset pipes": "pipes/a.png: is a named pipe",
     "preprocess.py --data nowhere": "nowhere",
     "preprocess.py --data empty": "empty",
     "preprocess.py --data vctk --output a_file/below": "--output a_file/below",
@@ -59,6 +64,11 @@ def study(tmp_path_factory):
     write_study(folder, forked)
     (folder / "empty").mkdir()
     (folder / "a_file").write_text("no sound, no picture, no folder")
+    (folder / "pipes").mkdir()
+    os.mkfifo(folder / "pipes/a.png")
+    Image.new("L", (64, 64), 9).save(folder / "damaged.tiff", compression="tiff_deflate")
+    content = (folder / "damaged.tiff").read_bytes()
+    (folder / "damaged.tiff").write_bytes(content[:12] + bytes(8) + content[20:])
     # The WaveNet run in the same folder has set nothing of the PixelCNN's models aside.
     os.link(folder / "earlier_1/snapshot_iter_3", folder / "snapshot_pixelcnn")
     return folder
