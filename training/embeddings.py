@@ -25,8 +25,9 @@ class LabelEmbeddings:
 
     def __init__(self, out, board, label_names):
         self.out, self.board = Path(out), board
-        # A tab would begin a column in the projector's file, and a new line another label.
-        self.names = [" ".join(name.split()) for name in label_names]
+        # A tab would begin a column in the projector's file, and a new line another label; a line
+        # with nothing in it is none.
+        self.names = [" ".join(name.split()) or "_" for name in label_names]
 
     def __call__(self, trainer):
         embeddings = embeddings_of(trainer.learned)
