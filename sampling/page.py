@@ -9,7 +9,6 @@ import math
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import quote
 
 from datasets.features import Features
 from datasets.files import replacing
@@ -82,8 +81,7 @@ def write(path, columns, settings):
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True,
                               trim_blocks=True, lstrip_blocks=True)
     environment.filters["data"] = _data_uri
-    environment.filters["link"] = lambda file: quote(
-        file.relative_to(Path(path).parent).as_posix())
+    environment.filters["link"] = lambda file: file.relative_to(Path(path).parent).as_posix()
     text = environment.get_template("page.html").render(
         columns=columns, rows=list(rows), facts=list(names),
         time=f"{datetime.now():%Y-%m-%d %H:%M}",
