@@ -55,7 +55,8 @@ def arguments():
     add = parser.add_argument
     add("--data", default=".", metavar="DIR", help="folder with the recordings (default: .)")
     add("--output", default=".", metavar="DIR", help="folder for the corpus (default: .)")
-    add("--workers", type=whole_number(1, 256), default=8, metavar="N", help="processes (default: 8)")
+    add("--workers", type=whole_number(1, 256), default=8, metavar="N",
+        help="processes (default: 8)")
     add("--part", type=share, default=WHOLE, metavar="I/N",
         help="prepare only part I of N, as on each of N machines; training reads the parts in one "
              "folder as the whole (default: 1/1)")
