@@ -151,6 +151,12 @@ def test_refusals_take_no_memory(tmp_path, contents):
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # KiB
 
 
-def test_a_folder_or_a_pipe_in_place_of_a_file_is_named(call, tmp_path):
+def test_a_past_that_no_sampler_can_keep_is_refused(call, tmp_path):
+    long = WaveNet(WaveNetConfig(8, 64, 3, 1, 24))  # 2^24 samples of 64 numbers
+    write("model", snapshot.describe("wavenet", long, [], {"levels": 8, "rate": 8000}))
+    refused(call, infer_wavenet, tmp_path, "receptive field")
+
+
+def test_a_pipe_in_place_of_a_file_is_named(call, tmp_path):
     os.mkfifo("model")
     refused(call, infer_pixelcnn, tmp_path, "no file")

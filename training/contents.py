@@ -16,7 +16,7 @@ from training.descriptions import DATA, OptimizerState, Parts, Run, Values
 
 CONFIGS = {"pixelcnn": PixelCNNConfig, "wavenet": WaveNetConfig}
 ADVICE = "use another snapshot of the run"
-MOST_PAST = 2 ** 30  # numbers in a WaveNet's receptive field, which sampling keeps
+MOST_PAST = 2 ** 28  # numbers in a WaveNet's receptive field, which sampling keeps: 1 GiB
 # What an optimizer keeps for a parameter, of its shape; and whether it counts steps.
 KEPT = {"Adam": (("exp_avg", "exp_avg_sq"), True), "SGD": (("momentum_buffer",), False),
         "RMSprop": (("square_avg", "momentum_buffer"), True)}
