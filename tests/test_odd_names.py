@@ -35,23 +35,24 @@ def test_names_are_parts_of_file_names_and_no_two_the_same():
 @pytest.mark.parametrize("kind", ["pixelcnn", "wavenet"])
 def test_labels_of_any_name_are_drawn_into_the_folder(call, tmp_path, kind):
     torch.manual_seed(0)
+    names = NAMES if kind == "pixelcnn" else NAMES[:3] + NAMES[9:12]  # plots take their time
     if kind == "pixelcnn":
-        model = PixelCNN(PixelCNNConfig(2, 1, 2, 2, 1, labels=len(NAMES)))
+        model = PixelCNN(PixelCNNConfig(2, 1, 2, 2, 1, labels=len(names)))
         data, script, flags = dict(levels=2, channels=1, height=2, width=2), infer_pixelcnn, ()
     else:
-        model = WaveNet(WaveNetConfig(4, 2, 2, 1, 1, labels=len(NAMES)))
+        model = WaveNet(WaveNetConfig(4, 2, 2, 1, 1, labels=len(names)))
         data, script, flags = dict(levels=4, rate=8000), infer_wavenet, ("--length", 9)
     (tmp_path / "in").mkdir()
-    save("in/model", describe(kind, model, NAMES, data))
+    save("in/model", describe(kind, model, names, data))
     code, _, err = call(script, "-m", "in/model", "--label", "all", "-c", 1, *flags,
                         "-o", "in/out/")
     assert code == 0, err
     shown = Page(tmp_path / "in/out/index.html")
-    assert len(shown.links) == len(NAMES) and all(link.parent == tmp_path / "in/out"
+    assert len(shown.links) == len(names) and all(link.parent == tmp_path / "in/out"
                                                   and link.is_file() for link in shown.links)
     assert MARKUP + "\n" in shown.text and shown.others == []
     assert "<script" not in shown.path.read_text()
-    assert len(list((tmp_path / "in/out").iterdir())) == len(NAMES) + 1
+    assert len(list((tmp_path / "in/out").iterdir())) == len(names) + 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in"]
 
 
