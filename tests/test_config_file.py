@@ -40,6 +40,8 @@ def test_every_flag_refuses_what_is_out_of_its_range(call, tmp_path, monkeypatch
     for flag in flags:
         for value in (HUGE, -HUGE, math.nan, math.inf, "text", "1" * 5000, {"a": 1}, [[1]], "\0",
                       "\ud800"):
+            if (script, flag, value) == (preprocess, "validation", "text"):
+                continue  # a regular expression
             Path("config.json").write_text(json.dumps({**needed, flag: value}))
             code, out, err = call(script, "--config", "config.json")
             line, = err.splitlines()
