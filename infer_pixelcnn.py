@@ -6,6 +6,7 @@ from pathlib import Path
 from training.arguments import (
     add_device_and_seed,
     add_models,
+    image_side,
     non_negative_float,
     parse,
     positive_int,
@@ -34,8 +35,8 @@ def arguments():
                              "complete, NAME.npy beside NAME.png")
     parser.add_argument("-c", "--count", type=positive_int, default=10, metavar="N",
                         help="draw N x N images (default: 10)")
-    parser.add_argument("--height", type=positive_int, metavar="N", help="default: the model's")
-    parser.add_argument("--width", type=positive_int, metavar="N", help="default: the model's")
+    parser.add_argument("--height", type=image_side, metavar="N", help="default: the model's")
+    parser.add_argument("--width", type=image_side, metavar="N", help="default: the model's")
     parser.add_argument("--temperature", type=non_negative_float, default=1.0, metavar="X",
                         help="below 1 more likely images, above 1 more varied ones, 0 the most "
                              "likely code of each pixel (default: 1.0)")

@@ -17,6 +17,7 @@ from training.arguments import (
     positive_float,
     positive_int,
     probability,
+    whole_number,
 )
 from training.script import run_script
 
@@ -40,7 +41,7 @@ def arguments():
     parser.add_argument("--label", metavar="N|NAME|all",
                         help="what to draw, if the model has labels (default: 0); all: COUNT "
                              "sounds for each label, sample_NAME_0.wav, …")
-    parser.add_argument("-c", "--count", type=positive_int, metavar="N",
+    parser.add_argument("-c", "--count", type=whole_number(1, 100_000), metavar="N",
                         help="sounds to draw (default: 10; 1 with --output - or "
                              "--features_from)")
     parser.add_argument("--length", type=length, metavar="N|SECONDSs",

@@ -19,7 +19,14 @@ from datasets.features import describe
 from datasets.gathering import gather
 from datasets.labels import KINDS, Labelling
 from datasets.overview import draw, sparse, table
-from training.arguments import fraction, non_negative_float, parse, positive_float, positive_int
+from training.arguments import (
+    fraction,
+    non_negative_float,
+    parse,
+    positive_float,
+    positive_int,
+    whole_number,
+)
 from training.script import run_script
 
 LISTED = 10  # recordings left out that are named
@@ -48,15 +55,16 @@ def arguments():
     add = parser.add_argument
     add("--data", default=".", metavar="DIR", help="folder with the recordings (default: .)")
     add("--output", default=".", metavar="DIR", help="folder for the corpus (default: .)")
-    add("--workers", type=positive_int, default=8, metavar="N", help="processes (default: 8)")
+    add("--workers", type=whole_number(1, 256), default=8, metavar="N",
+        help="processes (default: 8)")
     add("--part", type=share, default=WHOLE, metavar="I/N",
         help="prepare only part I of N, as on each of N machines; training reads the parts in one "
              "folder as the whole (default: 1/1)")
     add("--rate", type=positive_int, default=8000, metavar="HZ",
         help="samples a second that recordings are brought to (default: 8000)")
-    add("--stacks_num", type=positive_int, default=5, metavar="N",
+    add("--stacks_num", type=whole_number(1, 4096), default=5, metavar="N",
         help="stacks of layers in the network to be trained (default: 5)")
-    add("--layers_num", type=positive_int, default=10, metavar="N",
+    add("--layers_num", type=whole_number(1, 24), default=10, metavar="N",
         help="layers in each stack (default: 10)")
     add("--target_length", type=positive_int, default=1600, metavar="N",
         help="samples predicted in one window (default: 1600)")

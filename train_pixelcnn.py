@@ -8,7 +8,14 @@ import argparse
 from functools import partial
 
 from training import distributed, restart
-from training.arguments import add_training, fraction, parse, positive_float, positive_int
+from training.arguments import (
+    add_training,
+    fraction,
+    image_side,
+    parse,
+    positive_float,
+    positive_int,
+)
 from training.script import run_script
 
 
@@ -38,9 +45,9 @@ def arguments():
                              "being classes (default: mnist)")
     parser.add_argument("--data", default="data", metavar="DIR",
                         help="where the published sets lie or are downloaded to (default: data)")
-    parser.add_argument("--height", type=positive_int, metavar="N",
+    parser.add_argument("--height", type=image_side, metavar="N",
                         help="of the images (default: the published set's; 32 for a folder)")
-    parser.add_argument("--width", type=positive_int, metavar="N", help="likewise")
+    parser.add_argument("--width", type=image_side, metavar="N", help="likewise")
     parser.add_argument("--condition", "--labels", choices=("class", "none", "npy"),
                         default="class",
                         help="condition on the images' classes, if they have any, on nothing, or "

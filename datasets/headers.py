@@ -51,17 +51,19 @@ def in_words(error: Exception) -> str:
     return f"{place.strip('`').removeprefix('$.')}: {what}" if what else place
 
 
-def _check_text(content: Any) -> None:
-    """Raise ValidationError for text that UTF-8 can't hold: no terminal or file could show it."""
+def _check_text(content: Any, seen: set[int] | None = None) -> None:
+    """Raise ValidationError for text that UTF-8 can't hold: no terminal or file could show it.
+
+    seen: ids of the containers that were looked at; a file may name one in many places.
+    """
+    seen = set() if seen is None else seen
     if isinstance(content, str):
         try:
             content.encode()
         except UnicodeEncodeError:
             raise msgspec.ValidationError(f"text {ascii(content[:40])} is no Unicode") from None
-    elif isinstance(content, dict):
-        for name, value in content.items():
-            _check_text(name)
-            _check_text(value)
-    elif isinstance(content, (list, tuple)):
-        for value in content:
-            _check_text(value)
+    elif isinstance(content, (dict, list, tuple)) and id(content) not in seen:
+        seen.add(id(content))
+        values = [*content, *content.values()] if isinstance(content, dict) else content
+        for value in values:
+            _check_text(value, seen)

@@ -32,9 +32,11 @@ What is done otherwise than in the paper and in the original study:
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
+from msgspec import Meta
 from torch import nn
 from torch.autograd.function import once_differentiable
 
@@ -43,6 +45,7 @@ from models.gated import GatedActivation
 from models.position import Position
 
 FIRST_KERNEL, KERNEL = 7, 3
+MOST_BLOCKS = 4096
 VERTICAL_GAIN = 2  # of the initial weights: undoes the gate's slope of 1/2 at 0
 
 
@@ -55,16 +58,16 @@ class PixelCNNConfig:
     logits. blocks_num: blocks in all, the first 7×7 one included. labels: classes to condition
     on, 0 for none. vector: in their place, the width of the vectors to condition on, 0 for none.
     position: see above; without it this is the paper's network.
-    Raises ValueError for what can't be built.
+    The bounds are for what is read from a file. Raises ValueError for what can't be built.
     """
 
-    levels: int = 2
-    channels: int = 1
-    hidden_dim: int = 128
-    out_hidden_dim: int = 16
-    blocks_num: int = 15
-    labels: int = 0
-    vector: int = 0
+    levels: Annotated[int, Meta(ge=2, le=65_536)] = 2
+    channels: Annotated[int, Meta(ge=1, le=3)] = 1
+    hidden_dim: Annotated[int, Meta(ge=1, le=2 ** 20)] = 128
+    out_hidden_dim: Annotated[int, Meta(ge=1, le=2 ** 20)] = 16
+    blocks_num: Annotated[int, Meta(ge=1, le=MOST_BLOCKS)] = 15
+    labels: Annotated[int, Meta(ge=0, le=2 ** 24)] = 0
+    vector: Annotated[int, Meta(ge=0, le=2 ** 24)] = 0
     position: bool = False
 
     def __post_init__(self):
@@ -72,6 +75,8 @@ class PixelCNNConfig:
                             ("vector", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"--{name} {getattr(self, name)}: the least is {least}")
+        if self.blocks_num > MOST_BLOCKS:
+            raise ValueError(f"--blocks_num {self.blocks_num}: the most is {MOST_BLOCKS}")
         for name in ("hidden_dim", "out_hidden_dim"):
             if getattr(self, name) < self.channels:
                 raise ValueError(f"--{name} {getattr(self, name)}: a picture of {self.channels} "

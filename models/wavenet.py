@@ -29,14 +29,18 @@ What is done otherwise than in the paper and in the original study:
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
+from msgspec import Meta
 from torch import nn
 
 from models.dilated import Workspace, dilated_layers, times_at_once
 from models.gated import GatedActivation
 from models.local import FrameNetwork
+
+MOST_LAYERS = 4096
 
 
 @dataclass(frozen=True)
@@ -47,17 +51,17 @@ class WaveNetConfig:
     channels, and width of the hidden layer before the logits. stacks_num × layers_num dilated
     layers. labels: to condition on, 0 for none. features: numbers in a frame of features to
     condition on, 0 for none, and hop: samples that a frame covers.
-    Raises ValueError for what can't be built.
+    The bounds are for what is read from a file. Raises ValueError for what can't be built.
     """
 
-    levels: int = 256
-    hidden_dim: int = 32
-    out_hidden_dim: int = 32
-    stacks_num: int = 5
-    layers_num: int = 10
-    labels: int = 0
-    features: int = 0
-    hop: int = 0
+    levels: Annotated[int, Meta(ge=2, le=65_536)] = 256
+    hidden_dim: Annotated[int, Meta(ge=1, le=2 ** 20)] = 32
+    out_hidden_dim: Annotated[int, Meta(ge=1, le=2 ** 20)] = 32
+    stacks_num: Annotated[int, Meta(ge=1, le=MOST_LAYERS)] = 5
+    layers_num: Annotated[int, Meta(ge=1, le=24)] = 10
+    labels: Annotated[int, Meta(ge=0, le=2 ** 24)] = 0
+    features: Annotated[int, Meta(ge=0, le=2 ** 16)] = 0
+    hop: Annotated[int, Meta(ge=0, le=2 ** 20)] = 0
 
     def __post_init__(self):
         for name, least in (("levels", 2), ("hidden_dim", 1), ("out_hidden_dim", 1),
@@ -68,6 +72,9 @@ class WaveNetConfig:
         if self.layers_num > 24:
             raise ValueError(f"--layers_num {self.layers_num}: the last layer's dilation would be "
                              f"2^{self.layers_num - 1} samples; the most is 24")
+        if self.stacks_num * self.layers_num > MOST_LAYERS:
+            raise ValueError(f"--stacks_num {self.stacks_num}: with --layers_num "
+                             f"{self.layers_num} the most is {MOST_LAYERS // self.layers_num}")
 
     @property
     def dilations(self):

@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from datasets.errors import UserError
 from datasets.labels import find_label
 
+LONGEST = 80, 100  # characters and bytes of a part of a file's name, of which three and more fit
+
 
 def labels_asked(names, wanted, file, among_others=False):
     """The numbers of the labels that `wanted` means: a number, a name, `all`, or None.
@@ -43,11 +45,20 @@ def likeliest_labels(model, given):
 
 
 def distinct(names):
-    """The names as parts of file names: what may not be in one is _, and no two are the same."""
-    names = [re.sub(r"[^\w.-]+", "_", name)[:80] for name in names]
+    """The names as parts of file names: what may not be in one is _, and no two are the same.
+
+    None is empty or a folder's own, such as .., or longer than a file's name may be with others.
+    """
+    names = [_cut(re.sub(r"[^\w.-]+", "_", name)) for name in names]
+    names = [name if name.strip(".") else "_" for name in names]
     if len({name.casefold() for name in names}) < len(names):
         return [f"{number}_{name}" for number, name in enumerate(names)]
     return names
+
+
+def _cut(name):
+    """As much of a name as LONGEST allows."""
+    return name[:LONGEST[0]].encode()[:LONGEST[1]].decode(errors="ignore")
 
 
 def names_of_models(files):

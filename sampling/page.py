@@ -5,6 +5,7 @@ Sounds and pictures are in it, so that it can be moved or sent; it loads nothing
 
 import base64
 import json
+import math
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +16,8 @@ from datasets.files import replacing
 # Of a run's folder, as far as they are there.
 PICTURES = {"loss.png": "Likelihood", "labels.png": "Validation of each label",
             "speed.png": "Speed", "data.png": "The data", "embeddings.png": "Label embeddings"}
+
+LONGEST = 1000  # characters of a setting that are shown
 
 
 class Item(NamedTuple):
@@ -52,9 +55,11 @@ def facts_of(file, content, model):
     if iteration is not None:
         facts["iteration"] = f"{iteration:,}"
         log = _json(file.parent / "log", list) or content.get("run", {}).get("log", [])
-        for entry in log:
-            if entry.get("iteration") == iteration and "validation/main/bits/dim" in entry:
-                facts["validation bits/dim"] = f"{entry['validation/main/bits/dim']:.4f}"
+        for entry in log:  # of the folder, where anything may have been written
+            if isinstance(entry, dict) and entry.get("iteration") == iteration:
+                loss = entry.get("validation/main/bits/dim")
+                if isinstance(loss, float) and math.isfinite(loss):
+                    facts["validation bits/dim"] = f"{loss:.4f}"
     facts |= content["config"] | content["data"]
     if content["data"].get("features"):
         facts["features"] = Features(**content["data"]["features"]).told()
@@ -84,14 +89,16 @@ def write(path, columns, settings):
                   for name, value in settings.items() if value is not None and value is not False},
         runs=[run for folder in folders if (run := _run(folder))])
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        # The names of files may be no text.
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def _run(folder):
     """The pictures and settings of the run in `folder`, or None if it is none."""
     pictures = {title: (folder / name).read_bytes() for name, title in PICTURES.items()
                 if (folder / name).is_file()}
-    settings = _json(folder / "config.json", dict) or {}
+    settings = {_in_short(name): _in_short(value)
+                for name, value in (_json(folder / "config.json", dict) or {}).items()}
     return {"folder": folder, "pictures": pictures, "settings": settings} if (
         pictures or settings) else None
 
@@ -100,9 +107,18 @@ def _json(path, kind):
     """What the JSON file `path` holds, None if it can't be read or is not of a `kind`."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return content if isinstance(content, kind) else None
+
+
+def _in_short(value):
+    """A value that a JSON file holds, as text that is not too long for a page."""
+    try:
+        text = str(value)
+    except (RecursionError, ValueError):  # nested too deeply, or a number of thousands of digits
+        text = "…"
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
 
 
 def _data_uri(content, kind):

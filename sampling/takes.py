@@ -120,7 +120,7 @@ def takes_asked(labels, config, rate, given, label_names, folder, stem, args):
             name = "" if label is None else label_names[label]
             row = ", ".join(filter(None, [name, one.name if several else ""])) or "samples"
             for number in range(args.count):
-                parts = [stem, of_labels[label] if name else "", of_one,
+                parts = [stem, "" if label is None else of_labels[label], of_one,
                          "" if one_of_its_name else str(number)]
                 path = folder and folder / ("_".join(filter(None, parts)) + ".wav")
                 takes.append(Take(label, number, one, its_length, path, row))

@@ -153,7 +153,7 @@ def test_what_is_evaluated_and_kept_are_the_averaged_weights(tmp_path):
     trainer = trainer_of(Stop(epoch=2), ema=0.9)
     held_back = images(7, seed=5)
     describe = partial(snapshot.describe, "pixelcnn", label_names=["a", "b"],
-                       data={"levels": 2})
+                       data={"levels": 2, "channels": 1, "height": 8, "width": 8})
     trainer.extend(extensions.Evaluator(held_back, 4))
     for extension in (checkpoints.BestModel, partial(checkpoints.Snapshot, every=Every(50))):
         trainer.extend(extension(tmp_path, lambda: describe(model=trainer.learned)))

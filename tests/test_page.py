@@ -58,11 +58,10 @@ def run(models, tmp_path):
     content = read(models / "sound", "wavenet")
     log = [{"iteration": n, "main/bits/dim": 5.0, "validation/main/bits/dim": 4 + n / 1000}
            for n in (500, 1000)]
-    for name, factor, iteration in (("snapshot_iter_500", 2, 500), ("snapshot_iter_1000", 3, 1000),
-                                    ("wavenet_500", 2, 500)):
+    for name, factor in (("snapshot_iter_500", 2), ("snapshot_iter_1000", 3),
+                         ("wavenet_500", 2)):
         weights = {key: value * factor for key, value in content["weights"].items()}
-        of_run = {"run": {"iteration": iteration, "log": log}} if name.startswith("snap") else {}
-        save(folder / name, {**content, "weights": weights, **of_run})
+        save(folder / name, {**content, "weights": weights})
     (folder / "log").write_text(json.dumps(log))
     (folder / "config.json").write_text(json.dumps({"data": "corpus & <more>", "batchsize": 4}))
     for name in ("loss.png", "speed.png", "data.png"):

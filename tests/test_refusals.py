@@ -30,7 +30,9 @@ BAD_INPUT = {
         "hidden_dim 6, this run 7",
     "train_pixelcnn.py -d 6 -n 2 --levels 256 --dataset cifar --resume snapshot_pixelcnn --seed 4":
         "--seed 4 contradicts",
+    "train_pixelcnn.py -d 6 -n 2147483647 -o new": "--blocks_num 2147483647: the most is 4096",
     "train_wavenet.py -d nowhere": "nowhere",
+    "train_wavenet.py -s 2147483647 -o new": "--stacks_num 2147483647: with --layers_num",
     "train_wavenet.py -d empty": "preprocess.py",
     "train_wavenet.py --levels 128": "--levels 128",
     "train_wavenet.py --config none.json": "none.json",

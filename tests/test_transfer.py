@@ -21,11 +21,14 @@ NETWORKS = {
     "wavenet": lambda labels, width=4: WaveNet(WaveNetConfig(16, width, 4, 1, 3, labels)),
     "pixelcnn": lambda labels, width=4: PixelCNN(PixelCNNConfig(4, 1, width, 4, 3, labels))}
 
+DATA = {"wavenet": {"levels": 16, "rate": 8000},
+        "pixelcnn": {"levels": 4, "channels": 1, "height": 4, "width": 4}}
+
 
 def saved(path, kind, names):
     torch.manual_seed(0)
     model = NETWORKS[kind](len(names))
-    snapshot.save(path, snapshot.describe(kind, model, names, {}))
+    snapshot.save(path, snapshot.describe(kind, model, names, DATA[kind]))
     return model.state_dict()
 
 
@@ -70,7 +73,8 @@ def test_vectors_go_on_as_they_were_and_begin_at_nothing(tmp_path):
         torch.manual_seed(0)
         old, model = pixelcnn(vector), pixelcnn(5)
         model.vector_scale.fill_(3)
-        snapshot.save(tmp_path / "model", snapshot.describe("pixelcnn", old, [], {}))
+        snapshot.save(tmp_path / "model",
+                      snapshot.describe("pixelcnn", old, [], DATA["pixelcnn"]))
         init_from(tmp_path / "model", "pixelcnn", model, [], [])
         for name, weight in model.state_dict().items():
             expected = old.state_dict().get(name, torch.tensor(3.0) if name == "vector_scale"
@@ -86,7 +90,7 @@ def test_vectors_go_on_as_they_were_and_begin_at_nothing(tmp_path):
 def test_vectors_of_another_kind_are_refused(tmp_path, old, new, message):
     names = ["a", "b"]
     snapshot.save(tmp_path / "model", snapshot.describe(
-        "pixelcnn", old, names[:old.config.labels], {}))
+        "pixelcnn", old, names[:old.config.labels], DATA["pixelcnn"]))
     with pytest.raises(UserError, match=message):
         init_from(tmp_path / "model", "pixelcnn", new, names[:new.config.labels], [])
 

@@ -1,24 +1,31 @@
 """The flags that scripts share. Does not import torch: --help is instant."""
 
 import argparse
-import json
-import math
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 from datasets.errors import UserError
+from training.config_file import flags_of
+
+MOST = 2 ** 31 - 1  # of whole numbers, where nothing less is said
+MOST_FLOAT = 1e15
 
 
-def positive_int(text):
-    """A whole number from 1 up."""
-    return _number(text, int, lambda x: x >= 1, "a whole number from 1 up")
+def whole_number(least=0, most=MOST):
+    """A function of a text: the whole number from `least` to `most` that it is."""
+    meaning = f"a whole number from {least} up" + f" to {most:,}" * (most < MOST)
+
+    def read(text):
+        return _number(text, int, lambda x: least <= x <= most, meaning)
+
+    return read
 
 
-def non_negative_int(text):
-    """A whole number from 0 up."""
-    return _number(text, int, lambda x: x >= 0, "a whole number from 0 up")
+positive_int = whole_number(1)
+non_negative_int = whole_number()
+workers_number = whole_number(0, 256)  # of processes
+image_side = whole_number(1, 65_535)  # in pixels, of the largest JPEG
 
 
 def seed_number(text):
@@ -27,18 +34,18 @@ def seed_number(text):
 
 
 def positive_float(text):
-    """A finite number above 0."""
-    return _number(text, float, lambda x: 0 < x < math.inf, "a number above 0")
+    """A number above 0, of a size that can be reckoned with."""
+    return _number(text, float, lambda x: 0 < x <= MOST_FLOAT, "a number above 0")
 
 
 def non_negative_float(text):
-    """A finite number from 0 up."""
-    return _number(text, float, lambda x: 0 <= x < math.inf, "a number from 0 up")
+    """A number from 0 up, of a size that can be reckoned with."""
+    return _number(text, float, lambda x: 0 <= x <= MOST_FLOAT, "a number from 0 up")
 
 
 def device_number(text):
     """A CUDA device's number, or -1 for the CPU."""
-    return _number(text, int, lambda x: x >= -1, "-1 or the number of a CUDA device")
+    return _number(text, int, lambda x: -1 <= x <= MOST, "-1 or the number of a CUDA device")
 
 
 def fraction(text):
@@ -79,7 +86,7 @@ def every(text):
         seconds = {"s": 1, "m": 60, "h": 3600}.get(text[-1:])
         return Every(int(text[:-1]) * seconds, True) if seconds else Every(int(text))
 
-    return _number(text, read, lambda it: it.number >= 1,
+    return _number(text, read, lambda it: 1 <= it.number <= MOST,
                    "a whole number of updates from 1 up, or of s, m or h, such as 10m")
 
 
@@ -123,7 +130,7 @@ def _number(text, kind, accepts, meaning):
     except ValueError:
         value = None
     if value is None or not accepts(value):
-        raise argparse.ArgumentTypeError(f"{text!r} is not {meaning}")
+        raise argparse.ArgumentTypeError(f"{text[:100]!r} is not {meaning}")
     return value
 
 
@@ -196,7 +203,7 @@ def _add_running(group):
                        help="of the matrix products while training, and with bf16 of PixelCNN's "
                             "vertical stack; validation is in fp32 always, so is a CPU without "
                             "bf16, and tf32 is for CUDA (default: fp32)")
-    group.add_argument("--workers", type=non_negative_int, default=0, metavar="N",
+    group.add_argument("--workers", type=workers_number, default=0, metavar="N",
                        help="processes that read data ahead (default: 0, none)")
     group.add_argument("--snapshot_every", type=every, default=Every(1000),
                        metavar="N[s|m|h]",
@@ -233,7 +240,7 @@ def parse(parser, argv=None):
     finder.error = _refuse
     path = finder.parse_known_args(argv)[0].config
     if path:
-        argv = [*_flags_of(path, parser), *argv]
+        argv = [*flags_of(path, parser), *argv]
     args = parser.parse_args(argv)
     if getattr(args, "start_label", None) and not args.init_from:
         parser.error("--start_label goes with --init_from")
@@ -242,39 +249,3 @@ def parse(parser, argv=None):
 
 def _refuse(message):
     raise UserError(f"{message}; --help lists the flags")
-
-
-def _flags_of(path, parser):
-    try:
-        with open(path, encoding="utf-8") as file:
-            settings = json.load(file)
-    except OSError as error:
-        raise UserError(f"--config {path}: {error.strerror}; name a JSON file") from None
-    except ValueError as error:
-        raise UserError(f"--config {path}: is no JSON ({error}); mend it") from None
-    if not isinstance(settings, dict):
-        raise UserError(f"--config {path}: must be a JSON object of flags and values")
-    if settings and all(isinstance(value, dict) for value in settings.values()):
-        script = Path(parser.prog).stem
-        if script not in settings:
-            raise UserError(f"--config {path}: has parts for {', '.join(settings)}, but none for "
-                            f"{script}; add one")
-        settings = settings[script]
-    known = {option[2:]: action for action in parser._actions if action.dest != "help"
-             for option in action.option_strings if option.startswith("--")}
-    flags = []
-    for name, value in settings.items():
-        if name == "config" or value is None or value is False:
-            continue
-        if name not in known:
-            raise UserError(f"--config {path}: {name!r} is no flag of this script; take it out")
-        option = f"--{name}"
-        if value is True:
-            flags.append(option)
-        elif isinstance(value, list) and known[name].nargs:
-            flags += [option, *map(str, value)]
-        elif isinstance(value, list):
-            flags.append(f"{option}={','.join(map(str, value))}")
-        else:
-            flags.append(f"{option}={value}")
-    return flags

@@ -45,7 +45,7 @@ class BestModel:
     def restore(self, state):
         """Take up the best so far; if its file is gone, the next model is the best anew."""
         self.compared = state["compared"]
-        if state["file"] is not None and (self.origin / state["file"]).exists():
+        if state["file"] is not None and (self.origin / state["file"]).is_file():
             self.nll, self.path = state["nll"], self.out / state["file"]
 
     def bring_along(self):

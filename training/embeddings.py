@@ -9,6 +9,7 @@ from datasets.files import make_folder, replacing
 
 EMBEDDING = "condition.weight"  # how the names of label embeddings end; a row for each label
 MOST_NAMED = 60  # points that are named in a picture
+LONGEST = 60  # characters of a name in a picture, which is as wide as they need
 PROJECTOR = """embeddings {
   tensor_name: "labels"
   tensor_path: "labels/tensors.tsv"
@@ -25,8 +26,9 @@ class LabelEmbeddings:
 
     def __init__(self, out, board, label_names):
         self.out, self.board = Path(out), board
-        # A tab would begin a column in the projector's file, and a new line another label.
-        self.names = [" ".join(name.split()) for name in label_names]
+        # A tab would begin a column in the projector's file, and a new line another label; a line
+        # with nothing in it is none.
+        self.names = [" ".join(name.split()) or "_" for name in label_names]
 
     def __call__(self, trainer):
         embeddings = embeddings_of(trainer.learned)
@@ -59,7 +61,7 @@ def figure_of(embeddings, names):
     axes.scatter(*points.T, s=18)
     if len(names) <= MOST_NAMED:
         for name, point in zip(names, points, strict=True):
-            axes.annotate(name, point, xytext=(4, 3), textcoords="offset points",
+            axes.annotate(name[:LONGEST], point, xytext=(4, 3), textcoords="offset points",
                           fontsize="small" if len(names) < 20 else "x-small", parse_math=False)
     axes.set(title=f"embeddings of {len(names)} labels; {share:.0%} of their variance is in this "
                    f"plane", xlabel="first principal component", ylabel="second")

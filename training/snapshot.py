@@ -2,17 +2,15 @@
 
 A model file holds what is needed to sample: the kind of network, its configuration, the names of
 its labels, what its data was, and the weights. A snapshot of a run holds, besides, what is needed
-to go on: see `training.trainer.Trainer.state`. Both are written by torch.save, hold nothing but
-tensors and plain values, and are read with `weights_only=True`: a file with anything else in it,
-which could run code when read, is refused.
+to go on: see `training.trainer.Trainer.state`. Both are written by torch.save and hold nothing but
+tensors and plain values. A file with anything else in it, which could run code when read, is
+refused, and so is one that is damaged or does not fit its description: see `training.archive` and
+`training.contents`.
 """
 
 import dataclasses
 import io
-import pickle
 import re
-import warnings
-import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +20,8 @@ from datasets.errors import UserError
 from datasets.files import replacing
 from models.pixelcnn import PixelCNN, PixelCNNConfig
 from models.wavenet import WaveNet, WaveNetConfig
+from training.archive import read_archive
+from training.contents import check_content
 
 FORMAT_VERSION = 1
 PARTS = ("config", "label_names", "data", "weights")
@@ -70,36 +70,32 @@ def save(path, content):
 
 
 def read(path, kind):
-    """The content of the model file or snapshot `path`, checked to be of a `kind` of network."""
+    """The content of the model file or snapshot `path`, checked to be of a `kind` of network.
+
+    All of it is checked, before anything is built of it: see `training.contents`.
+    """
     path = Path(path)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such model file; train one first") from None
-    except OSError as error:
-        raise UserError(f"{path}: can't be read ({error.strerror}); name a model file") from None
-    except pickle.UnpicklingError:
-        reason = ("holds something other than tensors and plain values, and is not read since it "
-                  "could run code" if zipfile.is_zipfile(path) else "is no model file")
-        raise UserError(f"{path}: {reason}; use a file that our training wrote") from None
-    except Exception:  # of bytes that are no model, torch.load raises whatever it comes to
-        raise UserError(f"{path}: is no model file, or a truncated one; use another snapshot of "
-                        f"the run") from None
-    if not isinstance(content, dict) or content.get("kind") not in NETWORKS:
+    content = read_archive(path)
+    named = content.get("kind") if isinstance(content, dict) else None
+    if not isinstance(named, str) or named not in NETWORKS:
         raise UserError(f"{path}: is no model file of this project; use one that "
                         f"train_pixelcnn.py or train_wavenet.py wrote")
-    if content["kind"] != kind:
-        raise UserError(f"{path}: is a {content['kind']} model, a {kind} model is needed; "
-                        f"train_{content['kind']}.py and infer_{content['kind']}.py are for it")
-    if content.get("format") != FORMAT_VERSION:
-        raise UserError(f"{path}: has format {content.get('format')}, this code reads format "
-                        f"{FORMAT_VERSION}; use the code that wrote it")
+    if named != kind:
+        raise UserError(f"{path}: is a {named} model, a {kind} model is needed; "
+                        f"train_{named}.py and infer_{named}.py are for it")
+    if type(content.get("format")) is not int or content["format"] != FORMAT_VERSION:
+        raise UserError(f"{path}: has format {_shown(content.get('format'))}, this code reads "
+                        f"format {FORMAT_VERSION}; use the code that wrote it")
     lacking = [part for part in PARTS if part not in content]
     if lacking:
         raise UserError(f"{path}: lacks {', '.join(lacking)}; use a file that our training wrote")
+    check_content(path, content)
     return content
+
+
+def _shown(value):
+    """A value from a file, in short."""
+    return value if isinstance(value, int) and abs(value) < 10 ** 9 else f"of {type(value)}"
 
 
 def load(path, kind):
@@ -109,16 +105,8 @@ def load(path, kind):
         path = best_model(path, kind)
     content = read(path, kind)
     network, config = NETWORKS[kind]
-    try:
-        model = network(config(**content["config"]))
-        model.load_state_dict(content["weights"])
-    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-        first_line = str(error).splitlines()[0]
-        raise UserError(f"{path}: its weights don't fit its own description ({first_line}); "
-                        f"use another snapshot of the run") from None
-    if not all(weight.isfinite().all() for weight in model.state_dict().values()):
-        raise UserError(f"{path}: has weights that are not finite; use an earlier snapshot of the "
-                        f"run")
+    model = network(config(**content["config"]))
+    model.load_state_dict(content["weights"])
     return ModelFile(model.eval(), content["label_names"], content["data"], content)
 
 

@@ -1,0 +1,24 @@
+"""The shapes told of a configuration are those of the network that is built with it."""
+
+import pytest
+
+from models.pixelcnn import PixelCNN, PixelCNNConfig
+from models.shapes import parameter_shapes, weight_shapes
+from models.wavenet import WaveNet, WaveNetConfig
+
+CONFIGS = [
+    (PixelCNN, PixelCNNConfig(hidden_dim=2, out_hidden_dim=3, blocks_num=1)),
+    (PixelCNN, PixelCNNConfig(4, 3, 5, 4, 1, labels=2, position=True)),
+    (PixelCNN, PixelCNNConfig(4, 1, 5, 4, 3, labels=2)),
+    (PixelCNN, PixelCNNConfig(4, 3, 5, 4, 3, vector=7, position=True)),
+    (WaveNet, WaveNetConfig(4, 3, 2, 1, 1)),
+    (WaveNet, WaveNetConfig(4, 3, 2, 2, 3, labels=5)),
+    (WaveNet, WaveNetConfig(4, 3, 2, 2, 2, labels=5, features=6, hop=9))]
+
+
+@pytest.mark.parametrize("network, config", CONFIGS)
+def test_names_and_shapes_are_the_networks_own_in_order(network, config):
+    model = network(config)
+    assert list(weight_shapes(config).items()) == [
+        (name, tuple(weight.shape)) for name, weight in model.state_dict().items()]
+    assert parameter_shapes(config) == [tuple(one.shape) for one in model.parameters()]
