@@ -59,7 +59,8 @@ def test_a_corpus_holds_the_features_of_its_recordings(data, tmp_path, kind):
     width = {"mel": 80, "npy": 5}[kind]
     assert f"features: {kind}, {width} numbers for every 100 samples (12.5 ms)\n" in out
     features = Corpus(tmp_path / "1").features
-    assert features[:4] == (kind, width, HOP, RATE)
+    assert (features.kind, features.width, features.hop, features.rate) == (
+        kind, width, HOP, RATE)
     given = {"mel": lambda path: path, "npy": lambda path: path.with_suffix(".npy")}[kind]
     same(in_corpus(tmp_path / "1"), {path.relative_to(data).as_posix():
                                      features_of(given(path), features)
