@@ -12,12 +12,12 @@ from datetime import timedelta
 from pathlib import Path
 
 from datasets.audio import Excerpt, find_recordings
-from datasets.corpus import WHOLE, Share
 from datasets.encoding import Recipe
 from datasets.features import KINDS as FEATURES
 from datasets.features import describe
 from datasets.gathering import gather
 from datasets.labels import KINDS, Labelling
+from datasets.manifest import WHOLE, Share
 from datasets.overview import draw, sparse, table
 from training.arguments import (
     fraction,

@@ -58,7 +58,8 @@ def main():
         config = WaveNetConfig(corpus.levels, args.hidden_dim, args.out_hidden_dim,
                                args.stacks_num or corpus.stacks_num,
                                args.layers_num or corpus.layers_num, len(corpus.label_names),
-                               *(corpus.features[1:3] if corpus.features else ()))
+                               *((corpus.features.width, corpus.features.hop)
+                                 if corpus.features else ()))
     except ValueError as error:
         raise UserError(str(error)) from None
 
@@ -82,7 +83,7 @@ def main():
 
 def described(features):
     """What model files say of the features, by which others can be made for sampling."""
-    return {"features": features._asdict()} if features else {}
+    return {"features": features.as_dict()} if features else {}
 
 
 if __name__ == "__main__":

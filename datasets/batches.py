@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from datasets.errors import UserError
+
 IGNORED = -100  # a target that is none: torch's own `ignore_index`
 
 
@@ -102,9 +104,32 @@ def evaluation_batches(dataset: Dataset, batchsize, share=whole, **loading):
 def _loader(dataset, order, workers=0, pinned=False):
     """workers: processes that read ahead. pinned: in memory that a GPU copies from by itself."""
     # A generator of its own, lest the loader draw from the one that a run's random numbers are of.
-    return DataLoader(dataset, sampler=order, batch_size=None, num_workers=workers,
-                      pin_memory=pinned, generator=torch.Generator(),
-                      worker_init_fn=_leave_signals_to_the_run)
+    return _Loader(_ErrorsReturned(dataset), sampler=order, batch_size=None, num_workers=workers,
+                   pin_memory=pinned, generator=torch.Generator(),
+                   worker_init_fn=_leave_signals_to_the_run)
+
+
+class _Loader(DataLoader):
+    """A DataLoader that raises the UserErrors that it is given in place of batches."""
+
+    def __iter__(self):
+        for batch in super().__iter__():
+            if isinstance(batch, UserError):
+                raise batch
+            yield batch
+
+
+class _ErrorsReturned(Dataset):
+    """A dataset that returns UserErrors: what a worker raises arrives as text with a traceback."""
+
+    def __init__(self, dataset):
+        self.dataset = dataset
+
+    def __getitem__(self, indices):
+        try:
+            return self.dataset[indices]
+        except UserError as error:
+            return error
 
 
 def _leave_signals_to_the_run(_worker):

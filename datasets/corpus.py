@@ -15,7 +15,6 @@ No sample is stored twice: windows with their context are cut when read (dataset
 recording lies wholly in one shard, and shards are read as memory maps.
 """
 
-import json
 import os
 import re
 import zlib
@@ -25,14 +24,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from datasets.arrays import NoArrayError, map_array
 from datasets.errors import UserError
-from datasets.features import Features
-from datasets.quantization import AUDIO_LEVELS, code_dtype
+from datasets.manifest import AGAIN, PARTS, WHOLE, Share, read_manifest, shares_in
+from datasets.quantization import code_dtype
 
-FORMAT = 1
 SURVEYED = 20_000  # frames that tell what frames are like
-PARTS = ("train", "validation")
-SETTINGS = ("rate", "levels", "stacks_num", "layers_num", "target_length")
 
 
 class Recording(NamedTuple):
@@ -43,34 +40,6 @@ class Recording(NamedTuple):
     shard: int
     offset: int
     length: int
-
-
-class Share(NamedTuple):
-    """What one of `count` machines prepares: of the recordings every count-th, from `number` on."""
-
-    number: int  # from 1 up
-    count: int
-
-    @property
-    def stem(self):
-        """What the names of its files begin with."""
-        return "vctk" if self == WHOLE else f"vctk_{self.number}_of_{self.count}"
-
-    @property
-    def manifest(self):
-        """The name of its manifest."""
-        return f"{self.stem}_manifest.json"
-
-
-WHOLE = Share(1, 1)
-MANIFEST_OF_SHARE = re.compile(r"vctk_([1-9]\d*)_of_([1-9]\d*)_manifest\.json")
-
-
-def shares_in(folder):
-    """The Shares whose manifests lie in `folder`: a sorted list."""
-    found = [Share(*map(int, match.groups())) for path in Path(folder).glob("vctk_*_manifest.json")
-             if (match := MANIFEST_OF_SHARE.fullmatch(path.name))]
-    return sorted([WHOLE] * Path(folder, WHOLE.manifest).exists() + found)
 
 
 def validation_names(names, wanted):
@@ -108,27 +77,63 @@ class Part:
             if [filled[number] for number in range(len(shards))] != [*map(len, frame_shards)]:
                 raise ValueError("there are more frames or fewer than cover the recordings")
 
+    def shard(self, index):
+        """The codes of all recordings in one file with recording `index`."""
+        return self.shards[self.recordings[index].shard]
+
+    def frame_shard(self, index):
+        """The frames of these."""
+        return self.frame_shards[self.recordings[index].shard]
+
     def codes(self, index):
         """The codes of recording `index`: (length,), uint8 or uint16, not read before used."""
         recording = self.recordings[index]
-        return self.shards[recording.shard][recording.offset:recording.offset + recording.length]
+        return self.shard(index)[recording.offset:recording.offset + recording.length]
 
     def frames(self, index):
         """The frames of recording `index`: (frames, width), float32, not read before used."""
         recording, first = self.recordings[index], self.first_frames[index]
-        return self.frame_shards[recording.shard][
-            first:first + self.features.count(recording.length)]
+        return self.frame_shard(index)[first:first + self.features.count(recording.length)]
+
+    def read_frames(self, index, begin=0, end=None):
+        """Frames of recording `index`, from `begin` up to `end`, in memory: (n, width), float32.
+
+        Raises UserError where they are not finite.
+        """
+        frames = np.array(self.frames(index)[begin:end])
+        check_frames(frames, self.frame_shard(index))
+        return frames
 
     def frame_statistics(self):
         """The mean and the standard deviation of each of a frame's numbers: two arrays (width,).
 
         Of all frames, or of SURVEYED and some more, evenly chosen. What never changes is said to
-        have a deviation of 1.
+        have a deviation of 1. Raises UserError where they are not finite.
         """
         step = max(sum(map(len, self.frame_shards)) // SURVEYED, 1)
+        for shard in self.frame_shards:
+            check_frames(shard[::step], shard)
         surveyed = np.concatenate([shard[::step] for shard in self.frame_shards], dtype=np.float64)
         mean, deviation = surveyed.mean(axis=0), surveyed.std(axis=0)
         return mean, np.where(deviation > 1e-6 * np.abs(mean), deviation, 1)
+
+
+def check_codes(codes, levels, shard):
+    """Raises UserError naming the file of `shard` where its `codes`, not none, reach `levels`."""
+    most = codes.max()
+    if most >= levels:
+        raise UserError(f"{file_of(shard)}: damaged (the code {most} of {levels} levels); {AGAIN}")
+
+
+def check_frames(frames, shard):
+    """Raises UserError naming the file of `shard` where its `frames` are not finite."""
+    if not np.isfinite(frames).all():
+        raise UserError(f"{file_of(shard)}: damaged (NaN or infinite numbers); {AGAIN}")
+
+
+def file_of(shard):
+    """What to call the file that a shard is a memory map of."""
+    return getattr(shard, "filename", None) or "a shard of the corpus"
 
 
 def _first_frames(recordings, features):
@@ -170,9 +175,17 @@ class Corpus:
         self.train, self.validation = (
             joined([share.parts[part] for share in shares], [share.label_names for share in shares],
                    self.label_names) for part in PARTS)
-        if len(shares) > 1 and not self.train.recordings:
-            raise UserError(f"{folder}: in none of its {len(shares)} parts there is a recording to "
-                            "train on; run preprocess.py on others")
+        where = first.path if len(shares) == 1 else folder
+        if not self.train.recordings:
+            what = "there is no recording" if len(shares) == 1 else (
+                f"in none of its {len(shares)} parts there is a recording")
+            raise UserError(f"{where}: {what} to train on; run preprocess.py on others")
+        names = Counter(one.name for part in (self.train, self.validation)
+                        for one in part.recordings)
+        name, times = names.most_common(1)[0]
+        if times > 1:
+            raise UserError(f"{where}: {ascii(name)} is in it {times} times; run preprocess.py "
+                            "again, for every --part")
 
 
 def _complete(folder):
@@ -222,54 +235,41 @@ class _Stored:
 
     def __init__(self, folder, share):
         self.path = folder / share.manifest
-        try:
-            manifest = json.loads(self.path.read_bytes())
-            version = manifest["format"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{self.path}: not a manifest ({error!r}); "
-                            "run preprocess.py again") from None
-        if version != FORMAT:
-            raise UserError(f"{self.path}: format {version!r}, this program reads {FORMAT}; "
-                            "run preprocess.py again")
-        try:
-            self.settings = tuple(int(manifest[name]) for name in SETTINGS)
-            self.levels = self.settings[SETTINGS.index("levels")]
-            if min(manifest[name] for name in SETTINGS) < 1 or not 2 <= self.levels <= AUDIO_LEVELS:
-                raise ValueError("impossible settings")
-            self.features = manifest.get("features") and Features(**manifest["features"])
-            if self.features and min(self.features.width, self.features.hop) < 1:
-                raise ValueError("impossible features")
-            self.collection = None if share == WHOLE else manifest["collection"]
-            self.label_names = [str(name) for name in manifest["label_names"]]
-            self.parts = {part: self.read_part(folder, manifest["parts"][part]) for part in PARTS}
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{self.path}: damaged ({error!r}); run preprocess.py again") from None
+        manifest = read_manifest(folder, share)
+        self.settings, self.features = manifest.settings, manifest.features
+        self.collection, self.label_names = manifest.collection, manifest.label_names
+        self.parts = {}
+        for name in PARTS:
+            stored = getattr(manifest.parts, name)
+            try:
+                self.parts[name] = Part(
+                    [Recording(os.fsdecode(one.name), one.label, one.shard, one.offset, one.length)
+                     for one in stored.recordings],
+                    *_open_shards(folder, stored.shards, code_dtype(manifest.levels),
+                                  manifest.features))
+            except ValueError as error:
+                raise UserError(f"{self.path}: damaged (parts.{name}: {error}); {AGAIN}") from None
 
-    def read_part(self, folder, entry):
-        """The Part that a manifest's `entry` describes; ValueError where it can't be so."""
-        shards = [self.open_shard(folder / shard["file"], (shard["samples"],),
-                                  code_dtype(self.levels)) for shard in entry["shards"]]
-        frame_shards = [self.open_shard(folder / shard["features"],
-                                        (shard["frames"], self.features.width), np.float32)
-                        for shard in entry["shards"] if self.features]
-        recordings = [Recording(**recording) for recording in entry["recordings"]]
-        for name, label, shard, offset, length in recordings:
-            if not (0 <= shard < len(shards) and offset >= 0 and 0 < length <= len(shards[shard])
-                    and offset + length <= len(shards[shard])):
-                raise ValueError(f"{name} does not lie in its shard")
-            if label not in (range(len(self.label_names)) if self.label_names else [None]):
-                raise ValueError(f"{name} has the label {label}")
-        return Part(recordings, shards, self.features, frame_shards)
 
-    def open_shard(self, path, shape, dtype):
-        """The array at `path` as a memory map."""
-        try:
-            array = np.load(path, mmap_mode="r")
-        except FileNotFoundError:
-            raise UserError(f"{path}: missing; run preprocess.py again") from None
-        except (OSError, ValueError, EOFError):
-            raise UserError(f"{path}: damaged or incomplete; run preprocess.py again") from None
-        if array.shape != shape or array.dtype != dtype:
-            raise UserError(f"{path}: holds {array.dtype} {array.shape}, the manifest says "
-                            f"{np.dtype(dtype)} {shape}; run preprocess.py again")
-        return array
+def _open_shards(folder, shards, dtype, features):
+    """([codes of each of a manifest's shards], features, [frames of each]), memory-mapped."""
+    codes = [open_shard(folder / shard.file, (shard.samples,), dtype) for shard in shards]
+    frames = [open_shard(folder / shard.features, (shard.frames, features.width), np.float32)
+              for shard in shards if features]
+    return codes, features, frames
+
+
+def open_shard(path, shape, dtype):
+    """The array at `path` as a memory map; UserError if it is another than is said."""
+    try:
+        array = map_array(path)
+    except FileNotFoundError:
+        raise UserError(f"{path}: missing; {AGAIN}") from None
+    except NoArrayError as error:
+        raise UserError(f"{path}: damaged or incomplete ({error}); {AGAIN}") from None
+    except OSError as error:
+        raise UserError(f"{path}: can't be read ({error.strerror}); make it readable") from None
+    if array.shape != shape or array.dtype != dtype:
+        raise UserError(f"{path}: holds {array.dtype} {array.shape}, the manifest says "
+                        f"{np.dtype(dtype)} {shape}; {AGAIN}")
+    return array

@@ -4,13 +4,15 @@ import json
 import os
 import re
 import shutil
+import stat
 
 import numpy as np
 
-from datasets.corpus import FORMAT, PARTS, SETTINGS, WHOLE, Recording, shares_in
+from datasets.corpus import Recording
 from datasets.errors import UnfinishedError, UserError
 from datasets.files import make_folder
 from datasets.growing import GrowingArray, to_disk
+from datasets.manifest import FORMAT, PARTS, SETTINGS, WHOLE, check_settings, shares_in
 from datasets.quantization import code_dtype
 
 OF_SHARE = re.compile(r"\.vctk_\d+_of_\d+_")  # how its temporary files begin
@@ -25,19 +27,21 @@ class CorpusWriter:
     where the recordings lie. `flush_every` windows of `target_length` samples make a shard;
     `labels`: the kind, as of datasets.labels.Labelling; `features`: the datasets.features.Features
     of the recordings, or None; `collection`: a text that all shares of a corpus have in common.
-    Raises UserError if `folder` can't be written to, or holds what would not go with the share.
+    Raises UserError if `folder` can't be written to, or holds what would not go with the share, and
+    for settings that could not be read again.
     """
 
     def __init__(self, folder, *, rate, levels, stacks_num, layers_num, target_length, labels,
                  flush_every, features=None, share=WHOLE, collection=""):
+        self.settings = dict(zip(SETTINGS, (rate, levels, stacks_num, layers_num, target_length),
+                                 strict=True))
+        check_settings(self.settings)
         self.folder, self.share = make_folder(folder, "--output"), share
         check_beside(self.folder, share)
         self.dtype, self.features = code_dtype(levels), features
-        self.settings = dict(zip(SETTINGS, (rate, levels, stacks_num, layers_num, target_length),
-                                 strict=True))
         self.described = {"labels": labels}
         if features:
-            self.described["features"] = features._asdict()
+            self.described["features"] = features.as_dict()
         if share != WHOLE:
             self.described["collection"] = collection
         self.shard_samples = flush_every * target_length
@@ -93,10 +97,10 @@ class CorpusWriter:
 
     def next_shard(self, part):
         """The shard after those that there are, as the manifest is to describe it."""
-        number = f"{len(self.shards[part]):05d}"
-        shard = {"file": f"{self.share.stem}_{part}_{number}.npy", "samples": 0}
+        codes, frames = self.share.shard(part, len(self.shards[part]))
+        shard = {"file": codes, "samples": 0}
         if self.features:
-            shard |= {"features": f"{self.share.stem}_{part}_features_{number}.npy", "frames": 0}
+            shard |= {"features": frames, "frames": 0}
         return shard
 
     def arrays_of(self, shard):
@@ -158,8 +162,11 @@ class CorpusWriter:
         is_open = number == len(self.shards[part]) - 1 and not self.is_full(part)
         for array, rows in self.arrays_of(self.shards[part][number]):
             try:
-                size = array.path.stat().st_size
+                status = array.path.lstat()  # a link isn't ours: what it leads to would be changed
             except FileNotFoundError:
+                return False
+            size = status.st_size
+            if not stat.S_ISREG(status.st_mode):
                 return False
             if size < array.size(rows) or size > array.size(rows) and not is_open:
                 return False
@@ -201,7 +208,7 @@ class CorpusWriter:
             of_another = self.share == WHOLE and OF_SHARE.match(leftover.name)
             if leftover in kept or of_another:
                 continue
-            if leftover.is_dir():
+            if leftover.is_dir() and not leftover.is_symlink():
                 shutil.rmtree(leftover)
             else:
                 leftover.unlink()

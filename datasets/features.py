@@ -14,10 +14,13 @@ import math
 import warnings
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, Literal
 
+import msgspec
 import numpy as np
+from msgspec import Meta
 
+from datasets.arrays import NoArrayError, map_array
 from datasets.audio import recording_blocks
 from datasets.errors import UserError
 
@@ -25,22 +28,31 @@ KINDS = ("none", "mel", "npy")
 WINDOW = 0.032  # seconds under a mel frame's window, at least
 FLOOR = 1e-5  # the amplitude, -100 dB of full scale, that what is quieter is taken for
 AT_ONCE = 64  # mel frames
+WIDEST, LONGEST = 2 ** 20, 2 ** 22  # numbers in a frame, samples that one covers
 
 
-class Features(NamedTuple):
-    """What frames are, in plain values that a manifest or a model file can hold (`_asdict()`).
+class Features(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What frames are, in plain values that a manifest or a model file can hold (`as_dict()`).
 
     kind: "mel", or "npy" for those from files. width: numbers in a frame. hop: samples that a
     frame covers, at `rate` Hz. window: samples that a mel frame is computed of; floor: see FLOOR;
-    0 for the other kind.
+    0 for the other kind. What a file says of them is to be checked with datasets.headers.
     """
 
-    kind: str
-    width: int
-    hop: int
-    rate: int
-    window: int = 0
-    floor: float = 0.0
+    kind: Literal["mel", "npy"]
+    width: Annotated[int, Meta(ge=1, le=WIDEST)]
+    hop: Annotated[int, Meta(ge=1, le=LONGEST)]
+    rate: Annotated[int, Meta(ge=1, le=1_000_000)]
+    window: Annotated[int, Meta(ge=0, le=4 * LONGEST)] = 0
+    floor: Annotated[float, Meta(ge=0, lt=1)] = 0.0
+
+    def __post_init__(self):
+        if self.kind == "mel" and not (self.hop <= self.window and self.floor > 0):
+            raise ValueError("of kind mel with a window shorter than hop, or a floor of 0")
+
+    def as_dict(self):
+        """Its fields by name."""
+        return msgspec.structs.asdict(self)
 
     def count(self, samples):
         """How many frames cover so many samples (a number, or an array of them)."""
@@ -63,6 +75,9 @@ def describe(kind, paths, rate, hop_seconds, bins):
     if rate * hop_seconds < 1:
         raise UserError(f"--hop_seconds {hop_seconds:g}: shorter than a sample; give at least "
                         f"{1 / rate:.3g}")
+    if rate * hop_seconds > LONGEST:
+        raise UserError(f"--hop_seconds {hop_seconds:g}: too long; give at most "
+                        f"{LONGEST / rate:.6g}")
     hop = round(rate * hop_seconds)
     if kind == "npy":
         return Features(kind, _first_width(paths), hop, rate)
@@ -209,20 +224,28 @@ def _first_width(paths):
 def _mapped(path, features=None):
     """The array (frames, width) in a .npy, as a memory map; UserError if there is none."""
     try:
-        frames = np.load(path, mmap_mode="r", allow_pickle=False)
+        frames = map_array(path)
     except FileNotFoundError:
         raise UserError(f"{path}: missing; put the features of the recording there, or remove "
                         "that") from None
-    except (OSError, ValueError, EOFError):
-        frames = None
-    if (not isinstance(frames, np.ndarray) or frames.dtype.kind != "f" or frames.ndim != 2
-            or not frames.shape[1]):
-        raise UserError(f"{path}: not a .npy with an array (frames, width) of floating-point "
-                        "numbers; write it with numpy.save")
+    except OSError as error:
+        raise UserError(f"{path}: can't be read ({error.strerror}); make it readable") from None
+    except NoArrayError as error:
+        raise _no_frames(path, error) from None
+    if frames.dtype.kind != "f" or frames.ndim != 2 or not frames.shape[1]:
+        raise _no_frames(path, f"it holds {frames.dtype} {frames.shape}")
     if features and frames.shape[1] != features.width:
         raise UserError(f"{path}: has {frames.shape[1]} numbers in a frame instead of "
                         f"{features.width}; make all features alike")
+    if frames.shape[1] > WIDEST:
+        raise UserError(f"{path}: has {frames.shape[1]} numbers in a frame; give at most {WIDEST}")
     return frames
+
+
+def _no_frames(path, reason):
+    """The UserError for a file at `path` that holds no frames."""
+    return UserError(f"{path}: not a .npy with an array (frames, width) of floating-point numbers "
+                     f"({reason}); write it with numpy.save")
 
 
 def _checked(path, frames):

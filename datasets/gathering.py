@@ -7,16 +7,19 @@ from contextlib import closing
 from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
+import msgspec
 import numpy as np
+from msgspec import Meta
 
 from datasets.audio import BLOCK
-from datasets.corpus import WHOLE, validation_names
+from datasets.corpus import validation_names
 from datasets.corpus_writer import CorpusWriter, out_of_room
 from datasets.encoding import Encoded, encoded
 from datasets.errors import UnfinishedError, UserError
 from datasets.journal import Journal
+from datasets.manifest import WHOLE, Count
 from datasets.quantization import code_dtype
 
 
@@ -27,6 +30,19 @@ class Entry(NamedTuple):
     seconds: float
     loudness: float
     held_back: bool
+
+
+class Note(NamedTuple):
+    """An Encoded as a journal holds it: a list of these, for its files are gone."""
+
+    codes: None
+    label: str | None
+    length: Count
+    clipped: Count
+    silent: Count
+    loudness: Annotated[float, Meta(ge=0, le=1e39)]
+    problem: str | None
+    frames: None = None
 
 
 class Gathered(NamedTuple):
@@ -82,7 +98,7 @@ def gather(paths, recipe, folder, *, data, validation, strict, workers, share=WH
 def _fill(writer, journal, paths, held_back, recipe, workers, problems, strict):
     """Add the recordings {name: path} to the corpus: a Gathered, its `problems` those given."""
     entries, clipped, silent = [], 0, 0
-    earlier = _earlier(writer, journal, paths, held_back)
+    earlier = _earlier(writer, journal, paths, held_back, recipe.labelling.kind != "none")
     if earlier:
         print(f"going on after {len(earlier)} of {len(paths)} recordings that an interrupted run "
               "had prepared", file=sys.stderr)
@@ -114,15 +130,32 @@ def _fill(writer, journal, paths, held_back, recipe, workers, problems, strict):
     return Gathered(entries, problems, clipped, silent)
 
 
-def _earlier(writer, journal, paths, held_back):
+def _earlier(writer, journal, paths, held_back, is_labelled):
     """What an interrupted run made of the first `paths`, which `writer` takes over: Encodeds."""
-    earlier = [Encoded(*note) for note in journal.notes]
+    try:
+        earlier = [_of_note(note, is_labelled) for note in journal.notes]
+        if len(earlier) > len(paths):
+            raise ValueError("more notes than recordings")
+    except (ValueError, RecursionError):  # damaged, or by another hand
+        earlier = []
+        journal.forget()
     if writer.resume([(_part(name, held_back), name, recording.label, recording.length)
                       for name, recording in zip(paths, earlier, strict=False)
                       if not recording.problem]):
         return earlier
     journal.forget()
     return []
+
+
+def _of_note(note, is_labelled):
+    """The Encoded that a journal's `note` tells of; ValueError where it is none that we wrote."""
+    recording = Encoded(*msgspec.convert(note, Note))
+    if recording.label is not None:
+        recording.label.encode()  # text that is no Unicode can't be in a manifest
+    if not recording.problem and (recording.length == 0
+                                  or (recording.label is not None) != is_labelled):
+        raise ValueError("neither a recording nor a problem")
+    return recording
 
 
 def _save(writer, journal):
@@ -153,9 +186,12 @@ def _rows_in(path, row):
 def _of_codes(recipe):
     """All of a recipe but how labels are found; without features as before there were any.
 
-    So parts that were prepared then go together with others.
+    So parts that were prepared then go together with others. Features are a list of their values,
+    as they were when a NamedTuple.
     """
-    return recipe._replace(labelling=None)[:None if recipe.features else -1]
+    if not recipe.features:
+        return recipe._replace(labelling=None)[:-1]
+    return recipe._replace(labelling=None, features=msgspec.structs.astuple(recipe.features))
 
 
 def _digest(*things):

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
+from datasets.arrays import NoArrayError, map_array
 from datasets.errors import UserError
-from datasets.files import find_files, open_regular
+from datasets.files import find_files
 
 SHAPES = {1: "(width,)", 2: "(N, width)"}
 PARTS = ("train", "test")  # of a published set
@@ -17,19 +18,16 @@ def load_vectors(path, dimensions):
     Raises ValueError, which says why, for a file that has no such numbers, or some not finite.
     """
     try:
-        with open_regular(path) as file:
-            found = np.load(file, allow_pickle=False)
+        found = map_array(path)
     except OSError as error:
         raise ValueError(error.strerror or error) from None
-    except Exception:  # of other bytes, numpy raises whatever it comes to
-        found = None
-    if not isinstance(found, np.ndarray) or found.dtype.kind not in "fiub":
-        raise ValueError("no .npy file of numbers")
+    except NoArrayError as error:
+        raise ValueError(f"no .npy file of numbers: {error}") from None
     if found.ndim not in dimensions or not found.size:
         raise ValueError(f"its shape is {found.shape}, not "
                          + " or ".join(SHAPES[n] for n in dimensions))
     with np.errstate(over="ignore"):
-        found = found.astype(np.float32)
+        found = np.array(found, np.float32)
     if not np.isfinite(found).all():
         raise ValueError("not all of its numbers are finite")
     return found

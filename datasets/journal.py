@@ -22,6 +22,8 @@ class Journal:
 
     def __init__(self, path, fingerprint):
         self.path, self.begin = path, json.dumps(fingerprint).encode() + b"\n"
+        if path.is_symlink():  # not ours: what it leads to would be emptied
+            path.unlink()
         self.file = open(path, "a+b")  # noqa: SIM115 - __exit__ closes it
         self.lock()
         self.notes, self.pending = [], []
@@ -51,8 +53,8 @@ class Journal:
             return 0
         size = len(begin)
         for line in lines:
-            # The last line of a run that was killed may be torn.
-            with suppress(ValueError):
+            # The last line of a run that was killed may be torn, and others damaged.
+            with suppress(ValueError, RecursionError):
                 if line.endswith(b"\n"):
                     self.notes.append(json.loads(line))
                     size += len(line)

@@ -5,6 +5,7 @@ import torch
 from torch.utils.data import Dataset
 
 from datasets.batches import IGNORED, Batch, Frames
+from datasets.corpus import check_codes, check_frames
 from datasets.quantization import silence
 
 
@@ -27,6 +28,7 @@ class Windows(Dataset):
         self.lengths = np.array([recording.length for recording in part.recordings], np.int64)
         self.ends = np.cumsum(-(-self.lengths // target_length))  # windows up to each recording's
         self.labelled = any(recording.label is not None for recording in part.recordings)
+        self.may_exceed = any(np.iinfo(shard.dtype).max >= levels for shard in part.shards)
         self.epoch = 0  # set by the loader; nothing is drawn at random here
 
     def __len__(self):
@@ -38,7 +40,11 @@ class Windows(Dataset):
         return np.bincount(owners, self.lengths, minlength=labels).astype(np.int64).tolist()
 
     def __getitem__(self, indices):
-        """The Batch of the windows `indices`: codes (B, T), targets (B, target_length)."""
+        """The Batch of the windows `indices`: codes (B, T), targets (B, target_length).
+
+        Raises UserError naming the shard whose codes are beyond the levels, or whose frames are not
+        finite: reading them is when it costs next to nothing to see.
+        """
         indices = np.asarray(indices, np.int64)
         owners = np.searchsorted(self.ends, indices, side="right")
         shape = len(indices), self.receptive_field + self.target_length - 1
@@ -55,6 +61,9 @@ class Windows(Dataset):
             seen = recording[max(origin, 0):origin + shape[1]]
             skipped = max(-origin, 0)
             codes[row, skipped:skipped + len(seen)] = seen
+        if self.may_exceed and max(codes.max(initial=0), targets.max(initial=0)) >= self.levels:
+            for index, *row in zip(owners, codes, targets, strict=True):
+                check_codes(np.concatenate(row), self.levels, self.part.shard(index))
         label = None
         if self.labelled:
             label = torch.tensor([self.part.recordings[owner].label for owner in owners],
@@ -76,4 +85,7 @@ class Windows(Dataset):
             given = recording[max(first, 0):first + count]
             places = slice(max(-first, 0), max(-first, 0) + len(given))
             values[row, places], real[row, places] = given, True
+        if not np.isfinite(values).all():
+            for row, owner in zip(values, owners, strict=True):
+                check_frames(row, self.part.frame_shard(owner))
         return Frames(*map(torch.from_numpy, (values, real, origins - firsts * features.hop)))

@@ -68,7 +68,7 @@ def test_copies_are_judged_by_their_spectra_and_by_what_is_said_in_them(tmp_path
     model = WaveNet(WaveNetConfig(hidden_dim=4, out_hidden_dim=4, stacks_num=1, layers_num=3,
                                   features=features.width, hop=features.hop))
     save(tmp_path / "model", describe("wavenet", model, [], dict(
-        levels=256, rate=8000, features=features._asdict())))
+        levels=256, rate=8000, features=features.as_dict())))
     bits, *judged = run("copying.py", "-m", tmp_path / "model", "--corpus", tmp_path / "corpus",
                         "--data", tmp_path / "sounds", "--output", tmp_path / "out",
                         "--threads", 1).splitlines()

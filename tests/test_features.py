@@ -89,7 +89,7 @@ def test_a_recording_is_brought_to_the_rate_of_the_features(tmp_path):
 
 
 def test_what_was_stored_as_text_computes_the_same():
-    again = Features(**json.loads(json.dumps(MEL._asdict())))
+    again = Features(**json.loads(json.dumps(MEL.as_dict())))
     assert again == MEL
     assert np.array_equal(features_of(noise(3000), again), features_of(noise(3000), MEL))
 

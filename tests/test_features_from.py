@@ -32,7 +32,7 @@ def vocoder(tmp_path_factory):
                                   labels=2, features=features.width, hop=features.hop))
     path = tmp_path_factory.mktemp("vocoder") / "model"
     snapshot.save(path, snapshot.describe("wavenet", model, ["p225", "p226"], {
-        "levels": 256, "rate": RATE, "features": features._asdict()}))
+        "levels": 256, "rate": RATE, "features": features.as_dict()}))
     return path
 
 

@@ -61,11 +61,11 @@ def test_conditioned_on_nothing_there_are_no_labels(tmp_path):
 
 
 BAD = {  # what is written, and what is said of it
-    "empty file": (b"", "no .npy file of numbers"),
-    "no npy": (b"no numbers", "no .npy file of numbers"),
-    "objects": (np.array([1.0, None, "a"], object), "no .npy file of numbers"),
-    "text": (np.array(["1", "2"]), "no .npy file of numbers"),
-    "complex": (np.ones(3, complex), "no .npy file of numbers"),
+    "empty file": (b"", "no .npy file of numbers: [^;]*"),
+    "no npy": (b"no numbers", "no .npy file of numbers: [^;]*"),
+    "objects": (np.array([1.0, None, "a"], object), "no .npy file of numbers: [^;]*"),
+    "text": (np.array(["1", "2"]), "no .npy file of numbers: [^;]*"),
+    "complex": (np.ones(3, complex), "no .npy file of numbers: [^;]*"),
     "a table": (np.ones((3, 3)), r"its shape is \(3, 3\), not \(width,\)"),
     "one number": (np.float32(3), r"its shape is \(\), not \(width,\)"),
     "none": (np.ones(0), r"its shape is \(0,\), not \(width,\)"),
@@ -105,7 +105,7 @@ def test_a_pickle_is_not_run(tmp_path):
             return (open, (str(tmp_path / "attacked"), "w"))
 
     np.save(tmp_path / "a.npy", np.array([Attack()], object), allow_pickle=True)
-    with pytest.raises(UserError, match="a.npy: no .npy file of numbers"):
+    with pytest.raises(UserError, match="a.npy: no .npy file of numbers: it holds object"):
         read_vectors(tmp_path / "a.npy", (1, 2))
     assert not (tmp_path / "attacked").exists()
 

@@ -59,7 +59,8 @@ def test_a_corpus_holds_the_features_of_its_recordings(data, tmp_path, kind):
     width = {"mel": 80, "npy": 5}[kind]
     assert f"features: {kind}, {width} numbers for every 100 samples (12.5 ms)\n" in out
     features = Corpus(tmp_path / "1").features
-    assert features[:4] == (kind, width, HOP, RATE)
+    assert (features.kind, features.width, features.hop, features.rate) == (
+        kind, width, HOP, RATE)
     given = {"mel": lambda path: path, "npy": lambda path: path.with_suffix(".npy")}[kind]
     same(in_corpus(tmp_path / "1"), {path.relative_to(data).as_posix():
                                      features_of(given(path), features)
@@ -143,6 +144,20 @@ def test_parts_prepared_before_there_were_features_go_with_others(tmp_path):
     gathered(tmp_path / "data", tmp_path / "out", share=Share(1, 2))
     manifest = json.loads((tmp_path / "out/vctk_1_of_2_manifest.json").read_text())
     assert manifest["collection"][:20] == "3f094ef81991ee05228f"
+
+
+def test_parts_with_features_prepared_before_go_with_others(tmp_path):
+    """Whatever type Features are of, a collection is called what it was."""
+    (tmp_path / "data").mkdir()
+    for number in range(4):
+        soundfile.write(tmp_path / f"data/{number}.wav", np.full(900, 0.1), RATE)
+    gathered(tmp_path / "data", tmp_path / "out", describe("mel", [], RATE, 0.0125, 20),
+             share=Share(1, 2))
+    manifest = json.loads((tmp_path / "out/vctk_1_of_2_manifest.json").read_text())
+    assert manifest["collection"][:20] == "efb4b1bbde677006e57c"
+    assert list(manifest["features"].items()) == [
+        ("kind", "mel"), ("width", 20), ("hop", 100), ("rate", RATE), ("window", 256),
+        ("floor", 1e-05)]
 
 
 def test_features_that_can_not_be_used_are_left_out_and_listed(data, tmp_path):
