@@ -24,6 +24,7 @@ from training.arguments import fraction, non_negative_float, parse, positive_flo
 from training.script import run_script
 
 LISTED = 10  # recordings that are named
+SMALLER = "--workers"  # what takes less memory when lower
 
 
 def main():
@@ -219,4 +220,4 @@ def lacking(args, entries):
 
 
 if __name__ == "__main__":
-    run_script(main, "--workers")
+    run_script(main, SMALLER)
