@@ -100,4 +100,4 @@ def write_page(drawn, args):
 
 
 if __name__ == "__main__":
-    run_script(main)
+    run_script(main, "--count")

@@ -149,4 +149,4 @@ def check_pipe(args):
 
 
 if __name__ == "__main__":
-    run_script(main)
+    run_script(main, "--count")

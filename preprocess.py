@@ -11,12 +11,13 @@ import time
 from datetime import timedelta
 from pathlib import Path
 
-from datasets.audio import Excerpt, find_recordings
+from datasets.audio import FASTEST, SLOWEST, Excerpt, search, told
 from datasets.encoding import Recipe
 from datasets.features import KINDS as FEATURES
 from datasets.features import describe
 from datasets.gathering import gather
-from datasets.labels import KINDS, Labelling
+from datasets.labels import KINDS, Labelling, shared_labels
+from datasets.left_out import printable, write_list
 from datasets.manifest import WHOLE, Share
 from datasets.overview import draw, sparse, table
 from training.arguments import (
@@ -29,24 +30,34 @@ from training.arguments import (
 )
 from training.script import run_script
 
-LISTED = 10  # recordings left out that are named
+LISTED = 10  # recordings that are named
+SMALLER = "--workers"  # what takes less memory when lower
 
 
 def main():
     """Read, encode, write, report."""
     args, began = arguments(), time.monotonic()
-    found = find_recordings(args.data)
+    found, passed_over = search(args.data)
     root = Path(args.data) if Path(args.data).is_dir() else Path(args.data).parent
     features = describe(args.features, found, args.rate, args.hop_seconds, args.bins)
     recipe = Recipe(Labelling(root, args.labels, args.genres), args.rate, args.levels,
                     Excerpt(args.offset_seconds, args.max_seconds, args.min_seconds),
                     args.silence_threshold, features)
+    paths = {path.relative_to(root).as_posix(): path for path in found}
     gathered = gather(
-        {path.relative_to(root).as_posix(): path for path in found}, recipe, args.output,
+        paths, recipe, args.output,
         data=args.data, validation=args.validation, strict=args.strict, workers=args.workers,
         share=args.part, labels=args.labels, stacks_num=args.stacks_num,
         layers_num=args.layers_num, target_length=args.target_length, flush_every=args.flush_every)
-    report(args, features, gathered, time.monotonic() - began)
+    reasons = {name: problem.removeprefix(f"{paths[name]}: ")
+               for name, problem in gathered.problems.items()}
+    reasons |= {path.relative_to(root).as_posix(): "of a kind that is not read"
+                for path in passed_over}
+    warnings = [told(passed_over)] if passed_over else []
+    warnings += shared_labels(recipe.labelling, (path for name, path in paths.items()
+                                                 if name not in gathered.problems))
+    report(args, features, gathered, warnings, write_list(args.output, args.part, reasons),
+           time.monotonic() - began)
 
 
 def arguments():
@@ -60,7 +71,7 @@ def arguments():
     add("--part", type=share, default=WHOLE, metavar="I/N",
         help="prepare only part I of N, as on each of N machines; training reads the parts in one "
              "folder as the whole (default: 1/1)")
-    add("--rate", type=positive_int, default=8000, metavar="HZ",
+    add("--rate", type=rate, default=8000, metavar="HZ",
         help="samples a second that recordings are brought to (default: 8000)")
     add("--stacks_num", type=whole_number(1, 4096), default=5, metavar="N",
         help="stacks of layers in the network to be trained (default: 5)")
@@ -111,6 +122,14 @@ def arguments():
     return args
 
 
+def rate(text):
+    """A whole number of Hz, within what recordings have."""
+    number = positive_int(text)
+    if not SLOWEST <= number <= FASTEST:
+        raise argparse.ArgumentTypeError(f"{text} is not from {SLOWEST} to {FASTEST}")
+    return number
+
+
 def share(text):
     """I/N: a Share."""
     match = re.fullmatch(r"(\d+)/(\d+)", text)
@@ -155,7 +174,7 @@ def expression(text):
         raise argparse.ArgumentTypeError(f"{text!r} is no regular expression: {error}") from None
 
 
-def report(args, features, gathered, seconds):
+def report(args, features, gathered, warnings, left_out, seconds):
     """Say what was written, what wasn't, and what comes next."""
     names = sorted({entry.label for entry in gathered.entries} - {None})
     picture = Path(args.output, f"{args.part.stem.replace('vctk', 'corpus')}.png")
@@ -175,16 +194,27 @@ def report(args, features, gathered, seconds):
         print(f"{gathered.clipped} samples beyond full scale were clipped")
     if args.silence_threshold:
         print(f"{gathered.silent / args.rate:.1f} s of silence at beginnings and ends were cut off")
-    for problem in list(gathered.problems.values())[:LISTED]:
-        print(f"left out: {problem}", file=sys.stderr)
-    if len(gathered.problems) > LISTED:
-        print(f"and {len(gathered.problems) - LISTED} more left out", file=sys.stderr)
-    for warning in [*sparse(gathered.entries), *lacking(args, gathered.entries)]:
+    if gathered.notes:
+        count = len(gathered.notes)
+        print("1 recording has less than its header says; used as far as it goes" if count == 1 else
+              f"{count} recordings have less than their headers say; used as far as they go")
+    list_some("left out", gathered.problems.values())
+    list_some("used as far as it goes", gathered.notes.values())
+    for warning in [*warnings, *sparse(gathered.entries), *lacking(args, gathered.entries)]:
         print(f"warning: {warning}", file=sys.stderr)
     print(f"written to {args.output}" + f", drawn in {picture}" * bool(gathered.entries)
+          + f", what is left out is in {left_out}" * bool(left_out)
           + f"; next, with all {args.part.count} parts in one folder: " * (args.part != WHOLE)
           + "; next: " * (args.part == WHOLE)
           + f"python train_wavenet.py --data {shlex.quote(args.output)}")
+
+
+def list_some(what, lines):
+    """Say the first of the `lines` on stderr, and how many more there are."""
+    for line in list(lines)[:LISTED]:
+        print(f"{what}: {printable(line)}", file=sys.stderr)
+    if len(lines) > LISTED:
+        print(f"and {len(lines) - LISTED} more {what}", file=sys.stderr)
 
 
 def lacking(args, entries):
@@ -198,4 +228,4 @@ def lacking(args, entries):
 
 
 if __name__ == "__main__":
-    run_script(main)
+    run_script(main, SMALLER)

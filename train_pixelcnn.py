@@ -109,4 +109,4 @@ def main():
 
 
 if __name__ == "__main__":
-    run_script(main)
+    run_script(main, "--batchsize or --hidden_dim")

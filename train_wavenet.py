@@ -87,4 +87,4 @@ def described(features):
 
 
 if __name__ == "__main__":
-    run_script(main)
+    run_script(main, "--batchsize or --hidden_dim")

@@ -1,8 +1,6 @@
 """Recordings on disk: find them, decode them, and bring them to one channel and one rate."""
 
-import io
-import os
-import struct
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,16 +10,24 @@ import soxr
 
 from datasets.errors import UserError
 from datasets.files import find_files
+from datasets.lossy import Window, parts_of
+from datasets.opening import Sound, check_regular, complete, unreadable
 
 # Also of recordings that libsndfile can't decode: they are told of, not passed over.
 ENDINGS = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".aifc", ".au",
            ".caf", ".w64", ".m4a", ".aac", ".wma", ".amr", ".ape", ".wv")
+# Of sounds, and of films with sound, that are told of though nobody asked for them.
+PASSED_OVER = (".3ga", ".3gp", ".aa", ".aax", ".ac3", ".adts", ".amb", ".asf", ".avi", ".bwf",
+               ".dff", ".dsf", ".dts", ".eac3", ".f4a", ".f4v", ".flv", ".gsm", ".m4b", ".m4p",
+               ".m4r", ".m4v", ".mka", ".mkv", ".mov", ".mp1", ".mp2", ".mp4", ".mpa", ".mpc",
+               ".mpeg", ".mpg", ".mpga", ".nist", ".ofr", ".ogm", ".ogv", ".ogx", ".ra", ".ram",
+               ".rf64", ".rm", ".rmvb", ".shn", ".snd", ".sph", ".spx", ".tak", ".tta", ".voc",
+               ".vox", ".wave", ".weba", ".webm", ".wmv", ".wvx")
+SLOWEST, FASTEST = 1000, 768_000  # Hz; no recording has another rate
 FRAME = 0.02  # seconds, of which silence is told
 BLOCK = 1 << 17  # frames decoded at a time, so that no recording is ever held as a whole
-# Container -> byte order of its chunk sizes, and the chunk that holds the samples.
-CHUNKED = {b"RIFF": ("<", b"data"), b"RIFX": (">", b"data"), b"FORM": (">", b"SSND")}
-STREAMED = 0x7FFF0000  # programs that write to a pipe give 0 or a size from here on for "unknown"
-UNKNOWN = b"\xff" * 4  # one such size that libsndfile understands
+LARGEST = 1 << 20  # samples in such a block, however many channels there are
+UNKNOWN = 1 << 62  # frames; libsndfile gives more where a header doesn't tell
 
 
 class Excerpt(NamedTuple):
@@ -35,21 +41,53 @@ class Excerpt(NamedTuple):
     least: float = 0.0
 
 
-def find_recordings(data):
+class Found(NamedTuple):
+    """What lies below a folder: recordings, and files of kinds that are not read; sorted Paths."""
+
+    recordings: list[Path]
+    passed_over: list[Path]
+
+
+def find_recordings(data) -> list[Path]:
     """The recordings below the folder `data`, or `data` itself if it is a file: sorted Paths.
 
     Raises UserError if there is no such folder, or no recording in it.
     """
+    return search(data).recordings
+
+
+def search(data) -> Found:
+    """The same, and what is passed over."""
     data = Path(data)
-    if data.is_file():
-        return [data]
-    if not data.is_dir():
-        raise UserError(f"--data {data}: no such folder; give the folder with the recordings")
-    found = find_files(data, ENDINGS)
-    if not found:
+    try:
+        is_folder = data.stat() and data.is_dir()
+    except FileNotFoundError:
+        raise UserError(f"--data {data}: no such folder; give the folder with the "
+                        "recordings") from None
+    except OSError as error:
+        raise UserError(f"--data {unreadable(data, error)}") from None
+    if not is_folder:
+        return Found([data], [])
+    found = sorted_out(find_files(data, ENDINGS + PASSED_OVER))
+    if not found.recordings:
         wanted = " ".join(ending[1:] for ending in ENDINGS)
-        raise UserError(f"--data {data}: no recordings below it; looked for {wanted}")
+        others = f" ({told(found.passed_over)})" if found.passed_over else ""
+        raise UserError(f"--data {data}: no recordings below it; looked for {wanted}{others}")
     return found
+
+
+def sorted_out(paths, endings=ENDINGS) -> Found:
+    """The `paths`, by whether they end in one of the `endings`."""
+    wanted = [path for path in paths if path.name.lower().endswith(endings)]
+    return Found(wanted, sorted({*paths}.difference(wanted)))
+
+
+def told(passed_over) -> str:
+    """In words, what is passed over."""
+    endings = sorted({path.suffix.lower()[1:] for path in passed_over})
+    count = len(passed_over)
+    return (f"{count} {'file' if count == 1 else 'files'} of kinds that are not read passed over: "
+            f"{' '.join(endings)}; convert {'it' if count == 1 else 'them'} to wav or flac")
 
 
 def read_recording(path, rate, excerpt=Excerpt()):  # noqa: B008 - immutable
@@ -57,54 +95,145 @@ def read_recording(path, rate, excerpt=Excerpt()):  # noqa: B008 - immutable
     return np.concatenate([*recording_blocks(path, rate, excerpt)])
 
 
-def recording_blocks(path, rate, excerpt=Excerpt()):  # noqa: B008 - immutable
+def _say(text):
+    print(f"used as far as it goes: {text}", file=sys.stderr)
+
+
+def recording_blocks(path, rate, excerpt=Excerpt(), note=_say):  # noqa: B008 - immutable
     """Yields the samples of the recording at `path`, block by block: float32, (n,).
 
     They are the mean of the channels, at `rate` Hz; resampling is band-limited. Full scale is
-    [-1, 1]; a float file may go beyond. Raises UserError for a file that is no sound, ends early,
-    is empty, too short for the `excerpt`, or holds NaN or infinity.
+    [-1, 1]; a float file may go beyond. Of ogg and mp3, all streams that the file holds are read,
+    to the end; what is less than their headers say is told to `note`, as one line of text. Raises
+    UserError for a file that is no sound, of another format ends early, is empty, too short for the
+    `excerpt`, or holds NaN or infinity.
     """
     path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; check the path, or the link")
+    check_regular(path)
     empty = True
     try:
-        with soundfile.SoundFile(complete(path)) as sound:
-            mono = (block.mean(axis=1) for block in decoded(path, sound, excerpt))
-            for samples in resampled(mono, sound, rate):
-                if not np.isfinite(samples).all():
-                    raise UserError(f"{path}: holds NaN or infinite samples; write it anew, or "
-                                    "remove it")
-                empty = empty and not len(samples)
-                yield samples
-    except (soundfile.SoundFileError, OSError, EOFError) as error:
+        for samples in resampled(decoded(path, excerpt, note), rate):
+            if not np.isfinite(samples).all():
+                raise UserError(f"{path}: holds NaN or infinite samples; write it anew, or "
+                                "remove it")
+            empty = empty and not len(samples)
+            yield samples
+    except OSError as error:
+        raise unreadable(path, error) from None
+    except (soundfile.SoundFileError, EOFError) as error:
         raise UserError(f"{path}: not a recording that can be decoded ({one_line(error)}); "
                         "convert it to wav or flac, or remove it") from None
     if empty:
         raise UserError(f"{path}: holds no samples; remove it")
 
 
-def decoded(path, sound, excerpt):
-    """The samples (n, channels) of the excerpt from an open `sound`, a block at a time."""
-    length = sound.frames / sound.samplerate
-    if sound.frames and length < excerpt.least:
-        raise UserError(f"{path}: {length:.3g} seconds long, shorter than --min_seconds "
-                        f"{excerpt.least:g}; give less, or remove it")
-    if sound.frames and excerpt.offset and excerpt.offset >= length:
-        raise UserError(f"{path}: {length:.3g} seconds long, over before --offset_seconds "
-                        f"{excerpt.offset:g}; give less, or remove it")
-    sound.seek(round(excerpt.offset * sound.samplerate))
-    missing = sound.frames - sound.tell()
+def decoded(path, excerpt, note):
+    """Yields (rate, samples (n,)) of the excerpt, mono, a block at a time."""
+    parts = parts_of(path)
+    if parts:
+        yield from excerpted(path, all_parts(path, parts, note), excerpt)
+        return
+    with Sound(complete(path)) as sound:
+        check_rate(path, sound.samplerate)
+        if sound.frames >= UNKNOWN:
+            yield from excerpted(path, blocks_of(sound), excerpt)
+        else:
+            yield from counted(path, sound, excerpt)
+
+
+def counted(path, sound, excerpt):
+    """The same of a `sound` whose header is to be believed."""
+    rate, length = sound.samplerate, sound.frames / sound.samplerate
+    if sound.frames:
+        check_length(path, length, excerpt)
+    begin = round(excerpt.offset * rate)
+    if begin and sound.can_seek:
+        sound.seek(begin)
+        begin = 0
+    missing = sound.frames - round(excerpt.offset * rate)
     if excerpt.seconds:
-        missing = min(missing, round(excerpt.seconds * sound.samplerate))
-    while missing:
-        wanted = min(missing, BLOCK)
-        block = sound.read(wanted, dtype="float32", always_2d=True)
-        yield block
-        missing -= len(block)
-        if len(block) < wanted:  # an mp3 that was cut; libsndfile says nothing
-            raise UserError(f"{path}: truncated, {missing} of {sound.frames} samples are missing; "
-                            "copy it again, or remove it")
+        missing = min(missing, round(excerpt.seconds * rate))
+    for _, block in blocks_of(sound, begin + missing):
+        missing -= max(len(block) - begin, 0)
+        yield rate, block[begin:]
+        begin = max(begin - len(block), 0)
+    if missing:
+        raise UserError(f"{path}: truncated, {missing} of {sound.frames} samples are missing; "
+                        "copy it again, or remove it")
+
+
+def excerpted(path, blocks, excerpt):
+    """Of (rate, samples) those in the excerpt, whose length is known only at their end."""
+    rate, frames, before = 0, 0, 0.0  # of the blocks of one rate; seconds of those before them
+    for block_rate, block in blocks:
+        if block_rate != rate:
+            before += frames / rate if rate else 0
+            rate, frames = block_rate, 0
+        first = round((excerpt.offset - before) * rate)
+        last = first + round(excerpt.seconds * rate) if excerpt.seconds else frames + len(block)
+        piece = block[max(first - frames, 0):max(last - frames, 0)]
+        frames += len(block)
+        if len(piece):
+            yield rate, piece
+        if excerpt.seconds and frames >= last and before + frames / rate >= excerpt.least:
+            return
+    if frames:
+        check_length(path, before + frames / rate, excerpt)
+
+
+def check_length(path, seconds, excerpt):
+    """Raise UserError for a recording that is too short for the `excerpt`."""
+    if seconds < excerpt.least:
+        raise UserError(f"{path}: {seconds:.3g} seconds long, shorter than --min_seconds "
+                        f"{excerpt.least:g}; give less, or remove it")
+    if excerpt.offset and excerpt.offset >= seconds:
+        raise UserError(f"{path}: {seconds:.3g} seconds long, over before --offset_seconds "
+                        f"{excerpt.offset:g}; give less, or remove it")
+
+
+def check_rate(path, rate):
+    """Raise UserError for a rate that no recording has."""
+    if not SLOWEST <= rate <= FASTEST:
+        raise UserError(f"{path}: its header claims {rate} samples a second, which no recording "
+                        f"has; give it one of {SLOWEST:,} to {FASTEST:,}, or remove it")
+
+
+def all_parts(path, parts, note):
+    """Yields (rate, samples) of the streams in a file, one after the other, as far as they go."""
+    missing, claimed, read, bad = 0, 0, 0, []
+    for part in parts:
+        whole = len(parts) == 1 and part.claims and not part.begin
+        left = 0
+        try:
+            with Sound(complete(path) if whole else Window(path, part)) as sound:
+                check_rate(path, sound.samplerate)
+                if part.claims:
+                    claimed += sound.frames
+                    left = sound.frames
+                for rate, block in blocks_of(sound):
+                    left -= len(block)
+                    read += len(block)
+                    yield rate, block
+        except soundfile.SoundFileError as error:
+            bad.append(error)
+        if part.claims:
+            missing += max(left, 0)
+    if bad and not read:
+        raise bad[0]
+    if missing:
+        note(f"{path}: ends early, {missing:,} of {claimed:,} samples that its header claims are "
+             "missing")
+    elif bad:
+        note(f"{path}: {len(bad)} of its {len(parts)} streams can't be decoded "
+             f"({one_line(bad[0])})")
+
+
+def blocks_of(sound, frames=UNKNOWN):
+    """Yields (rate, samples (n,)) of an open `sound`, mono, up to so many frames."""
+    most = max(min(BLOCK, LARGEST // sound.channels), 1)
+    while frames and len(block := sound.read(min(frames, most), dtype="float32", always_2d=True)):
+        frames -= len(block)
+        yield sound.samplerate, block.mean(axis=1)
 
 
 def told_apart(blocks, rate, threshold):
@@ -134,62 +263,24 @@ def _cut_at_silence(samples, size, threshold):
             yield piece, is_heard
 
 
-def resampled(blocks, sound, rate):
-    """The blocks of mono `sound` at `rate` Hz."""
-    if sound.samplerate == rate:
-        yield from blocks
-        return
-    stream = soxr.ResampleStream(sound.samplerate, rate, 1, dtype="float32", quality="HQ")
-    for block in blocks:
-        yield stream.resample_chunk(block)
-    yield stream.resample_chunk(np.empty(0, np.float32), last=True)
-
-
-def complete(path):
-    """What soundfile is to open for `path`: the path, or a streamed wav as a Mended file.
-
-    Raises UserError if a wav or aiff ends before the samples that it announces do: libsndfile reads
-    it without a word, and the recording would be cut off in mid-speech. Programs that write to a
-    pipe can't know the sizes; the one that libsndfile takes literally is 0.
-    """
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        start = file.read(12)
-        order, wanted = CHUNKED.get(start[:4], (None, None))
-        while order and len(header := file.read(8)) == 8:
-            name, length = struct.unpack(f"{order}4sI", header)
-            data = file.tell()
-            if name != wanted:
-                file.seek(length + length % 2, os.SEEK_CUR)  # chunks begin at even places
-                continue
-            missing = data + length - size
-            if missing > 0 and length < STREAMED:
-                raise UserError(f"{path}: truncated, {missing} of {length} bytes of sound are "
-                                "missing; copy it again, or remove it")
-            container, = struct.unpack(f"{order}I", start[4:8])
-            if length == 0 and container + 8 <= data < size:
-                return Mended(path, (4, data - 4))
-            break
-    return os.fsencode(path) if os.name == "posix" else path  # names there needn't be UTF-8
-
-
-class Mended(io.FileIO):
-    """The file at `path` as if UNKNOWN stood at the `places` in it. Nothing is written."""
-
-    def __init__(self, path, places):
-        super().__init__(path)
-        self.places = places
-
-    def readinto(self, buffer):
-        """Fill `buffer` from where the file stands: the number of bytes read."""
-        begin = self.tell()
-        count = super().readinto(buffer)
-        read = memoryview(buffer).cast("B")[:count]
-        for place in self.places:
-            for number, byte in enumerate(UNKNOWN, place - begin):
-                if 0 <= number < count:
-                    read[number] = byte
-        return count
+def resampled(blocks, rate):
+    """The samples of (their rate, samples) at `rate` Hz; no block is longer than BLOCK for that."""
+    stream = source = None
+    for source_rate, block in blocks:
+        if source_rate != source:
+            if stream:
+                yield stream.resample_chunk(np.empty(0, np.float32), last=True)
+            source = source_rate
+            stream = None if source == rate else soxr.ResampleStream(
+                source, rate, 1, dtype="float32", quality="HQ")
+        if not stream:
+            yield block
+            continue
+        most = max(BLOCK * source // rate, 1) if rate > source else len(block) or 1
+        for begin in range(0, len(block), most):
+            yield stream.resample_chunk(block[begin:begin + most])
+    if stream:
+        yield stream.resample_chunk(np.empty(0, np.float32), last=True)
 
 
 def one_line(error):

@@ -23,6 +23,7 @@ from datasets.audio import Excerpt, recording_blocks, told_apart
 from datasets.errors import UnfinishedError, UserError
 from datasets.features import Features, beside, frames_of
 from datasets.labels import Labelling
+from datasets.opening import check_regular
 from datasets.quantization import code_dtype, mu_law_encode
 
 
@@ -52,7 +53,8 @@ class Encoded(NamedTuple):
 
     codes: the file that they are in, as text. length: how many. clipped: samples beyond full scale.
     silent: samples cut off. loudness: the root of the mean square of the others. problem: why there
-    are no codes, or None. frames: the file with its frames, as text, or None.
+    are no codes, or None. frames: the file with its frames, as text, or None. note: in what it is
+    less than its header says, or None.
     """
 
     codes: str | None = None
@@ -63,6 +65,7 @@ class Encoded(NamedTuple):
     loudness: float = 0.0
     problem: str | None = None
     frames: str | None = None
+    note: str | None = None
 
 
 class Sums(NamedTuple):
@@ -177,15 +180,17 @@ def encode(path, recipe, place):
     can't be written.
     """
     frames = place.with_name(f"{place.name}_frames") if recipe.features else None
+    notes = []
     try:
+        check_regular(path)  # before tags are looked for: a named pipe would be waited for
         label = recipe.labelling.label_of(path)
         coders = {place: MuLaw(recipe.levels)}
         if frames:
             coders[frames] = frames_of(path, recipe.features)
         with ExitStack() as stack:
             tracks = [stack.enter_context(closing(Track(*item))) for item in coders.items()]
-            length = _encode_into(tracks, recording_blocks(path, recipe.rate, recipe.excerpt),
-                                  recipe)
+            blocks = recording_blocks(path, recipe.rate, recipe.excerpt, notes.append)
+            length = _encode_into(tracks, blocks, recipe)
         kept = tracks[0].kept.sums
         if not kept.length:
             raise UserError(f"{path}: all of it is below --silence_threshold "
@@ -195,7 +200,8 @@ def encode(path, recipe, place):
             file.unlink(missing_ok=True)
         return Encoded(problem=str(error))
     return Encoded(str(place), label, kept.length, kept.clipped, length - kept.length,
-                   math.sqrt(kept.squares / kept.length), frames=frames and str(frames))
+                   math.sqrt(kept.squares / kept.length), frames=frames and str(frames),
+                   note=notes[0] if notes else None)
 
 
 def _encode_into(tracks, blocks, recipe):

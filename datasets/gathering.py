@@ -43,19 +43,22 @@ class Note(NamedTuple):
     loudness: Annotated[float, Meta(ge=0, le=1e39)]
     problem: str | None
     frames: None = None
+    note: str | None = None
 
 
 class Gathered(NamedTuple):
     """What became of a collection.
 
     entries: an Entry for each recording in the corpus. problems: {name: why it is left out}.
-    clipped: samples beyond full scale. silent: samples of silence cut off.
+    clipped: samples beyond full scale. silent: samples of silence cut off. notes: {name: in what it
+    is less than its header says} of recordings in the corpus.
     """
 
     entries: list
     problems: dict
     clipped: int
     silent: int
+    notes: dict
 
 
 def gather(paths, recipe, folder, *, data, validation, strict, workers, share=WHOLE, **settings):
@@ -97,7 +100,7 @@ def gather(paths, recipe, folder, *, data, validation, strict, workers, share=WH
 
 def _fill(writer, journal, paths, held_back, recipe, workers, problems, strict):
     """Add the recordings {name: path} to the corpus: a Gathered, its `problems` those given."""
-    entries, clipped, silent = [], 0, 0
+    entries, clipped, silent, notes = [], 0, 0, {}
     earlier = _earlier(writer, journal, paths, held_back, recipe.labelling.kind != "none")
     if earlier:
         print(f"going on after {len(earlier)} of {len(paths)} recordings that an interrupted run "
@@ -110,6 +113,10 @@ def _fill(writer, journal, paths, held_back, recipe, workers, problems, strict):
             for name, recording in zip(paths, chain(earlier, coming), strict=True):
                 if recording.problem and strict:
                     raise UserError(recording.problem)
+                if recording.note:
+                    if strict:
+                        raise UserError(f"{recording.note}; copy it again, or remove it")
+                    notes[name] = recording.note
                 if recording.codes:
                     writer.add(_part(name, held_back), name, recording.label,
                                *_blocks_of(recording, recipe))
@@ -127,7 +134,7 @@ def _fill(writer, journal, paths, held_back, recipe, workers, problems, strict):
     except (KeyboardInterrupt, OSError, UnfinishedError):
         _save(writer, journal)
         raise
-    return Gathered(entries, problems, clipped, silent)
+    return Gathered(entries, problems, clipped, silent, notes)
 
 
 def _earlier(writer, journal, paths, held_back, is_labelled):

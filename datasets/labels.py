@@ -1,6 +1,8 @@
 """What a recording is conditioned on: its folder, its speaker, a tag, or a part of its path."""
 
 import re
+from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -57,6 +59,20 @@ class Labelling(NamedTuple):
             raise UserError(f"{path}: its genre, {tag}, is none of --genres "
                             f"{','.join(self.genres)}; add it, or remove the file")
         return genre
+
+
+def shared_labels(labelling: Labelling, paths: Iterable[Path]) -> list[str]:
+    """A warning for each label that folders in different places have in common."""
+    if labelling.kind != "folder":
+        return []
+    folders = defaultdict(list)
+    for folder in sorted({path.parent for path in paths}):
+        folders[labelling.label_of(folder / "x")].append(
+            readable(folder.relative_to(labelling.root).as_posix()))
+    return [f"label {label} is that of {len(names)} folders, {', '.join(names[:3])}"
+            + ", …" * (len(names) > 3)
+            + "; if they are not alike, give --labels '(.+)/', which takes whole paths for labels"
+            for label, names in folders.items() if len(names) > 1]
 
 
 def speaker_of(path):

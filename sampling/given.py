@@ -1,12 +1,13 @@
 """What sounds are made from, beside a label: a recording to go on from, or features to speak."""
 
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
-from datasets.audio import ENDINGS
+from datasets.audio import ENDINGS, PASSED_OVER, sorted_out, told
 from datasets.errors import UserError
 from datasets.features import Features, features_of
 from datasets.files import find_files, readable
@@ -59,10 +60,12 @@ def _files(flag, path):
     endings = ENDINGS
     if flag == "--features_from":
         endings += (".npy",)
-    found = find_files(path, endings)
+    found, passed_over = sorted_out(find_files(path, endings + PASSED_OVER), endings)
     if not found:
         what = "recordings" if flag == "--prime" else "recordings and no .npy"
         raise UserError(f"{flag} {path}: no {what} below it; name a file, or a folder of them")
+    if passed_over:
+        print(f"{flag} {path}: {told(passed_over)}", file=sys.stderr)
     names = [readable(one.relative_to(path).with_suffix("").as_posix()) for one in found]
     if len(set(names)) < len(names):  # which only their endings tell apart
         names = [readable(one.relative_to(path).as_posix()) for one in found]

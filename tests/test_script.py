@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+import preprocess
 import train_pixelcnn
 from datasets.errors import DivergedError, UserError
 from training.script import run_script
@@ -61,6 +62,13 @@ def test_a_lack_of_memory_is_one_line(main, wanted, capfd):
     assert end.value.code == 1  # which --auto_restart takes up again
     line, = capfd.readouterr().err.splitlines()
     assert line.startswith(f"error: out of memory{wanted}; ask for less at once")
+
+
+def test_a_lack_of_memory_names_flags_that_the_script_has(capfd, monkeypatch):
+    monkeypatch.setattr(preprocess, "arguments", raising(MemoryError()))
+    with pytest.raises(SystemExit):
+        run_script(preprocess.main, preprocess.SMALLER)
+    assert capfd.readouterr().err.endswith("such as a lower --workers\n")
 
 
 @pytest.mark.parametrize("error", [RuntimeError("shapes differ"), ZeroDivisionError()])

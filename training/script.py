@@ -14,16 +14,16 @@ LACK_OF_MEMORY = ("DefaultCPUAllocator", "CUDA error: out of memory", "'out of m
                   "STATUS_ALLOC_FAILED")
 
 
-def run_script(main):
+def run_script(main, smaller="--batchsize, --hidden_dim or --count"):
     """Run a script's `main`, ending it as a command-line user expects.
 
     A UserError is one line on stderr and its exit code, and so is a lack of memory; Ctrl+C is 130;
     an output pipe closed early is no error. What else is raised is a defect of ours and keeps its
-    traceback.
+    traceback. `smaller`: the flags that take less memory when lower.
     """
     sys.stdout.reconfigure(errors="backslashreplace")  # a folder's name may be no text
     try:
-        with distributed.connected(), _lack_of_memory_told():
+        with distributed.connected(), _lack_of_memory_told(smaller):
             code = main()
     except UserError as error:
         distributed.say(f"error: {error}")
@@ -40,7 +40,7 @@ def run_script(main):
 
 
 @contextmanager
-def _lack_of_memory_told():
+def _lack_of_memory_told(smaller):
     """In its context a lack of memory, of Python, numpy, torch or CUDA, is an OutOfMemoryError."""
     try:
         yield
@@ -51,7 +51,7 @@ def _lack_of_memory_told():
                 or any(sign in text for sign in LACK_OF_MEMORY)):
             raise
         raise OutOfMemoryError(f"out of memory{_asked_for(text)}; ask for less at once, such as a "
-                               "lower --batchsize, --hidden_dim or --count") from None
+                               f"lower {smaller}") from None
 
 
 def _asked_for(text):

@@ -1,0 +1,28 @@
+"""The list of all that is not in a corpus though it lies among its recordings."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from datasets.corpus import Share
+from datasets.files import readable, replacing
+
+
+def write_list(folder: str | Path, share: Share, reasons: Mapping[str, str]) -> Path | None:
+    """Write {name: why it is left out} beside the corpus in `folder`: the file, or None.
+
+    A line for each, the name, a tab, the reason. With nothing left out there is no file. Raises
+    UserError if it can't be written.
+    """
+    path = Path(folder, f"{share.stem}_left_out.txt")
+    if not reasons:
+        path.unlink(missing_ok=True)
+        return None
+    with replacing(path) as temporary:
+        temporary.write_text("".join(f"{printable(name)}\t{printable(reason)}\n"
+                                     for name, reason in reasons.items()), encoding="utf-8")
+    return path
+
+
+def printable(text: str) -> str:
+    """The `text` with escapes for what would end a line, or is no text."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in readable(text))
