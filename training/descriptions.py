@@ -195,6 +195,7 @@ class Run(Struct):
     optimizer: OptimizerState
     extensions: Extensions
     optimizer_name: OPTIMIZERS = "Adam"
+    has_ended: bool = False
     weights: dict[str, torch.Tensor] | UnsetType = UNSET
 
     def __post_init__(self):
