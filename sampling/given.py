@@ -1,5 +1,6 @@
 """What sounds are made from, beside a label: a recording to go on from, or features to speak."""
 
+import os
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -55,7 +56,7 @@ def given_asked(args, file, config, data):
 def _files(flag, path):
     """The files that a flag's `path` means: [(name, path), …] of itself, or of those below it."""
     path = Path(path)
-    if not path.is_dir():
+    if not os.path.isdir(path):  # Path.is_dir raises where one may not look
         return [(readable(path.stem), path)]
     endings = ENDINGS
     if flag == "--features_from":
