@@ -19,6 +19,7 @@ from datasets.features import describe
 from datasets.gathering import gather
 from datasets.labels import KINDS, Labelling
 from datasets.overview import draw, sparse, table
+from datasets.text import printable
 from training.arguments import fraction, non_negative_float, parse, positive_float, positive_int
 from training.script import run_script
 
@@ -155,7 +156,7 @@ def report(args, features, gathered, seconds):
     held_back = sum(entry.held_back for entry in gathered.entries)
     print(f"{len(gathered.entries)} recordings read, {length} of sound, in {seconds:.1f} s; "
           f"{len(gathered.problems)} left out; {held_back} held back for validation; labels: "
-          f"{', '.join(names[:LISTED]) or 'none'}"
+          f"{', '.join(map(printable, names[:LISTED])) or 'none'}"
           + f" and {len(names) - LISTED} more" * (len(names) > LISTED))
     if gathered.entries:
         for line in table(gathered.entries):
@@ -168,11 +169,11 @@ def report(args, features, gathered, seconds):
     if args.silence_threshold:
         print(f"{gathered.silent / args.rate:.1f} s of silence at beginnings and ends were cut off")
     for problem in list(gathered.problems.values())[:LISTED]:
-        print(f"left out: {problem}", file=sys.stderr)
+        print(f"left out: {printable(problem)}", file=sys.stderr)
     if len(gathered.problems) > LISTED:
         print(f"and {len(gathered.problems) - LISTED} more left out", file=sys.stderr)
     for warning in [*sparse(gathered.entries), *lacking(args, gathered.entries)]:
-        print(f"warning: {warning}", file=sys.stderr)
+        print(f"warning: {printable(warning)}", file=sys.stderr)
     print(f"written to {args.output}" + f", drawn in {picture}" * bool(gathered.entries)
           + f"; next, with all {args.part.count} parts in one folder: " * (args.part != WHOLE)
           + "; next: " * (args.part == WHOLE)

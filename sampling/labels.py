@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from datasets.errors import UserError
 from datasets.labels import find_label
 
+MOST_BYTES = 160  # of a name in a file's name, which may have 255
+
 
 def labels_asked(names, wanted, file, among_others=False):
     """The numbers of the labels that `wanted` means: a number, a name, `all`, or None.
@@ -44,7 +46,8 @@ def likeliest_labels(model, given):
 
 def distinct(names):
     """The names as parts of file names: what may not be in one is _, and no two are the same."""
-    names = [re.sub(r"[^\w.-]+", "_", name)[:80] for name in names]
+    names = [re.sub(r"[^\w.-]+", "_", name)[:80].encode()[:MOST_BYTES].decode(errors="ignore")
+             for name in names]
     if len({name.casefold() for name in names}) < len(names):
         return [f"{number}_{name}" for number, name in enumerate(names)]
     return names

@@ -1,4 +1,4 @@
-"""Standard streams that are closed or full, names that a terminal would obey, ranks that are wrong."""
+"""Where a script runs: streams closed or full, a terminal that obeys names, ranks that are wrong."""
 
 import os
 import subprocess

@@ -198,7 +198,7 @@ def test_a_run_that_loses_a_worker_ends_with_a_line_and_goes_on(world, tmp_path,
 def shm_of(size, *command):
     """The command, with so much shared memory."""
     return ["unshare", "-m", "sh", "-c", "mount --make-rprivate / && mount -t tmpfs -o "
-            f"size={size},nr_inodes=9 tmpfs /dev/shm && exec \"$@\"", "sh", *map(str, command)]
+            f'size={size},nr_inodes=9 tmpfs /dev/shm && exec "$@"', "sh", *map(str, command)]
 
 
 def test_workers_need_no_shared_memory(world, tmp_path):
