@@ -4,15 +4,20 @@ from functools import cache
 
 from datasets.text import printable
 
+MOST_SHOWN = 50  # characters of a label
 
-def legible(name) -> str:
+
+def legible(name, most: int = MOST_SHOWN) -> str:
     """`name` on one line, as matplotlib can draw it with the fonts of this machine.
+
+    Only its first `most` characters, so that the picture has room for other things.
 
     Fonts that are needed for it are made known to matplotlib: call this before the text is made. A
     character that no font has is escaped, as \\u4f60: matplotlib would draw the same box for each.
     """
-    return "".join(character if _has_font(character) else
+    text = "".join(character if _has_font(character) else
                    character.encode("unicode_escape").decode() for character in printable(name))
+    return text if len(text) <= most else f"{text[:most - 1]}…"
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Where a script runs: streams closed or full, a terminal that obeys names, ranks that are wrong."""
+"""Where scripts run: streams closed or full, terminals that obey names, ranks that are wrong."""
 
 import os
 import subprocess
