@@ -16,7 +16,8 @@ from training.embeddings import figure_of
 from training.plots import figure_of_data, figure_of_labels
 
 NAMES = ["plain", "p225 $x$", "你好世界", "مرحبا", "🎸🥁", "naïve e\u0301", "a\nb\tc\r",
-         "\x1b[31mred\x1b[0m\x07", "\u202egnp.exe\u2066", "नमस्ते", "ภาษาไทย", "\udcff", "", "—" * 40, "long " * 50]
+         "\x1b[31mred\x1b[0m\x07", "\u202egnp.exe\u2066", "नमस्ते", "ภาษาไทย", "\udcff", "", "—" * 40,
+         "long " * 50]
 
 
 @pytest.fixture(autouse=True)

@@ -195,6 +195,16 @@ def test_a_run_that_loses_a_worker_ends_with_a_line_and_goes_on(world, tmp_path,
     assert whole["run"]["iteration"] == UPDATES and difference(whole, cut) == ""
 
 
+def test_preparing_names_the_shared_memory_that_it_lacks(world, tmp_path):
+    if subprocess.run(shm_of("4k", "true"), capture_output=True).returncode:
+        pytest.skip("this user can't mount")
+    done = subprocess.run(shm_of("4k", sys.executable, ROOT / "preprocess.py", "--data", "sounds",
+                                 "--output", tmp_path / "out"),
+                          cwd=world, capture_output=True, text=True, timeout=50)
+    line, = done.stderr.splitlines()
+    assert done.returncode == 2 and line.startswith("error: --workers: ") and "--shm-size" in line
+
+
 def shm_of(size, *command):
     """The command, with so much shared memory."""
     return ["unshare", "-m", "sh", "-c", "mount --make-rprivate / && mount -t tmpfs -o "
