@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from datasets.text import printable
 from training.arguments import (
     add_device_and_seed,
     add_models,
@@ -67,7 +68,7 @@ def main():
         model.to(device)
         seconds = [sheets.perform(model, plan, sheet, args) for sheet in plan.sheets]
         kinds = [label for sheet in plan.sheets for label, _ in sheet.kinds]
-        of = ", ".join(plan.conditions.names[label] for label in dict.fromkeys(kinds)
+        of = ", ".join(printable(plan.conditions.names[label]) for label in dict.fromkeys(kinds)
                        if label is not None)
         images = sum(sheet.rows for sheet in plan.sheets) * args.count
         path, said = plan.sheets[0].path, in_time(images, sum(seconds))

@@ -6,6 +6,7 @@ from datetime import datetime
 from pathlib import Path
 
 from datasets.errors import UserError
+from training import streams
 from training.arguments import (
     Every,
     add_device_and_seed,
@@ -143,7 +144,10 @@ def check_pipe(args):
         if wrong:
             raise UserError(f"--output -: is one sound and no file, {flag} can't go with it; leave "
                             f"the flag out, or name a folder")
-    if sys.stdout is None or sys.stdout.isatty():
+    if streams.is_closed():
+        raise UserError("--output -: standard output is closed; pipe it to a player, or name a "
+                        "folder")
+    if sys.stdout.isatty():
         raise UserError("--output -: is for a pipe or a file, not for a terminal; pipe it to a "
                         "player, as at the end of --help")
 

@@ -17,9 +17,10 @@ from datasets.features import KINDS as FEATURES
 from datasets.features import describe
 from datasets.gathering import gather
 from datasets.labels import KINDS, Labelling, shared_labels
-from datasets.left_out import printable, write_list
+from datasets.left_out import write_list
 from datasets.manifest import WHOLE, Share
 from datasets.overview import draw, sparse, table
+from datasets.text import printable
 from training.arguments import (
     fraction,
     non_negative_float,
@@ -182,7 +183,7 @@ def report(args, features, gathered, warnings, left_out, seconds):
     held_back = sum(entry.held_back for entry in gathered.entries)
     print(f"{len(gathered.entries)} recordings read, {length} of sound, in {seconds:.1f} s; "
           f"{len(gathered.problems)} left out; {held_back} held back for validation; labels: "
-          f"{', '.join(names[:LISTED]) or 'none'}"
+          f"{', '.join(map(printable, names[:LISTED])) or 'none'}"
           + f" and {len(names) - LISTED} more" * (len(names) > LISTED))
     if gathered.entries:
         for line in table(gathered.entries):
@@ -201,7 +202,7 @@ def report(args, features, gathered, warnings, left_out, seconds):
     list_some("left out", gathered.problems.values())
     list_some("used as far as it goes", gathered.notes.values())
     for warning in [*warnings, *sparse(gathered.entries), *lacking(args, gathered.entries)]:
-        print(f"warning: {warning}", file=sys.stderr)
+        print(f"warning: {printable(warning)}", file=sys.stderr)
     print(f"written to {args.output}" + f", drawn in {picture}" * bool(gathered.entries)
           + f", what is left out is in {left_out}" * bool(left_out)
           + f"; next, with all {args.part.count} parts in one folder: " * (args.part != WHOLE)

@@ -5,14 +5,13 @@ epoch by its position, with no generator state to carry along.
 """
 
 import math
-import os
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset, Sampler
 
-from datasets.errors import UserError
+from datasets.workers import each_part, read_ahead
 
 IGNORED = -100  # a target that is none: torch's own `ignore_index`
 
@@ -83,55 +82,43 @@ def whole(indices):
     return indices
 
 
+class Batches:
+    """`dataset[indices]` for each list of indices in `order`; can be iterated over again.
+
+    workers: processes that read ahead, 0 for none. pinned: in memory that a GPU copies from by
+    itself. Raises what `datasets.workers.read_ahead` does.
+    """
+
+    def __init__(self, dataset: Dataset, order: Sampler, workers: int = 0, pinned: bool = False):
+        self.dataset, self.order, self.workers, self.pinned = dataset, order, workers, pinned
+
+    def __len__(self):
+        return len(self.order)
+
+    def __iter__(self):
+        batches = (read_ahead(self.dataset, self.order, self.workers) if self.workers else
+                   (self.dataset[indices] for indices in self.order))
+        return map(_pinned, batches) if self.pinned else batches
+
+
+def _pinned(batch):
+    return (batch.pin_memory() if isinstance(batch, torch.Tensor) else
+            each_part(_pinned, batch))
+
+
 def training_batches(dataset: Dataset, batchsize, *, seed, epoch, position=0, share=whole,
                      **loading):
     """The batches of one epoch, the last one smaller, from item `position` on.
 
     `dataset[indices]` makes a whole `Batch`; `dataset.epoch` tells it which epoch's random draws
     (such as those of a binarisation) are wanted. share: see `EpochOrder`; what is left of a small
-    batch may be no item at all. loading: workers and pinned, see `_loader`.
+    batch may be no item at all. loading: workers and pinned, see `Batches`.
     """
     dataset.epoch = epoch
     order = EpochOrder(len(dataset), batchsize, share, seed=seed, epoch=epoch, position=position)
-    return _loader(dataset, order, **loading)
+    return Batches(dataset, order, **loading)
 
 
 def evaluation_batches(dataset: Dataset, batchsize, share=whole, **loading):
     """All items once, as they lie; share and loading as in `training_batches`."""
-    return _loader(dataset, EpochOrder(len(dataset), batchsize, share, shuffle=False), **loading)
-
-
-def _loader(dataset, order, workers=0, pinned=False):
-    """workers: processes that read ahead. pinned: in memory that a GPU copies from by itself."""
-    # A generator of its own, lest the loader draw from the one that a run's random numbers are of.
-    return _Loader(_ErrorsReturned(dataset), sampler=order, batch_size=None, num_workers=workers,
-                   pin_memory=pinned, generator=torch.Generator(),
-                   worker_init_fn=_leave_signals_to_the_run)
-
-
-class _Loader(DataLoader):
-    """A DataLoader that raises the UserErrors that it is given in place of batches."""
-
-    def __iter__(self):
-        for batch in super().__iter__():
-            if isinstance(batch, UserError):
-                raise batch
-            yield batch
-
-
-class _ErrorsReturned(Dataset):
-    """A dataset that returns UserErrors: what a worker raises arrives as text with a traceback."""
-
-    def __init__(self, dataset):
-        self.dataset = dataset
-
-    def __getitem__(self, indices):
-        try:
-            return self.dataset[indices]
-        except UserError as error:
-            return error
-
-
-def _leave_signals_to_the_run(_worker):
-    # A terminal, or torchrun, sends them to a whole group of processes: not to this one of its own.
-    os.setpgid(0, 0)
+    return Batches(dataset, EpochOrder(len(dataset), batchsize, share, shuffle=False), **loading)

@@ -135,7 +135,7 @@ def encoded(paths, recipe, workers, folder, done=0):
     """
     workers = max(1, min(workers, len(paths) - done))
     end, told_to_end = Pipe()
-    pool = ProcessPoolExecutor(workers, initializer=_begin, initargs=(told_to_end,))
+    pool = _pool(workers, told_to_end)
     coming, waiting = zip(count(done), paths[done:]), deque()
     try:
         for _ in tqdm(paths[done:], unit="recording", disable=None, initial=done,
@@ -155,6 +155,15 @@ def encoded(paths, recipe, workers, folder, done=0):
         raise
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _pool(workers, told_to_end):
+    try:
+        return ProcessPoolExecutor(workers, initializer=_begin, initargs=(told_to_end,))
+    except OSError as error:  # of its locks
+        raise UserError(f"--workers: processes need some KB of shared memory, /dev/shm has none "
+                        f"({error.strerror}); give a container more, as with --shm-size=1m"
+                        ) from None
 
 
 def _begin(told_to_end):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from datasets.corpus import Share
 from datasets.files import readable, replacing
+from datasets.text import printable
 
 
 def write_list(folder: str | Path, share: Share, reasons: Mapping[str, str]) -> Path | None:
@@ -18,11 +19,6 @@ def write_list(folder: str | Path, share: Share, reasons: Mapping[str, str]) -> 
         path.unlink(missing_ok=True)
         return None
     with replacing(path) as temporary:
-        temporary.write_text("".join(f"{printable(name)}\t{printable(reason)}\n"
+        temporary.write_text("".join(f"{printable(readable(name))}\t{printable(readable(reason))}\n"
                                      for name, reason in reasons.items()), encoding="utf-8")
     return path
-
-
-def printable(text: str) -> str:
-    """The `text` with escapes for what would end a line, or is no text."""
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in readable(text))

@@ -6,6 +6,8 @@ from statistics import fmean, median
 import numpy as np
 
 from datasets.files import replacing
+from datasets.fonts import legible
+from datasets.text import columns, padded, printable
 
 SHOWN = 30  # labels in the table and in the picture, those with most sound
 QUIETEST = -100  # dB
@@ -35,13 +37,13 @@ def table(entries):
     labels = by_label(entries)
     if len(labels) < 2:
         labels = {"all": entries}
-    width = max(5, *(len(str(label)) for label in list(labels)[:SHOWN]))
+    width = max(5, *(columns(printable(label)) for label in list(labels)[:SHOWN]))
     lines = [f"{'label':{width}}  recordings   seconds  each (shortest, median, longest)  loudness"]
     for label, own in list(labels.items())[:SHOWN]:
         lengths = [entry.seconds for entry in own]
         each = f"{min(lengths):.2f}, {median(lengths):.2f}, {max(lengths):.2f} s"
-        lines.append(f"{label:{width}}  {len(own):10,}  {seconds(own):8,.0f}  {each:>33}  "
-                     f"{decibels(own):5.1f} dB")
+        lines.append(f"{padded(printable(label), width)}  {len(own):10,}  {seconds(own):8,.0f}  "
+                     f"{each:>33}  {decibels(own):5.1f} dB")
     if len(labels) > SHOWN:
         rest = [entry for own in list(labels.values())[SHOWN:] for entry in own]
         lines.append(f"and {len(labels) - SHOWN} more, {len(rest):,} recordings, "
@@ -55,7 +57,7 @@ def sparse(entries, share=0.1):
     if len(labels) < 2:
         return []
     enough = share * seconds(entries) / len(labels)
-    return [f"label {label} has {seconds(own):.1f} seconds in {len(own)} "
+    return [f"label {printable(label)} has {seconds(own):.1f} seconds in {len(own)} "
             f"{'recording' if len(own) == 1 else 'recordings'}, next to nothing beside the others; "
             "the network will not learn it" for label, own in labels.items()
             if seconds(own) < enough]
@@ -70,7 +72,8 @@ def draw_amounts(axes, amounts, unit):
     bars = range(len(amounts))
     axes.barh(bars, training, label="training")
     axes.barh(bars, validation, left=training, label="validation")
-    axes.set_yticks(bars, list(amounts), parse_math=False)  # a name may have dollars in it
+    # A name may have dollars in it.
+    axes.set_yticks(bars, list(map(legible, amounts)), parse_math=False)
     axes.invert_yaxis()
     axes.set(xlabel=unit)
     axes.grid(alpha=0.3)

@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from datasets.errors import UserError
 from datasets.quantization import mu_law_decode, mu_law_encode
+from datasets.text import printable
 
 # What only some sounds need is imported where they need it, so that the first one begins soon.
 
@@ -189,7 +190,8 @@ class Progress:
     """
 
     def __init__(self, total, rate, name=None):
-        self._bar = tqdm(total=total, unit="sample", unit_scale=True, desc=name, disable=None)
+        self._bar = tqdm(total=total, unit="sample", unit_scale=True, disable=None,
+                         desc=name and printable(name))
         self._rate, self._samples = rate, 0
         self._began, self.seconds = time.perf_counter(), 0.0
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from datasets.files import replacing
+from datasets.fonts import legible
 
 # What takes long to import is imported where it is needed.
 
@@ -90,7 +91,7 @@ def figure_of_sound(samples, rate, title, prime_seconds=0, size=SIZE):
 
     times = np.arange(len(samples)) / rate
     wave.plot(times, samples, linewidth=0.7, marker="." if len(samples) < 50 else None)
-    wave.set_title(title, parse_math=False)  # a name in it may have dollars
+    wave.set_title(legible(title, most=100), parse_math=False)  # a name in it may have dollars
     wave.set(ylabel="amplitude", xlim=(0, seconds), ylim=(-1.05, 1.05))
     wave.grid(alpha=0.3)
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from datasets.errors import UserError
+from datasets.text import printable
 from sampling import sound
 from sampling.draws import Draws
 from sampling.given import Given, given_asked
@@ -55,7 +56,7 @@ class Session(NamedTuple):
         """In words where those of its takes are that have these paths, and what of."""
         takes = [take for take in self.takes if take.path in paths]
         of = dict.fromkeys(take.label for take in takes) if self.label_names else {}
-        names = ", ".join(self.label_names[label] for label in of)
+        names = ", ".join(printable(self.label_names[label]) for label in of)
         return (f"{self.folder or 'stdout'}: {len(takes)} sound{'s' * (len(takes) > 1)}"
                 + f" of {names}" * bool(names))
 

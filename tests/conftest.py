@@ -1,6 +1,7 @@
 """Small networks are quickest on one thread; scripts run by tests inherit it."""
 
 import os
+import signal
 import sys
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported
@@ -26,6 +27,16 @@ def compiled_kernels():
     for precision in ("fp32", "bf16"):
         list(wavenet.sample(sound, Draws(0, [0]), None, 1, precision=precision))
     pixelcnn.sample(image, Draws(0, [0]), None, 1, 1)
+
+
+@pytest.fixture(autouse=True)
+def _ctrl_c_obeyed():
+    """By a test and its processes, though pytest may run in the background, where it is ignored."""
+    before = signal.getsignal(signal.SIGINT)
+    if before == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(autouse=True)

@@ -134,6 +134,38 @@ run_script(main)
         os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
+@pytest.mark.parametrize("hang", ["time.sleep(60)",
+                                  "ctypes.PyDLL(None).usleep(60_000_000)"])  # in both threads
+def test_a_second_sigterm_ends_a_child_that_hangs(tmp_path, hang):
+    (tmp_path / "script.py").write_text(f"""
+import ctypes, os, time
+from training import restart
+from training.script import run_script
+from training.signals import Signals
+
+def main():
+    restart.supervise(3, ".")
+    with Signals("tidying up"):
+        open("pid", "w").write(str(os.getpid()))
+        {hang}
+        time.sleep(60)
+
+run_script(main)
+""")
+    process = subprocess.Popen([sys.executable, "script.py"], cwd=tmp_path, text=True,
+                               stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
+        assert process.poll() is None
+        time.sleep(0.01)
+    for _ in range(2):
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.7)
+    stderr = process.communicate(timeout=10)[1]
+    assert process.returncode == 128 + signal.SIGTERM and "died" not in stderr
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
 def test_a_run_that_crashes_ends_as_one_that_does_not(tmp_path):
     write_data(tmp_path)
     forked(f"{PIXELCNN} -o whole", tmp_path)

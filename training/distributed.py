@@ -19,8 +19,12 @@ from datetime import timedelta
 import numpy as np
 
 from datasets.errors import UserError
+from datasets.text import printable
 
 SECONDS_TO_SPEAK = 2  # for the first process to say what is wrong
+# What the numbers in the environment are at least.
+_LEAST = {"WORLD_SIZE": 1, "LOCAL_WORLD_SIZE": 1, "RANK": 0, "LOCAL_RANK": 0,
+          "TORCHELASTIC_RESTART_COUNT": 0, "TRAINING_RESTARTS": 0}
 TIMEOUT = timedelta(minutes=10)  # for a process that is there but does not answer
 
 
@@ -65,9 +69,37 @@ def _number(name):
 
 
 def say(text):
-    """Print a line on stderr, once on each machine."""
-    if is_first_here():
+    """Print a line on stderr, once on each machine, or by each process that can't tell its rank."""
+    if contradiction() or is_first_here():
         print(text, file=sys.stderr)
+
+
+def contradiction():
+    """What is wrong with the environment that torchrun sets, naming the variable; or None."""
+    numbers = {}
+    for name, least in _LEAST.items():
+        text = os.environ.get(name)
+        if text is None:
+            continue
+        if not (text.isascii() and text.isdecimal()) or int(text) < least:
+            return f"{name}={text} in the environment is no whole number from {least} up"
+        numbers[name] = int(text)
+    world = numbers.get("WORLD_SIZE", 1)
+    on_a_machine = numbers.get("LOCAL_WORLD_SIZE", world)
+    for name, of, most in (("RANK", "WORLD_SIZE", world), ("LOCAL_RANK", "WORLD_SIZE", world),
+                           ("LOCAL_RANK", "LOCAL_WORLD_SIZE", on_a_machine)):
+        if numbers.get(name, 0) >= most:
+            return f"{name}={numbers[name]} in the environment is not below {of}={most}"
+    if on_a_machine > world:
+        return (f"LOCAL_WORLD_SIZE={on_a_machine} in the environment is more than "
+                f"WORLD_SIZE={world}")
+    port = os.environ.get("MASTER_PORT")  # which other programs use for other things
+    if world > 1 and port and not (port.isascii() and port.isdecimal() and int(port) < 2 ** 16):
+        return f"MASTER_PORT={port} in the environment is no port"
+    for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
+        if world > 1 and not os.environ.get(name):
+            return f"WORLD_SIZE={world} in the environment, but no {name}"
+    return None
 
 
 def share(indices):
@@ -79,8 +111,11 @@ def share(indices):
 def connected():
     """In its context the processes of a run can reach each other.
 
-    Raises LostProcessError if one of them is gone.
+    Raises UserError if the environment contradicts itself, LostProcessError if one of them is gone.
     """
+    wrong = contradiction()
+    if wrong:
+        raise UserError(f"{wrong}; start with torchrun, or unset the variable")
     if processes() == 1:
         yield
         return
@@ -105,7 +140,7 @@ def connected():
         if not is_first_here():
             # torchrun ends all as soon as one has: who is still there alone knows of this error.
             time.sleep(SECONDS_TO_SPEAK)
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {printable(error)}", file=sys.stderr)
         raise
     except RuntimeError as error:
         text = str(error).strip()
@@ -114,7 +149,7 @@ def connected():
         lost = LostProcessError(f"another process of this run has ended or can't be reached "
                                 f"({text.splitlines()[0]}); go on with --resume auto")
         if not is_first_here():  # which may be the one that is lost
-            print(f"error: {lost}", file=sys.stderr)
+            print(f"error: {printable(lost)}", file=sys.stderr)
         raise lost from None
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from datasets.files import make_folder, replacing
+from datasets.fonts import legible
 
 EMBEDDING = "condition.weight"  # how the names of label embeddings end; a row for each label
 MOST_NAMED = 60  # points that are named in a picture
@@ -61,7 +62,7 @@ def figure_of(embeddings, names):
     axes.scatter(*points.T, s=18)
     if len(names) <= MOST_NAMED:
         for name, point in zip(names, points, strict=True):
-            axes.annotate(name[:LONGEST], point, xytext=(4, 3), textcoords="offset points",
+            axes.annotate(legible(name[:LONGEST]), point, xytext=(4, 3), textcoords="offset points",
                           fontsize="small" if len(names) < 20 else "x-small", parse_math=False)
     axes.set(title=f"embeddings of {len(names)} labels; {share:.0%} of their variance is in this "
                    f"plane", xlabel="first principal component", ylabel="second")

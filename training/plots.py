@@ -6,6 +6,7 @@ from itertools import accumulate
 from pathlib import Path
 
 from datasets.files import replacing
+from datasets.fonts import legible
 from datasets.overview import SHOWN, draw_amounts
 
 OF_LABEL = re.compile(r"validation/label/(.+)/bits/dim")
@@ -130,6 +131,7 @@ def _draw_curve(axes, name, iterations, values, smoothed):
     has_trend = smoothed and len(values) >= FEWEST_SMOOTHED
     # A point each where there are few, as of validation, once an epoch.
     style = {} if smoothed and len(values) > 1 else {"marker": ".", "markersize": 9}
+    name = legible(name)
     line, = axes.plot(iterations, values, label=name, linewidth=1.2,
                       alpha=0.35 if has_trend else 1, **style)
     if has_trend:

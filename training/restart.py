@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from datasets.errors import DivergedError, UserError
+from training.signals import SAME_REQUEST
 
 LONGEST_WAIT = 300  # seconds
 _RESTARTS = "TRAINING_RESTARTS"  # tells that process how often it has been begun again
@@ -52,17 +53,22 @@ def _snapshots(folder):
 
 def _run(command, restarts):
     """The exit code of the child; below 0 the signal that it died of."""
-    child = None
+    child, asked = None, []
 
     def pass_on(number, _):
-        if child and number == signal.SIGTERM:  # Ctrl+C reaches the child by itself
-            child.send_signal(number)
+        if not child or number != signal.SIGTERM:  # Ctrl+C reaches the child by itself
+            return
+        asked.append(time.monotonic())
+        again = asked[-1] - asked[0] > SAME_REQUEST
+        child.send_signal(signal.SIGKILL if again else number)
 
     # Before there is a child, which doesn't inherit what is a function.
-    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)
+              if number == signal.SIGTERM or signal.getsignal(number) != signal.SIG_IGN}
     try:
         child = subprocess.Popen(command, env={**os.environ, _RESTARTS: str(restarts)})
-        return child.wait()
+        code = child.wait()
+        return -signal.SIGTERM if asked and code == -signal.SIGKILL else code
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -7,7 +7,8 @@ import sys
 from contextlib import contextmanager
 
 from datasets.errors import OutOfMemoryError, UserError
-from training import distributed
+from datasets.text import printable
+from training import distributed, streams
 
 # In what torch raises: on the CPU; by the driver, NCCL, cuBLAS and cuDNN.
 LACK_OF_MEMORY = ("DefaultCPUAllocator", "CUDA error: out of memory", "'out of memory'",
@@ -18,25 +19,40 @@ def run_script(main, smaller="--batchsize, --hidden_dim or --count"):
     """Run a script's `main`, ending it as a command-line user expects.
 
     A UserError is one line on stderr and its exit code, and so is a lack of memory; Ctrl+C is 130;
-    an output pipe closed early is no error. What else is raised is a defect of ours and keeps its
-    traceback. `smaller`: the flags that take less memory when lower.
+    an output pipe closed early is no error. A script whose standard output is full does its work
+    and ends with 2; one whose streams are closed ends as ever. What else is raised is a defect of
+    ours and keeps its traceback. `smaller`: the flags that take less memory when lower.
     """
-    sys.stdout.reconfigure(errors="backslashreplace")  # a folder's name may be no text
+    with streams.usable() as output:
+        code = _code_of(main, smaller)
+        try:
+            output.finish()
+        except BrokenPipeError:
+            pass
+        except streams.OutputError as error:
+            distributed.say(f"error: {error}")
+            code = code or error.exit_code
+    sys.exit(code)
+
+
+def _code_of(main, smaller):
+    """The exit code of a script's `main`, after the line on stderr that goes with it."""
     try:
         with distributed.connected(), _lack_of_memory_told(smaller):
-            code = main()
+            return main() or 0
     except UserError as error:
-        distributed.say(f"error: {error}")
-        code = error.exit_code
+        distributed.say(f"error: {printable(error)}")
+        return error.exit_code
     except KeyboardInterrupt:
         # Threads are waited for. Who presses Ctrl+C once more ends that too, without a word.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         print("stopped", file=sys.stderr)
-        code = 130
+        return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
-    sys.exit(code or 0)
+        return 0
+    except SystemExit as end:
+        return end.code or 0
 
 
 @contextmanager
