@@ -37,6 +37,11 @@ def unreadable(error):
                     "elsewhere")
 
 
+def resolved(path):
+    """The absolute Path of `path` without links. Unlike Path.resolve it takes loops as they are."""
+    return Path(os.path.realpath(path))
+
+
 def readable(name):
     """The text of a file's name, which on disk may be any bytes: if it isn't UTF-8, Latin-1.
 

@@ -21,6 +21,7 @@ import torch
 from forks import PIXELCNN, WAVENET, Fork
 from PIL import Image
 
+from datasets import features
 from models.wavenet import WaveNet, WaveNetConfig
 from training.snapshot import describe, load, save
 
@@ -89,7 +90,7 @@ def damaged_values(content, chance):
             del inside[last]
         elif isinstance(inside[last], torch.Tensor) and chance.random() < 0.7:
             inside[last] = chance.choice((
-                inside[last][:0], inside[last].long(), inside[last].flatten(),
+                inside[last].flatten()[:0], inside[last].long(), inside[last].flatten(),
                 inside[last] * math.nan, inside[last].expand(2, *inside[last].shape)))
         else:
             inside[last] = copy.deepcopy(chance.choice(NASTY))
@@ -128,11 +129,17 @@ def good(world, tmp_path_factory):
     for command, name in ((PIXELCNN, "pixelcnn_run"), (WAVENET, "wavenet_run")):
         assert check(f"{command} --iterations 10 --snapshot_every 5 -o {name}", folder)
     torch.manual_seed(0)
-    features = {"kind": "npy", "width": 2, "hop": 5, "rate": 8000, "window": 0, "floor": 0.0}
+    frames = {"kind": "npy", "width": 2, "hop": 5, "rate": 8000, "window": 0, "floor": 0.0}
     model = WaveNet(WaveNetConfig(16, 4, 4, 1, 2, features=2, hop=5))
     save(folder / "features_model", describe(
-        "wavenet", model, [], {"levels": 16, "rate": 8000, "features": features}))
+        "wavenet", model, [], {"levels": 16, "rate": 8000, "features": frames}))
     return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _libraries():
+    """Load and compile once, here, what takes seconds: forks inherit it."""
+    features.describe("mel", [], 8000, 0.0125, 10)
 
 
 # ------------------------------------------------------------------------------ tests

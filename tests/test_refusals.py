@@ -89,3 +89,18 @@ def test_a_refused_command_leaves_the_files_as_they_were(study):
     refused("preprocess.py --data empty", study)
     assert before == {path: path.stat().st_mtime_ns for path in study.rglob("*")
                       if path.is_file()}
+
+
+@pytest.mark.parametrize("command", [
+    "train_pixelcnn.py --data {path} -o out", "train_pixelcnn.py --data data -o {path}",
+    "train_pixelcnn.py --dataset {path} -o out", "train_pixelcnn.py --data data -r {path} -o out",
+    "train_pixelcnn.py --data data --init_from {path} -o out", "train_wavenet.py -d {path} -o out",
+    "preprocess.py --data {path} --output out", "preprocess.py --data sounds --output {path}",
+    "infer_pixelcnn.py -m {path}", "infer_wavenet.py -m {path}"])
+@pytest.mark.parametrize("path", ["a" * 5000, "loop/a"], ids=["long", "loop"])
+def test_a_path_that_can_not_be_one(world, tmp_path, command, path):
+    for name in ("data", "sounds", "corpus"):
+        (tmp_path / name).symlink_to(world / name)
+    (tmp_path / "loop").symlink_to("loop")
+    assert path[:20] in refused(command.format(path=path), tmp_path)
+    assert not (tmp_path / "out").is_file()

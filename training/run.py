@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 
 from datasets.errors import UserError
-from datasets.files import make_folder, replacing
+from datasets.files import make_folder, replacing, resolved
 from training import checkpoints, distributed, extensions, memory, plots, snapshot, transfer
 from training.device import device_of, precision_on
 from training.embeddings import LabelEmbeddings
@@ -98,7 +98,7 @@ def _set_aside(start, kind):
     """
     out = start.out
     left = snapshot.numbered(out, "snapshot_iter") + snapshot.numbered(out, kind)
-    if start.path and start.path.resolve().parent == out.resolve():
+    if start.path and resolved(start.path).parent == resolved(out):
         reached = start.content["run"]["iteration"]
         left = [path for path in left if int(path.name.rpartition("_")[2]) > reached]
     else:
@@ -128,7 +128,7 @@ def _clear_up(out, kind):
 def _weights_to_begin_from(args, kind, model, label_names):
     """What --init_from makes of the weights of `model`."""
     path = Path(args.init_from)
-    if Path(args.out).resolve() in (path.resolve(), path.resolve().parent):
+    if resolved(args.out) in (resolved(path), resolved(path).parent):
         raise UserError(f"--init_from {path}: is of the run in --out {args.out}, which is moved "
                         "aside; give another --out")
     said = transfer.init_from(args.init_from, kind, model, label_names, args.start_label)
@@ -225,7 +225,7 @@ def _recorded_ending(trainer, start, test_set):
     It is the last thing that a run writes: with it, nothing is left to do.
     """
     def read():
-        if start.path.resolve().parent != start.out.resolve():
+        if resolved(start.path).parent != resolved(start.out):
             return None
         try:
             entry = json.loads((start.out / "log").read_bytes())[-1]

@@ -13,12 +13,14 @@ from training import distributed, streams
 # In what torch raises: on the CPU; by the driver, NCCL, cuBLAS and cuDNN.
 LACK_OF_MEMORY = ("DefaultCPUAllocator", "CUDA error: out of memory", "'out of memory'",
                   "STATUS_ALLOC_FAILED")
+SHOWN = 200  # characters of a path in a message
 
 
 def run_script(main, smaller="--batchsize, --hidden_dim or --count"):
     """Run a script's `main`, ending it as a command-line user expects.
 
-    A UserError is one line on stderr and its exit code, and so is a lack of memory; Ctrl+C is 130;
+    A UserError, or a path that can't be used, is one line on stderr and its exit code, and so is a
+    lack of memory; Ctrl+C is 130;
     an output pipe closed early is no error. A script whose standard output is full does its work
     and ends with 2; one whose streams are closed ends as ever. What else is raised is a defect of
     ours and keeps its traceback. `smaller`: the flags that take less memory when lower.
@@ -51,6 +53,13 @@ def _code_of(main, smaller):
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if error.filename is None:
+            raise
+        # A name that is too long, a loop of links, a folder that may not be entered.
+        distributed.say(f"error: {printable(os.fsdecode(error.filename))[:SHOWN]}: "
+                        f"{error.strerror}; give another path")
+        return UserError.exit_code
     except SystemExit as end:
         return end.code or 0
 
