@@ -1,4 +1,4 @@
-"""What the README and docs/ tell people to type exists, with every flag; the README's also runs."""
+"""Commands on the pages parse, those of the README run, and links and tables are as they should."""
 
 import importlib.util
 import re
@@ -10,16 +10,16 @@ import pytest
 from forks import forked
 from music import make_music
 from PIL import Image
-from test_commands import write_cifar, write_sounds
+from test_commands import write_cifar, write_mnist, write_sounds
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")),
-         *sorted((ROOT / "assets").rglob("README.md"))]
-PLACEHOLDERS = {"N": "4"}  # numbers that the reader is to choose
+         ROOT / "CONTRIBUTING.md", ROOT / "configs/README.md", ROOT / "assets/README.md"]
+PLACEHOLDERS = {"N": "4"}  # numbers for the reader to choose
 
 
 def commands(page):
-    """The commands of our scripts on a page, one line each, without what a shell does with them."""
+    """The commands of our scripts on a page, one per line, without pipes and redirections."""
     text = page.read_text(encoding="utf-8").replace("\\\n", " ")
     typed = re.findall(r"^ {4}(.+)", text, re.M) + re.findall(r"`(python [^`]+)`", text)
     for line in (line.replace("\n", " ") for line in typed):
@@ -40,11 +40,12 @@ def test_there_are_commands_on_the_pages():
 
 
 @pytest.mark.parametrize("page, command", FOUND, ids=map(": ".join, FOUND))
-def test_every_command_is_one(page, command, monkeypatch):
+def test_every_command_parses(page, command, monkeypatch):
     script, *flags = shlex.split(command)
+    monkeypatch.chdir(ROOT)
     monkeypatch.setattr(sys, "argv", [script, *(PLACEHOLDERS.get(flag, flag) for flag in flags)])
     assert (ROOT / script).exists(), script
-    # Not by its name: some benchmarks have that of a package.
+    # Not by its name: some benchmarks share it with a package.
     spec = importlib.util.spec_from_file_location("script", ROOT / script)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -52,8 +53,8 @@ def test_every_command_is_one(page, command, monkeypatch):
         module.arguments()
 
 
-def test_every_link_leads_somewhere():
-    """To a file of the repository, and to a heading where it names one."""
+def test_every_link_has_a_target():
+    """Links lead to files of the repository, anchors to their headings."""
     for page in PAGES:
         links = re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)", page.read_text("utf-8"))
         for name, anchor in links:
@@ -66,8 +67,22 @@ def test_every_link_leads_somewhere():
                 assert anchor in anchors, f"{page.name}: {name}#{anchor}"
 
 
+def test_no_table_cell_of_the_readme_is_longer_than_200_characters():
+    rows = re.findall(r"^\|.*\|$", (ROOT / "README.md").read_text("utf-8"), re.M)
+    assert rows
+    assert max((len(cell.strip()), cell) for row in rows for cell in row.split("|"))[0] <= 200
+
+
+def test_no_page_repeats_the_flags_of_a_config():
+    """A training command names a file in configs/ instead of typing most of its flags."""
+    for page, command in FOUND:
+        if command.startswith("train_") and "--config" not in command:
+            typed = {flag for flag in command.split() if flag.startswith("-")}
+            assert len(typed) < 8, f"{page}: {command}"
+
+
 def in_short(command):
-    """The command with as little to do as shows that it works."""
+    """The command with little to do, enough to show that it works."""
     if command.startswith("train_"):
         of_a_network = "-d 6 -n 2" if "pixelcnn" in command else "--hidden_dim 4"
         command += f" --iterations 2 {of_a_network}"
@@ -75,9 +90,11 @@ def in_short(command):
 
 
 def test_the_readmes_commands_run_one_after_the_other(tmp_path):
-    """On data like those that it speaks of. Benchmarks have tests of their own."""
-    (tmp_path / "assets").symlink_to(ROOT / "assets")
+    """On data like those the README names. Benchmarks have tests of their own."""
+    for name in ("assets", "configs"):
+        (tmp_path / name).symlink_to(ROOT / name)
     write_cifar(tmp_path / "data/cifar-10-batches-py")
+    write_mnist(tmp_path / "data/MNIST/raw")
     write_sounds(tmp_path / "vctk/wav/p225", ["p225_001.wav", "p225_002.wav"])
     make_music(tmp_path / "music", pieces=1, seconds=2)
     for number, name in enumerate(("cats/1.png", "cats/2.png", "dogs/1.png", "dogs/2.png")):

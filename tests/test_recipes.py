@@ -1,4 +1,4 @@
-"""The two studies of docs/recipes.md, as they are typed; and the music that they are of."""
+"""The two recipes of docs/recipes.md as typed, and the music they use."""
 
 import json
 import re
@@ -42,7 +42,7 @@ def play(request, tmp_path):
             for long, short in (("train_wavenet.py", "train_wavenet.py --iterations 30"), *shorter):
                 assert long in script
                 script = script.replace(long, short)
-        for name in ("assets", "tests"):
+        for name in ("assets", "configs", "tests"):
             (tmp_path / name).symlink_to(ROOT / name)
         script = re.sub(r"(preprocess|train_wavenet|infer_wavenet)\.py", rf"{ROOT}/\1.py", script)
         (tmp_path / "recipe.sh").write_text(script)
@@ -59,7 +59,7 @@ def log_of(run):
 
 @pytest.mark.slow  # in small it is in test_transfer.py
 def test_one_speaker_is_swapped_for_music(play, tmp_path):
-    play("Speakers, then one of them swapped for music")
+    play("Swap a speaker for music")
     log = log_of(tmp_path / "runs/mixed")
     first = log[0]
     assert first["iteration"] == 0
@@ -82,7 +82,7 @@ def test_one_speaker_is_swapped_for_music(play, tmp_path):
 
 @pytest.mark.skipif(not shutil.which("pkill"), reason="pkill is not installed")
 def test_music_by_genre_with_a_crash(play, tmp_path):
-    said = play("Music by genre, with a crash in it", (
+    said = play("Train on music by genre, with a crash", (
         ("snapshot_iter_800", "snapshot_iter_20"), ("--keep_every 400", "--keep_every 10"),
         ("--length 2s", "--length 0.1s"), ("sleep 1;", "sleep 0.01;")))
     assert "the training died (SIGKILL); restart 1 of 3" in said

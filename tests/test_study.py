@@ -1,27 +1,45 @@
-"""The study goes on where it was, and its table is what its runs' logs say."""
+"""The study resumes where it stopped, and its table shows what the logs of its runs say."""
 
 import hashlib
 import json
 import re
-import shlex
 from statistics import mean, stdev
 
 import pytest
+import study_runs
 from test_commands import write_mnist, write_sounds
 from test_readme import FOUND, ROOT
 
 from benchmarks import study
 from datasets.errors import UserError
 
-SMALL = (
-    study.Run("digits", "--height 8 --width 8 -d 6 -n 2 -e 1", unit="nats", published="81.30 nats"),
-    study.Run("voice", "--hidden_dim 4 --out_hidden_dim 4 -e 2",
-              data="vctk --stacks_num 1 --layers_num 3 --validation '_2' --workers 1", whole=2))
+SMALL = (study_runs.Run("digits", unit="nats", published="81.30 nats"),
+         study_runs.Run("voice", source="vctk", whole=2))
+CONFIGS = {
+    "digits": {"height": 8, "width": 8, "hidden_dim": 6, "blocks_num": 2, "epoch": 1,
+               "out": "runs/digits"},
+    "voice": {"preprocess": {"stacks_num": 1, "layers_num": 3, "validation": "_2", "workers": 1},
+              "train_wavenet": {"hidden_dim": 4, "out_hidden_dim": 4, "epoch": 2}}}
 
 
 @pytest.fixture
-def carried_out(tmp_path, monkeypatch, capsys):
-    """A function of flags: the table's rows, by name, of cells, and what was run."""
+def configure(tmp_path, monkeypatch):
+    """A function that writes a config of the small study: its name and what it changes."""
+    folder = tmp_path / "configs"
+    folder.mkdir()
+    monkeypatch.setattr(study_runs, "CONFIGS", folder)
+
+    def write(name, **changes):
+        (folder / f"{name}.json").write_text(json.dumps(CONFIGS[name] | changes))
+
+    for name in CONFIGS:
+        write(name)
+    return write
+
+
+@pytest.fixture
+def carried_out(tmp_path, monkeypatch, capsys, configure):
+    """A function that runs the study: (the table's cells by run name, lines on stderr)."""
     write_mnist(tmp_path / "data/MNIST/raw")
     write_sounds(tmp_path / "vctk", [f"p225_{number}.wav" for number in (1, 2)])
     monkeypatch.chdir(tmp_path)
@@ -38,9 +56,10 @@ def carried_out(tmp_path, monkeypatch, capsys):
     return run
 
 
-def test_what_is_complete_is_told_and_not_run_again(carried_out, tmp_path):
+def test_complete_runs_are_in_the_table_and_do_not_run_again(carried_out, tmp_path):
     table, typed = carried_out("--seeds", 2)
-    assert len(typed) == 5 and typed[0].startswith("preprocess.py ")
+    assert len(typed) == 5
+    assert typed[0].startswith("preprocess.py --config configs/voice.json --data vctk ")
     runs = tmp_path / "runs/study"
     nats, bits = ([[entry[key] for entry in json.loads((runs / f"{name}_{seed}/log").read_text())
                     if key in entry] for seed in (0, 1)]
@@ -57,7 +76,7 @@ def test_what_is_complete_is_told_and_not_run_again(carried_out, tmp_path):
     (file, ) = (runs / "digits_0").glob("pixelcnn_*")
     assert model == hashlib.sha256(file.read_bytes()).hexdigest()[:12]
     assert [len(values) for values in bits] == [2, 2]
-    values = [min(values) for values in bits]  # the best model's
+    values = [min(values) for values in bits]  # of the best model
     assert table["voice"][2:4] == ["", "1 of 2, 1 other"]
     assert table["voice"][1] == f"{mean(values):.4f} ± {stdev(values):.4f} bits/dim"
 
@@ -68,31 +87,53 @@ def test_what_is_complete_is_told_and_not_run_again(carried_out, tmp_path):
     assert again == table and len(typed) == 1 and "--seed 1" in typed[0]
 
 
-def test_a_run_that_fails_is_named(carried_out, monkeypatch, tmp_path):
-    monkeypatch.setattr(study, "RUNS", [SMALL[0]._replace(flags="--levels 1")])
+def test_a_failing_run_is_named(carried_out, configure, tmp_path):
+    configure("digits", levels=1)
     with pytest.raises(UserError, match="exit code 2, see runs/study/digits_0/output"):
-        carried_out("--seeds", 1)
+        carried_out("--seeds", 1, "--only", "digits")
     assert "--levels 1" in (tmp_path / "runs/study/digits_0/output").read_text()
 
 
-def test_a_run_that_was_begun_by_another_command_is_refused(carried_out, monkeypatch, tmp_path):
+def test_a_run_begun_with_other_flags_is_refused(carried_out, configure, tmp_path):
     carried_out("--seeds", 1, "--only", "digits")
-    kept = (tmp_path / "runs/study/digits_0/log").read_bytes()
-    monkeypatch.setattr(study, "RUNS", [SMALL[0]._replace(flags=SMALL[0].flags + " -b 8")])
-    for more in ([], ["--table"]):
-        with pytest.raises(UserError, match="runs/study/digits_0: was begun by another command"):
-            carried_out("--seeds", 1, *more)
-    assert (tmp_path / "runs/study/digits_0/log").read_bytes() == kept
+    log = (tmp_path / "runs/study/digits_0/log").read_bytes()
+    configure("digits", out="elsewhere")  # does not change the result
+    table, typed = carried_out("--seeds", 1, "--only", "digits")
+    assert table and not typed
+    for changes in ({"batchsize": 8}, {"epoch": 2}):
+        configure("digits", **changes)
+        for more in ([], ["--table"]):
+            with pytest.raises(UserError, match="runs/study/digits_0: was begun with other flags"):
+                carried_out("--seeds", 1, *more)
+    assert (tmp_path / "runs/study/digits_0/log").read_bytes() == log
+    configure("digits")
+    (tmp_path / "runs/study/digits_0/flags").write_text("")
+    with pytest.raises(UserError, match="was begun with other flags"):
+        carried_out("--seeds", 1)
 
 
-def test_a_run_that_is_none_is_refused(carried_out):
+@pytest.mark.parametrize("name, recorded", [
+    ("cifar", "\n--dataset cifar --levels 256 -n 8 -d 32 --learning_rate 6e-3 --out_hidden_dim 32 "
+              "--schedule cosine --weight_decay 0 --precision bf16 -e 40\n"),
+    ("spoken_digits",
+     r"speech --labels '(\d_[a-z]+)_\d+\.wav$' --validation '_[0-4]\.wav$' "
+     "--silence_threshold 0.01 --stacks_num 2 --layers_num 11 --target_length 6000\n"
+     "-b 2 --hidden_dim 64 --out_hidden_dim 64 --learning_rate 2e-3 --schedule cosine "
+     "--weight_decay 0 --precision bf16 --ema 0.999 -e 14\n")])
+def test_records_of_earlier_versions_are_recognised(name, recorded):
+    run, = (run for run in study.RUNS if run.name == name)
+    compared = study.comparable(study.recorded_flags(run, recorded))
+    assert compared == study.comparable(run.flags())
+    assert compared != study.comparable(study.recorded_flags(run, recorded.replace("bf16", "fp32")))
+
+
+def test_an_unknown_run_is_refused(carried_out):
     with pytest.raises(UserError, match="--only tones: .*digits, voice"):
         carried_out("--only", "tones")
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in ROOT.glob("assets/models/*.pt")))
-def test_a_model_that_comes_along_is_of_the_study_and_its_command_on_the_pages(name):
+def test_every_model_that_comes_along_is_in_the_study_and_on_the_pages(name):
     run, = (run for run in study.RUNS if run.name == name)
-    flags = set(shlex.split(run.flags))
-    assert any(flags <= set(shlex.split(command)) for _, command in FOUND
-               if command.startswith(f"train_{run.kind}.py"))
+    command = f"train_{run.kind}.py --config configs/{name}.json"
+    assert any(f"{each} ".startswith(f"{command} ") for _, each in FOUND)

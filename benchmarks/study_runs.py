@@ -1,0 +1,102 @@
+"""The runs of the study: which file in configs/ each trains, and what its result compares with."""
+
+import json
+import shlex
+from pathlib import Path
+from typing import NamedTuple
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+LOCATIONS = ("data", "output", "out")  # flags that the study sets itself
+# Flags by the names they have in the records that earlier versions of the study wrote.
+SHORT = {"b": "batchsize", "d": "hidden_dim", "e": "epoch", "n": "blocks_num"}
+
+
+class Run(NamedTuple):
+    """A row of the table: a file in configs/ and what its result compares with.
+
+    name: of the file and of the run's folder. source: for sound, the flag of this script that holds
+    the recordings; None for images. unit: "nats" or "bits/dim". published: results of the papers.
+    whole: number of training items of the published set, validation included.
+    """
+
+    name: str
+    source: str | None = None
+    unit: str = "bits/dim"
+    published: str = ""
+    whole: int = 60_000
+
+    @property
+    def kind(self) -> str:
+        """The network: "pixelcnn" or "wavenet"."""
+        return "wavenet" if self.source else "pixelcnn"
+
+    @property
+    def config(self) -> Path:
+        """The JSON file with the flags of its scripts."""
+        return CONFIGS / f"{self.name}.json"
+
+    def flags(self) -> dict:
+        """Flags that the result depends on besides the seed, by script name."""
+        settings = json.loads(self.config.read_text(encoding="utf-8"))
+        parts = settings if self.source else {"train_pixelcnn": settings}
+        return {script: {flag: value for flag, value in part.items() if flag not in LOCATIONS}
+                for script, part in parts.items()}
+
+    @property
+    def result(self) -> str:
+        """The log's key of the likelihood; the training likelihood if nothing is held back."""
+        if self.kind == "pixelcnn":
+            return f"test/main/{self.unit}"
+        held_back = "validation" in self.flags()["preprocess"]
+        return f"validation/main/{self.unit}" if held_back else f"main/{self.unit}"
+
+
+RUNS = (
+    Run("digits_binarised", unit="nats",
+        published="PixelCNN 81.30, Row LSTM 80.54, Diagonal BiLSTM 79.20 nats"),
+    Run("digits_4_levels", unit="nats"),
+    Run("digits_4_levels_5_blocks", unit="nats"),
+    Run("digits_8_levels"),
+    Run("digits_256_levels_short"),
+    Run("digits_256_levels"),
+    Run("fashion"),
+    Run("cifar", published="PixelCNN 3.14, Gated PixelCNN 3.03, PixelCNN++ 2.92 bits/dim",
+        whole=50_000),
+    Run("tone", source="tone", whole=1),
+    Run("p225", source="vctk", whole=231),
+    Run("spoken_digits", source="speech", whole=3_000),
+    Run("spoken_digits_from_features", source="speech", whole=3_000),
+)
+
+
+def recorded_flags(run: Run, text: str) -> dict:
+    """What the file `flags` in a run's folder says, in the form of `Run.flags`.
+
+    Earlier versions recorded command lines: the source of the recordings and the flags of
+    preprocess.py on the first line, the flags of the training script on the second.
+    """
+    if text.startswith("{"):
+        return json.loads(text)
+    preparing, training = text.splitlines()
+    parts = {"preprocess": preparing.partition(" ")[2]} if run.source else {}
+    return {script: flags_typed(line) for script, line in
+            {**parts, f"train_{run.kind}": training}.items()}
+
+
+def flags_typed(line: str) -> dict:
+    """Flags of a command line, each with one value, by their long names."""
+    words = shlex.split(line)
+    names = (word.lstrip("-") for word in words[::2])
+    return {SHORT.get(name, name): value for name, value in zip(names, words[1::2], strict=True)}
+
+
+def comparable(flags: dict) -> dict:
+    """Values as numbers where they are numbers: 6e-3 equals 0.006."""
+    def value(text):
+        try:
+            return float(text)
+        except (TypeError, ValueError):
+            return text
+
+    return {script: {name: value(each) for name, each in part.items()}
+            for script, part in flags.items()}
