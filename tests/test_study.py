@@ -6,11 +6,10 @@ import re
 from statistics import mean, stdev
 
 import pytest
-import study_runs
 from test_commands import write_mnist, write_sounds
 from test_readme import FOUND, ROOT
 
-from benchmarks import study
+from benchmarks import study, study_runs
 from datasets.errors import UserError
 
 SMALL = (study_runs.Run("digits", unit="nats", published="81.30 nats"),
