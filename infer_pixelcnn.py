@@ -3,8 +3,7 @@
 import argparse
 from pathlib import Path
 
-from datasets.text import printable
-from training.arguments import (
+from cli.arguments import (
     add_device_and_seed,
     add_models,
     image_side,
@@ -13,7 +12,8 @@ from training.arguments import (
     positive_int,
     probability,
 )
-from training.script import run_script
+from cli.script import run_script
+from common.text import printable
 
 
 def arguments():
@@ -57,9 +57,9 @@ def main():
     """Read the models, draw the images, write the pictures."""
     args = arguments()
 
-    from sampling import sheets
+    from cli import image_request as sheets
+    from models.model_file import files_asked, load
     from training.device import device_of
-    from training.snapshot import files_asked, load
 
     plans = sheets.plans(files_asked(args.model, "pixelcnn", args.snapshots), args)
     in_folder, device, drawn = sheets.is_folder(args.output), device_of(args.gpu), []
@@ -87,7 +87,7 @@ def in_time(images, seconds):
 
 def write_page(drawn, args):
     """index.html, which shows what was drawn: [(plan, seconds of each sheet, in words), …]."""
-    from sampling import page
+    from sampling.output import page
 
     columns = []
     for plan, seconds, said in drawn:

@@ -5,9 +5,8 @@ import sys
 from datetime import datetime
 from pathlib import Path
 
-from datasets.errors import UserError
-from training import streams
-from training.arguments import (
+from cli import streams
+from cli.arguments import (
     Every,
     add_device_and_seed,
     add_models,
@@ -20,7 +19,8 @@ from training.arguments import (
     probability,
     whole_number,
 )
-from training.script import run_script
+from cli.script import run_script
+from common.errors import UserError
 
 EXAMPLE = ("to listen to a sound without end while it is drawn, at the model's rate: "
            "python infer_wavenet.py -m MODEL --length 0 -o - | aplay -r 16000 -f S16_LE")
@@ -91,11 +91,12 @@ def main():
     args.count = args.count or (1 if piped or args.features_from else 10)
     args.length = args.length or length("4096")
 
-    from datasets.files import make_folder
-    from sampling import sound, sound_page, takes
+    from cli import sound_request as takes
+    from common.files import make_folder
+    from common.signals import Signals
+    from models.model_file import files_asked, load
+    from sampling.output import sound, sound_page
     from training.device import device_of
-    from training.signals import Signals
-    from training.snapshot import files_asked, load
 
     stem = f"pred_{datetime.now():%Y%m%d-%H%M%S}" if args.timestamp else "sample"
     sessions = takes.sessions(files_asked(args.model, "wavenet", args.snapshots),

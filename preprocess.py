@@ -11,17 +11,7 @@ import time
 from datetime import timedelta
 from pathlib import Path
 
-from datasets.audio import FASTEST, SLOWEST, Excerpt, search, told
-from datasets.encoding import Recipe
-from datasets.features import KINDS as FEATURES
-from datasets.features import describe
-from datasets.gathering import gather
-from datasets.labels import KINDS, Labelling, shared_labels
-from datasets.left_out import write_list
-from datasets.manifest import WHOLE, Share
-from datasets.overview import draw, sparse, table
-from datasets.text import printable
-from training.arguments import (
+from cli.arguments import (
     fraction,
     non_negative_float,
     parse,
@@ -29,7 +19,17 @@ from training.arguments import (
     positive_int,
     whole_number,
 )
-from training.script import run_script
+from cli.script import run_script
+from common.text import printable
+from datasets.audio.encoding import Recipe
+from datasets.audio.features import KINDS as FEATURES
+from datasets.audio.features import describe
+from datasets.audio.labels import KINDS, Labelling, shared_labels
+from datasets.audio.recordings import FASTEST, SLOWEST, Excerpt, search, told
+from datasets.corpus.builder import gather
+from datasets.corpus.left_out import write_list
+from datasets.corpus.manifest import WHOLE, Share
+from datasets.corpus.summary import draw, sparse, table
 
 LISTED = 10  # recordings that are named
 SMALLER = "--workers"  # what takes less memory when lower

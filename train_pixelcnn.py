@@ -7,8 +7,7 @@
 import argparse
 from functools import partial
 
-from training import distributed, restart
-from training.arguments import (
+from cli.arguments import (
     add_training,
     fraction,
     image_side,
@@ -16,7 +15,8 @@ from training.arguments import (
     positive_float,
     positive_int,
 )
-from training.script import run_script
+from cli.script import run_script
+from training import distributed, restart
 
 
 def arguments():
@@ -67,10 +67,10 @@ def main():
         restart.supervise(args.auto_restart, args.out)
 
     # After parsing, for importing torch takes seconds.
-    from datasets.errors import UserError
-    from datasets.images import ImageCodes, check_codes, load_images
+    from common.errors import UserError
+    from datasets.images.dataset import ImageCodes, check_codes, load_images
     from models.pixelcnn import PixelCNN, PixelCNNConfig
-    from sampling.previews import draw_picture
+    from sampling.output.previews import draw_picture
     from training import run
 
     check_codes(args.levels, args.binarize)

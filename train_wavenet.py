@@ -7,9 +7,9 @@
 import argparse
 from functools import partial
 
+from cli.arguments import add_training, parse, positive_float, positive_int
+from cli.script import run_script
 from training import restart
-from training.arguments import add_training, parse, positive_float, positive_int
-from training.script import run_script
 
 
 def arguments():
@@ -41,12 +41,12 @@ def main():
         restart.supervise(args.auto_restart, args.out)
 
     # After parsing, for importing torch takes seconds.
-    from datasets.corpus import Corpus
-    from datasets.errors import UserError
-    from datasets.windows import Windows
+    from common.errors import UserError
+    from datasets.corpus.reader import Corpus
+    from datasets.corpus.windows import Windows
     from models.local import MARGIN
     from models.wavenet import WaveNet, WaveNetConfig
-    from sampling.previews import draw_sounds
+    from sampling.output.previews import draw_sounds
     from training import likelihood, run
 
     start = run.start(args, "wavenet")

@@ -46,12 +46,12 @@ from tqdm import tqdm
 
 from benchmarks.figures import number, told
 from benchmarks.likelihood import RATE, SOUND_LEVELS, flags, is_held_back, mean_nll, task_of, train
-from datasets.audio import find_recordings, read_recording
-from datasets.errors import UserError
+from cli.arguments import positive_int
+from cli.script import run_script
+from common.errors import UserError
+from datasets.audio.recordings import find_recordings, read_recording
 from datasets.quantization import mu_law_decode, mu_law_encode
 from models.pixelcnn import GroupedConv2d, groups
-from training.arguments import positive_int
-from training.script import run_script
 
 
 def arguments():

@@ -33,17 +33,17 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from datasets.audio import read_recording
+from cli.arguments import positive_int
+from cli.script import run_script
+from common.errors import UserError
+from datasets.audio.recordings import read_recording
 from datasets.batches import evaluation_batches
-from datasets.errors import UserError
-from datasets.images import ImageCodes, load_images
+from datasets.images.dataset import ImageCodes, load_images
 from datasets.quantization import mu_law_encode, silence
+from models.model_file import load
 from sampling.pixelcnn import Cached as CachedPixelCNN
 from sampling.wavenet import Cached as CachedWaveNet
 from training import likelihood
-from training.arguments import positive_int
-from training.script import run_script
-from training.snapshot import load
 
 FAMILY = constriction.stream.model.Categorical(perfect=False)
 

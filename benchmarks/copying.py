@@ -33,20 +33,20 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from benchmarks.spoken_digits import LEAST, classifier, digits, picture, spectra
-from datasets.audio import read_recording
+from cli.arguments import non_negative_float, positive_int, probability
+from cli.script import run_script
+from common.errors import UserError
+from datasets.audio.features import triangles
+from datasets.audio.recordings import read_recording
 from datasets.batches import evaluation_batches
-from datasets.corpus import Corpus
-from datasets.errors import UserError
-from datasets.features import triangles
+from datasets.corpus.reader import Corpus
+from datasets.corpus.windows import Windows
 from datasets.quantization import mu_law_decode
-from datasets.windows import Windows
 from models.local import MARGIN
-from sampling.draws import Draws
+from models.model_file import load
+from sampling.random_streams import Draws
 from sampling.wavenet import sample
 from training import likelihood
-from training.arguments import non_negative_float, positive_int, probability
-from training.script import run_script
-from training.snapshot import load
 
 ITERATIONS = 200  # of Griffin-Lim; more change nothing
 DRAWN = 4  # recordings in the picture

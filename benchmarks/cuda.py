@@ -23,14 +23,14 @@ from tqdm import tqdm
 from benchmarks import sampling as sampling_speed
 from benchmarks import training as training_speed
 from benchmarks.machine import CPU, best_rate, best_rates, matrix_product, peak_resident
-from datasets.errors import UserError
+from cli.arguments import device_number, positive_float
+from cli.script import run_script
+from common.errors import UserError
 from models.pixelcnn import PixelCNN
 from models.wavenet import WaveNet, WaveNetConfig
 from sampling import pixelcnn, wavenet
-from sampling.draws import Draws
-from training.arguments import device_number, positive_float
+from sampling.random_streams import Draws
 from training.device import device_of, tf32
-from training.script import run_script
 
 PRECISIONS = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16}
 

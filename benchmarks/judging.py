@@ -32,16 +32,16 @@ from tqdm import tqdm
 
 from benchmarks.image_classifier import ImageClassifier
 from benchmarks.spoken_digits import LEAST, classifier, digits, picture, spectra
-from datasets.corpus import Corpus
-from datasets.errors import UserError
-from datasets.images import ImageCodes, load_images
+from cli.arguments import non_negative_float, positive_int, probability
+from cli.script import run_script
+from common.errors import UserError
+from datasets.corpus.reader import Corpus
+from datasets.images.dataset import ImageCodes, load_images
 from datasets.quantization import mu_law_decode
-from sampling.draws import Draws
+from models.model_file import load
 from sampling.pixelcnn import sample as sample_images
+from sampling.random_streams import Draws
 from sampling.wavenet import sample as sample_sounds
-from training.arguments import non_negative_float, positive_int, probability
-from training.script import run_script
-from training.snapshot import load
 
 NEIGHBOURS = 4
 AT_ONCE = 100  # drawn

@@ -31,26 +31,26 @@ from torch import nn
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from datasets.audio import find_recordings, read_recording
+from cli.arguments import fraction, non_negative_float, positive_float, positive_int
+from cli.script import run_script
+from common.errors import UserError
+from datasets.audio.features import describe, features_of
+from datasets.audio.labels import speaker_of
+from datasets.audio.recordings import find_recordings, read_recording
 from datasets.batches import evaluation_batches
-from datasets.corpus import Corpus
-from datasets.corpus_writer import CorpusWriter
-from datasets.errors import UserError
-from datasets.features import describe, features_of
-from datasets.images import ImageCodes, load_images
-from datasets.labels import speaker_of
+from datasets.corpus.reader import Corpus
+from datasets.corpus.windows import Windows
+from datasets.corpus.writer import CorpusWriter
+from datasets.images.dataset import ImageCodes, load_images
 from datasets.quantization import mu_law_encode
-from datasets.windows import Windows
 from models.local import MARGIN
 from models.pixelcnn import PixelCNN, PixelCNNConfig
 from models.wavenet import WaveNet, WaveNetConfig
 from sampling.wavenet import rounded
 from training import likelihood
-from training.arguments import fraction, non_negative_float, positive_float, positive_int
 from training.device import precision_on
 from training.optimization import optimizer_of
-from training.script import run_script
-from training.stop import Stop
+from training.stopping import Stop
 from training.trainer import Trainer
 
 RATE, SOUND_LEVELS = 8000, 256

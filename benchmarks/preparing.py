@@ -26,8 +26,8 @@ import numpy as np
 import soundfile
 
 from benchmarks.figures import number
-from training.arguments import positive_float, positive_int
-from training.script import run_script
+from cli.arguments import positive_float, positive_int
+from cli.script import run_script
 
 SCRIPT = Path(__file__).resolve().parents[1] / "preprocess.py"
 RATE = 48000

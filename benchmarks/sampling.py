@@ -9,7 +9,7 @@ run, so that on a noisy machine the ratios hold; the best of several measurement
 
 The yardsticks are measured in the same run. One sound at a time: how often in a second a plain
 compiled loop reads all of the network's weights, on one core. (The compiled sampler reads a part of
-them less than once a sample: see `sampling.wavenet_compiled`.) Many at once, and images: torch's
+them less than once a sample: see `sampling.compiled.wavenet`.) Many at once, and images: torch's
 product of two matrices of 1,024 x 1,024. GFLOP/s counts a multiplication and an addition for each
 weight that a sample (or a pixel) needs.
 
@@ -36,14 +36,16 @@ from tqdm import tqdm
 
 from benchmarks.figures import number
 from benchmarks.machine import best_rate, best_rates, matrix_product, weights_of_a_pixel
+from cli.arguments import positive_float, positive_int
+from cli.script import run_script
+from models.kernels.vectors import TILE, add, load, store
+from models.model_file import describe, save
 from models.pixelcnn import PixelCNN, PixelCNNConfig
 from models.wavenet import WaveNet, WaveNetConfig
-from sampling import pixelcnn, pixelcnn_compiled, wavenet, wavenet_compiled
-from sampling.draws import Draws
-from sampling.vectors import TILE, add, load, store
-from training.arguments import positive_float, positive_int
-from training.script import run_script
-from training.snapshot import describe, save
+from sampling import pixelcnn, wavenet
+from sampling.compiled import pixelcnn as pixelcnn_compiled
+from sampling.compiled import wavenet as wavenet_compiled
+from sampling.random_streams import Draws
 
 HEIGHT = WIDTH = 28
 FEATURES = dict(features=80, hop=100)  # those of preprocess.py --features mel, at 8 kHz

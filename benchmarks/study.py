@@ -33,12 +33,12 @@ if __name__ == "__main__":
 
 from benchmarks.figures import duration, number, told
 from benchmarks.study_runs import RUNS, comparable, recorded_flags
-from datasets.corpus import Corpus
-from datasets.errors import UserError
-from datasets.images import load_images
-from training import snapshot
-from training.arguments import positive_int
-from training.script import run_script
+from cli.arguments import positive_int
+from cli.script import run_script
+from common.errors import UserError
+from datasets.corpus.reader import Corpus
+from datasets.images.dataset import load_images
+from models import model_file as snapshot
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -44,18 +44,18 @@ from benchmarks.machine import (
     weights_of_a_pixel,
 )
 from benchmarks.original import OriginalPixelCNN, OriginalWaveNet
+from cli.arguments import positive_float, positive_int
+from cli.script import run_script
 from datasets.batches import training_batches
-from datasets.corpus import Corpus
-from datasets.corpus_writer import CorpusWriter
-from datasets.images import ImageCodes
-from datasets.windows import Windows
+from datasets.corpus.reader import Corpus
+from datasets.corpus.windows import Windows
+from datasets.corpus.writer import CorpusWriter
+from datasets.images.dataset import ImageCodes
 from models.pixelcnn import PixelCNN, PixelCNNConfig
 from models.wavenet import WaveNet, WaveNetConfig
-from training import memory
-from training.arguments import positive_float, positive_int
+from training import allocator as memory
 from training.device import precision_on
-from training.script import run_script
-from training.stop import Stop
+from training.stopping import Stop
 from training.trainer import Trainer
 
 HEIGHT = WIDTH = 28

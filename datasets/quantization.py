@@ -6,7 +6,7 @@ ITU-T G.711's mu-law as WaveNet (section 2.2) uses it, with mu = levels - 1.
 
 import numpy as np
 
-from datasets.errors import UserError
+from common.errors import UserError
 
 IMAGE_LEVELS = 256  # a pixel is a byte: there is no more to tell apart
 AUDIO_LEVELS = 65536

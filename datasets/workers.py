@@ -17,7 +17,7 @@ from threading import Thread
 import numpy as np
 import torch
 
-from datasets.errors import UserError
+from common.errors import UserError
 
 
 class LostWorkerError(UserError):

@@ -15,7 +15,7 @@ image. Three samplers give the same codes from the same draws:
 - `Cached` is the plain PyTorch form of the above, for any device and precision. Inside, features
   are (features, B): those of pixels side by side, and those of groups side by side, are then
   contiguous, so that each layer's inputs are a view;
-- `sampling.pixelcnn_compiled.Compiled` does the same in compiled loops, on the CPU.
+- `sampling.compiled.pixelcnn.Compiled` does the same in compiled loops, on the CPU.
 """
 
 from itertools import pairwise
@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 
 from models.pixelcnn import group_bounds
-from sampling.draws import choose
+from sampling.random_streams import choose
 
 
 def sample(model, draws, label, height, width, temperature=1.0, top_p=1.0, given=None, on_row=None,
@@ -33,7 +33,7 @@ def sample(model, draws, label, height, width, temperature=1.0, top_p=1.0, given
 
     Args:
         model: a PixelCNN, on any device.
-        draws: a `sampling.draws.Draws` of B streams.
+        draws: a `sampling.random_streams.Draws` of B streams.
         label: (B,), or the vectors (B, width), or None, as the network is conditioned.
         height, width: of the images, in pixels.
         temperature: that the logits are divided by; 0 takes the most probable code everywhere.
@@ -49,7 +49,7 @@ def sample(model, draws, label, height, width, temperature=1.0, top_p=1.0, given
     if sampler is None:
         sampler = Cached
         if weight.device.type == "cpu" and weight.dtype == torch.float32:
-            from sampling.pixelcnn_compiled import Compiled as sampler  # takes a moment to import
+            from sampling.compiled.pixelcnn import Compiled as sampler  # takes a moment to import
     codes = torch.zeros(len(draws), model.config.channels, height, width, dtype=torch.long,
                         device=weight.device)
     first = 0 if given is None else given.shape[2]

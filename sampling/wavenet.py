@@ -6,7 +6,7 @@ receptive field. Three samplers give the same codes from the same draws:
 
 - `Naive` runs the network over the whole field for every sample: the reference for tests;
 - `Cached` is the plain PyTorch form of the above, for any device and precision;
-- `sampling.wavenet_compiled.Compiled` does the same in compiled loops, on the CPU.
+- `sampling.compiled.wavenet.Compiled` does the same in compiled loops, on the CPU.
 
 Before a sound begins there is silence. Where the input is constant every layer is constant: the
 state after an endless silence is one column of each layer, repeated.
@@ -19,8 +19,8 @@ import torch
 import torch.nn.functional as F
 
 from datasets.quantization import silence
-from sampling.draws import choose
-from sampling.local import Conditioning
+from sampling.local_conditioning import Conditioning
+from sampling.random_streams import choose
 
 LOCAL_BLOCK = 64  # samples whose conditioning `Cached` computes at a time
 BLOCK, BLOCK_SECONDS = 1024, 0.05  # a block has up to so many samples, or takes about so long
@@ -32,7 +32,7 @@ def sample(model, draws, label, length=None, temperature=1.0, top_p=1.0, prime=N
 
     Args:
         model: a WaveNet, on any device.
-        draws: a `sampling.draws.Draws` of B streams.
+        draws: a `sampling.random_streams.Draws` of B streams.
         label: (B,), or None for a network without labels.
         length: samples to draw, 1 or more; None to go on for ever. The memory does not grow.
         temperature: that the logits are divided by; 0 takes the most probable code everywhere.
@@ -52,7 +52,7 @@ def sample(model, draws, label, length=None, temperature=1.0, top_p=1.0, prime=N
     if sampler is None:
         sampler = Cached
         if weight.device.type == "cpu" and weight.dtype == torch.float32:
-            from sampling.wavenet_compiled import Compiled as sampler  # takes a moment to import
+            from sampling.compiled.wavenet import Compiled as sampler  # takes a moment to import
     if precision == "bf16":
         model = rounded(model)
     # An output depends on no more than R codes. Where none is given the last one was silence.

@@ -8,12 +8,12 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported
 import pytest
 import torch
 
+from cli.script import run_script
+from models.model_file import describe, save
 from models.pixelcnn import PixelCNN, PixelCNNConfig
 from models.wavenet import WaveNet, WaveNetConfig
 from sampling import pixelcnn, wavenet
-from sampling.draws import Draws, choose
-from training.script import run_script
-from training.snapshot import describe, save
+from sampling.random_streams import Draws, choose
 
 
 @pytest.fixture(scope="session", autouse=True)

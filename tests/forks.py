@@ -22,9 +22,9 @@ import infer_wavenet
 import preprocess
 import train_pixelcnn
 import train_wavenet
-from training.embeddings import LabelEmbeddings
-from training.plots import PlotReport
-from training.script import run_script
+from cli.script import run_script
+from training.extensions.label_embeddings import LabelEmbeddings
+from training.extensions.plots import PlotReport
 
 SCRIPTS = {f"{script.__name__}.py": script for script in (
     train_pixelcnn, infer_pixelcnn, preprocess, train_wavenet, infer_wavenet)}

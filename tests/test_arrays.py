@@ -12,10 +12,10 @@ from test_features_from import vocoder, write_tone  # noqa: F401 - a fixture
 import infer_wavenet
 import preprocess
 import train_wavenet
+from common.errors import UserError
 from datasets.arrays import NoArrayError, map_array
-from datasets.errors import UserError
-from datasets.image_vectors import read_vectors
-from datasets.images import load_images
+from datasets.images.dataset import load_images
+from datasets.images.vectors import read_vectors
 
 
 def saved(array, **how):

@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from scipy.signal import correlate, resample_poly
 
-from sampling.draws import Draws
+from models.model_file import load
 from sampling.pixelcnn import sample as sample_images
+from sampling.random_streams import Draws
 from sampling.wavenet import sample as sample_sounds
-from training.snapshot import load
 
 ROOT = Path(__file__).resolve().parents[1]
 MODELS = ROOT / "assets/models"

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from datasets import audio
-from datasets.audio import find_recordings, read_recording
-from datasets.errors import UserError
+from common.errors import UserError
+from datasets.audio import recordings as audio
+from datasets.audio.recordings import find_recordings, read_recording
 
 
 def tone(frequency, rate, seconds=1.0, amplitude=0.5):

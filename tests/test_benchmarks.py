@@ -16,11 +16,11 @@ from test_commands import write_mnist, write_sounds
 
 from benchmarks import cuda
 from benchmarks.original import OriginalPixelCNN, OriginalWaveNet
-from datasets.corpus import Corpus
+from datasets.corpus.reader import Corpus
+from models.model_file import describe, save
 from models.pixelcnn import PixelCNNConfig
 from models.wavenet import WaveNet, WaveNetConfig
 from training.device import precision_on
-from training.snapshot import describe, save
 
 CPU = torch.device("cpu")
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"

@@ -12,12 +12,12 @@ import torch
 from forks import PIXELCNN, difference, forked, snapshot_in
 from test_optimization import trainer_of
 
-from datasets.errors import UserError
-from training import snapshot
-from training.arguments import Every, every
-from training.checkpoints import Snapshot
-from training.extensions import LogReport
-from training.stop import Stop
+from cli.arguments import Every, every
+from common.errors import UserError
+from models import model_file as snapshot
+from training.extensions.checkpoints import Snapshot
+from training.extensions.reports import LogReport
+from training.stopping import Stop
 from training.trainer import Trainer
 
 

@@ -14,9 +14,9 @@ from numba.core.codegen import get_host_cpu_features
 from test_kernels import check_choice
 from test_sampling_pixelcnn import labels_for, network
 
-from sampling.draws import Draws
+from sampling.compiled.pixelcnn import Compiled
 from sampling.pixelcnn import Naive, sample
-from sampling.pixelcnn_compiled import Compiled
+from sampling.random_streams import Draws
 
 HERE = Path(__file__).resolve().parent
 
@@ -288,7 +288,7 @@ def test_on_a_processor_without_avx512(tmp_path):
     """The same tests with shorter vectors; and the first use says what takes so long."""
     shorter = dict(NUMBA_CPU_NAME="haswell", NUMBA_CACHE_DIR=str(tmp_path), NUMBA_CPU_FEATURES=(
         "+avx,+avx2,+fma,+sse4.2,+bmi,+bmi2,+popcnt,+f16c"))
-    code = ("import test_compiled_pixelcnn as it; from sampling.vectors import TILE; "
+    code = ("import test_compiled_pixelcnn as it; from models.kernels.vectors import TILE; "
             "it.drawn(it.lively((5, 7)), range(2), (2, 2)); print(TILE)")
     for said in ("compiling the PixelCNN sampler for this processor, once\n", ""):
         done = call_in_a_process(code, **shorter)

@@ -12,7 +12,7 @@ from test_compiled_pixelcnn import Watched, call_in_a_process, drawn, lively
 from test_kernels import guarded
 from test_sampling_pixelcnn import labels_for
 
-from sampling.pixelcnn_compiled import MARGIN, Compiled
+from sampling.compiled.pixelcnn import MARGIN, Compiled
 
 
 class Poisoned(Watched):

@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from test_kernels import check_choice
 from test_sampling_wavenet import labels_for, network, sound
 
-from sampling.draws import Draws
+from sampling.compiled.wavenet import Compiled, draw, remember
+from sampling.random_streams import Draws
 from sampling.wavenet import Naive, rounded, sample
-from sampling.wavenet_compiled import Compiled, draw, remember
 
 
 class Stepwise(Compiled):

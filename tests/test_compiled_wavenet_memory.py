@@ -10,12 +10,12 @@ import torch
 from test_kernels import guarded
 from test_sampling_wavenet import network
 
-from sampling.draws import Draws
-from sampling.local import Conditioning
-from sampling.local_compiled import Projection, nothing
+from sampling.compiled.local_conditioning import Projection, nothing
+from sampling.compiled.wavenet import AHEAD, begin, draw, remember
+from sampling.compiled.wavenet_weights import in_16_bits, lay_out
+from sampling.local_conditioning import Conditioning
+from sampling.random_streams import Draws
 from sampling.wavenet import BLOCK, sample
-from sampling.wavenet_compiled import AHEAD, begin, draw, remember
-from sampling.wavenet_weights import in_16_bits, lay_out
 
 
 def test_memory_and_threads_do_not_grow():

@@ -11,12 +11,12 @@ import torch
 from test_commands import write_mnist
 
 from benchmarks import compress
-from datasets.errors import UserError
+from common.errors import UserError
+from models.model_file import describe, save
 from models.pixelcnn import PixelCNN, PixelCNNConfig
 from models.wavenet import WaveNet, WaveNetConfig
 from sampling import pixelcnn, wavenet
-from sampling.draws import Draws
-from training.snapshot import describe, save
+from sampling.random_streams import Draws
 
 
 @pytest.fixture

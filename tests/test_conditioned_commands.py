@@ -15,7 +15,7 @@ from test_page import Page
 
 import infer_pixelcnn
 import train_pixelcnn
-from training.snapshot import load
+from models.model_file import load
 
 NETWORK = "--levels 2 --height 4 --width 4 -d 6 --out_hidden_dim 6 -n 2"
 

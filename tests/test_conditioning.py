@@ -8,9 +8,9 @@ from test_pixelcnn_causality import assert_sees, expected, influence
 from test_sampling_pixelcnn import network as sampled
 
 from models.gated import GatedActivation
-from sampling.draws import Draws
+from sampling.compiled.pixelcnn import Compiled
 from sampling.pixelcnn import Cached, Naive, sample
-from sampling.pixelcnn_compiled import Compiled
+from sampling.random_streams import Draws
 
 
 @pytest.mark.parametrize("channels", [1, 3])

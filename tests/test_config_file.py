@@ -13,9 +13,9 @@ import infer_wavenet
 import preprocess
 import train_pixelcnn
 import train_wavenet
-from datasets.errors import UserError
-from training.arguments import parse
-from training.config_file import flags_of
+from cli.arguments import parse
+from cli.config_file import flags_of
+from common.errors import UserError
 
 SCRIPTS = [train_pixelcnn, train_wavenet, infer_pixelcnn, infer_wavenet, preprocess]
 HUGE = 10 ** 30

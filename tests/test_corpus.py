@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from common.errors import UserError
 from datasets.batches import IGNORED, training_batches
-from datasets.corpus import WHOLE, Corpus, validation_names
-from datasets.corpus_writer import CorpusWriter
-from datasets.errors import UserError
-from datasets.windows import Windows
+from datasets.corpus.reader import WHOLE, Corpus, validation_names
+from datasets.corpus.windows import Windows
+from datasets.corpus.writer import CorpusWriter
 
 LENGTHS = (1, 5, 16, 17, 32, 100, 15, 48)  # of recordings; windows are 16 long
 

@@ -7,13 +7,13 @@ import pytest
 import torch
 from test_corpus import LENGTHS, recordings
 
-from datasets import corpus as corpus_module
+from common.errors import UserError
+from datasets.audio.features import Features
 from datasets.batches import training_batches
-from datasets.corpus import WHOLE, Corpus
-from datasets.corpus_writer import CorpusWriter
-from datasets.errors import UserError
-from datasets.features import Features
-from datasets.windows import Windows
+from datasets.corpus import reader as corpus_module
+from datasets.corpus.reader import WHOLE, Corpus
+from datasets.corpus.windows import Windows
+from datasets.corpus.writer import CorpusWriter
 from models.local import MARGIN
 
 

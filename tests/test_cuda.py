@@ -24,11 +24,11 @@ from models.gated import gate
 from models.pixelcnn import PixelCNN, PixelCNNConfig
 from models.wavenet import WaveNet, WaveNetConfig
 from sampling import pixelcnn, wavenet
-from sampling.draws import Draws
+from sampling.random_streams import Draws
 from training import likelihood
 from training.device import device_of, tf32
 from training.optimization import optimizer_of
-from training.stop import Stop
+from training.stopping import Stop
 from training.trainer import Trainer
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA on this machine")

@@ -6,10 +6,10 @@ from forks import refused
 from test_corpus import write as write_codes
 from test_corpus_features import write as write_frames
 
+from common.errors import UserError
 from datasets.batches import evaluation_batches, training_batches
-from datasets.corpus import Corpus
-from datasets.errors import UserError
-from datasets.windows import Windows
+from datasets.corpus.reader import Corpus
+from datasets.corpus.windows import Windows
 
 SMALL = "train_wavenet.py -d corpus --hidden_dim 2 --out_hidden_dim 2 -b 2 --iterations 60 -o run"
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from forks import PIXELCNN, difference, forked, snapshot_in
 
-from datasets.errors import UserError
+from common.errors import UserError
 from models.pixelcnn import PixelCNN, PixelCNNConfig
 from training import device
 from training.device import device_of, precision_on

@@ -10,8 +10,8 @@ import pytest
 import torch
 from forks import PIXELCNN, WAVENET, Fork, forked, snapshot_in
 
+from common.errors import UserError
 from datasets.batches import evaluation_batches, training_batches
-from datasets.errors import UserError
 from training import distributed, likelihood
 from training.trainer import Trainer
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sampling.draws import BLOCK, Draws, choose
+from sampling.random_streams import BLOCK, Draws, choose
 
 
 def test_a_stream_depends_on_seed_and_number_alone():

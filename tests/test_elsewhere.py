@@ -13,8 +13,9 @@ from forks import PIXELCNN, WAVENET, difference, forked, snapshot_in
 
 from models.pixelcnn import PixelCNN, PixelCNNConfig
 from models.wavenet import WaveNet, WaveNetConfig
-from sampling import pixelcnn, previews, wavenet
-from sampling.draws import Draws
+from sampling import pixelcnn, wavenet
+from sampling.output import previews
+from sampling.random_streams import Draws
 from training import device
 
 BOTH = pytest.mark.parametrize("command", [PIXELCNN, WAVENET], ids=["pixelcnn", "wavenet"])
@@ -93,8 +94,8 @@ def test_steps_that_were_counted_on_the_cpu_are_counted_there():
     """A snapshot's Adam may have been another kind of Adam, which counts on the CPU."""
     from test_optimization import trainer_of
 
-    from training.snapshot import on_cpu
-    from training.stop import Stop
+    from models.model_file import on_cpu
+    from training.stopping import Stop
     first = trainer_of(Stop(iterations=3))
     first.run()
     state = on_cpu(first.state())

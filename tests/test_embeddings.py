@@ -10,9 +10,14 @@ from test_trainer import trainer_of
 
 from models.pixelcnn import PixelCNN, PixelCNNConfig
 from models.wavenet import WaveNet, WaveNetConfig
-from training.embeddings import LabelEmbeddings, embeddings_of, figure_of, principal_plane
-from training.stop import Stop
-from training.tensorboard import Board
+from training.extensions.label_embeddings import (
+    LabelEmbeddings,
+    embeddings_of,
+    figure_of,
+    principal_plane,
+)
+from training.extensions.tensorboard import Board
+from training.stopping import Stop
 
 
 @pytest.mark.parametrize("model, channels", [

@@ -11,11 +11,12 @@ import soundfile
 import soxr
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from datasets import audio, encoding
-from datasets.audio import told_apart
-from datasets.encoding import Recipe, encode, encoded
-from datasets.errors import UserError
-from datasets.labels import Labelling
+from common.errors import UserError
+from datasets.audio import encoding
+from datasets.audio import recordings as audio
+from datasets.audio.encoding import Recipe, encode, encoded
+from datasets.audio.labels import Labelling
+from datasets.audio.recordings import told_apart
 from datasets.quantization import code_dtype, mu_law_encode
 
 RATE = 8000

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from datasets.errors import UserError
-from datasets.features import Features, describe, features_of, frames_of
+from common.errors import UserError
+from datasets.audio.features import Features, describe, features_of, frames_of
 
 RATE = 8000
 MEL = describe("mel", [], RATE, 0.0125, 80)
@@ -21,7 +21,7 @@ def noise(length, seed=0):
 
 
 def by_definition(samples, features, frame):
-    """One log-mel frame, in double precision: every step as datasets.features tells it."""
+    """One log-mel frame, in double precision: every step as datasets.audio.features tells it."""
     window, hop = features.window, features.hop
     begin = frame * hop + hop // 2 - window // 2
     padded = np.pad(samples.astype(float), window)[begin + window:begin + 2 * window]

@@ -12,13 +12,14 @@ from test_commands import write_sounds
 from test_page import Page, wavs
 
 import infer_wavenet
+from datasets.audio.features import describe, features_of
 from datasets.batches import Batch, Frames
-from datasets.features import describe, features_of
+from models import model_file as snapshot
 from models.wavenet import WaveNet, WaveNetConfig
-from sampling.draws import Draws
-from sampling.sound import pcm_of_codes
+from sampling.output.sound import pcm_of_codes
+from sampling.random_streams import Draws
 from sampling.wavenet import sample
-from training import likelihood, snapshot
+from training import likelihood
 
 RATE, HOP = 8000, 100
 

@@ -21,9 +21,9 @@ import torch
 from forks import PIXELCNN, WAVENET, Fork
 from PIL import Image
 
-from datasets import features
+from datasets.audio import features
+from models.model_file import describe, load, save
 from models.wavenet import WaveNet, WaveNetConfig
-from training.snapshot import describe, load, save
 
 SECONDS, MEMORY = 20, 2 * 2 ** 20  # of one case, in seconds and KiB
 FEW, MANY = 12, 250  # cases of a kind

@@ -14,19 +14,20 @@ import pytest
 import soundfile
 from test_preprocess import SCRIPT, contents, preprocess
 
-from datasets import corpus_writer, journal
-from datasets.corpus import Share
-from datasets.encoding import Recipe
-from datasets.errors import UserError
-from datasets.features import describe
-from datasets.gathering import gather
-from datasets.journal import Journal
-from datasets.labels import Labelling
+from common.errors import UserError
+from datasets.audio.encoding import Recipe
+from datasets.audio.features import describe
+from datasets.audio.labels import Labelling
+from datasets.corpus import journal
+from datasets.corpus import writer as corpus_writer
+from datasets.corpus.builder import gather
+from datasets.corpus.journal import Journal
+from datasets.corpus.reader import Share
 
 RATE = 8000
 SLOWLY = """
 import runpy, sys, time
-from datasets import journal
+from datasets.corpus import journal
 journal.SECONDS = {seconds}
 add = journal.Journal.add
 def slowly(*args):

@@ -7,8 +7,8 @@ from typing import Annotated
 import pytest
 from msgspec import Meta
 
-from datasets.errors import UserError
-from datasets.headers import checked, read_json
+from common.errors import UserError
+from common.headers import checked, read_json
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from datasets.errors import UserError
-from datasets.images import load_images
+from common.errors import UserError
+from datasets.images.dataset import load_images
 
 
 def save(path, size=(40, 40), mode="L", value=200):

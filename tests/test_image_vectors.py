@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 from test_images import write_cifar, write_idx
 
-from datasets.errors import UserError
-from datasets.image_vectors import named_vectors, read_vectors
-from datasets.images import ImageCodes, load_images
+from common.errors import UserError
+from datasets.images.dataset import ImageCodes, load_images
+from datasets.images.vectors import named_vectors, read_vectors
 
 GENERATOR = np.random.default_rng(0)
 

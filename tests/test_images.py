@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from datasets.errors import UserError
-from datasets.images import ImageCodes, load_images
-from datasets.published import CIFAR_META, cifar_names
+from common.errors import UserError
+from datasets.images.dataset import ImageCodes, load_images
+from datasets.images.published import CIFAR_META, cifar_names
 
 GENERATOR = np.random.default_rng(0)
 IDX = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte",

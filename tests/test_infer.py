@@ -14,13 +14,14 @@ from PIL import Image
 
 import infer_pixelcnn
 import infer_wavenet
-import sampling.sound
+import sampling.output.sound
+from cli import image_request as sheets
+from cli import sound_request as takes
+from cli.arguments import length
 from datasets.quantization import mu_law_decode, mu_law_encode
-from sampling import sheets, takes
-from sampling.draws import Draws
+from models.model_file import load
+from sampling.random_streams import Draws
 from sampling.wavenet import sample
-from training.arguments import length
-from training.snapshot import load
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -223,7 +224,7 @@ def test_primed_sound(models, call):
 
 
 def test_without_end_a_wav_ends_when_it_is_full(models, call, monkeypatch):
-    monkeypatch.setattr(sampling.sound, "MOST_SAMPLES", 1500)
+    monkeypatch.setattr(sampling.output.sound, "MOST_SAMPLES", 1500)
     code, out, err = call(infer_wavenet, "-m", models / "sound", "-c", 2, "--length", 0, "--plot")
     assert code == 0 and "2 sounds of p225, 0.375 s" in out and "can't hold more" in err
     assert len(samples_of("samples/sample_1.wav")) == 1500

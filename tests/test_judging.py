@@ -13,11 +13,11 @@ import torch
 from PIL import Image
 
 from benchmarks import judging
-from datasets.corpus import Corpus
-from datasets.errors import UserError
+from common.errors import UserError
+from datasets.corpus.reader import Corpus
+from models.model_file import describe, save
 from models.pixelcnn import PixelCNN, PixelCNNConfig
 from models.wavenet import WaveNet, WaveNetConfig
-from training.snapshot import describe, save
 
 ROOT = Path(__file__).resolve().parents[1]
 DIGITS = [str(digit) for digit in range(10)]

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from sampling import compiling
+from models.kernels import compiling
 
 ROOT = Path(__file__).resolve().parent.parent
 
 DRAW = """
 import torch
 from models.wavenet import WaveNet, WaveNetConfig
-from sampling.draws import Draws
+from sampling.random_streams import Draws
 from sampling.wavenet import sample
 torch.manual_seed(0)
 model = WaveNet(WaveNetConfig(levels=4, hidden_dim=3, out_hidden_dim=3, stacks_num=1, layers_num=2))
@@ -137,7 +137,7 @@ def test_on_a_processor_with_shorter_vectors(tmp_path):
                    "NUMBA_CPU_FEATURES": "+avx2,+fma,+avx,+sse4.2,+bmi,+bmi2,+popcnt,+f16c"}
     tests = [f"tests/test_{name}.py" for name in (
         "vectors", "kernels", "compiled_wavenet", "compiled_wavenet_memory")]
-    for command in (["-c", "from sampling.vectors import TILE; assert TILE == 32"],
+    for command in (["-c", "from models.kernels.vectors import TILE; assert TILE == 32"],
                     ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow", *tests]):
         done = subprocess.run([sys.executable, *command], cwd=ROOT, env=environment,
                               capture_output=True, text=True)

@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from sampling.compiling import prepare
-from sampling.draws import Draws, choose
-from sampling.kernels import (
+from models.kernels.compiling import prepare
+from models.kernels.products import (
     accumulate,
     add_to,
     consecutive,
@@ -24,7 +23,8 @@ from sampling.kernels import (
     pick,
     rows_of,
 )
-from sampling.vectors import HALF, TILE
+from models.kernels.vectors import HALF, TILE
+from sampling.random_streams import Draws, choose
 
 ALMOST_1 = 1 - 2 ** -53
 INF, NAN = math.inf, math.nan

@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from datasets.errors import UserError
-from datasets.labels import Labelling, find_label, speaker_of
-from datasets.tags import folded
+from common.errors import UserError
+from datasets.audio.labels import Labelling, find_label, speaker_of
+from datasets.audio.tags import folded
 
 
 @pytest.mark.parametrize("name, speaker", [

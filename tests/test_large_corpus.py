@@ -3,11 +3,11 @@
 import numpy as np
 import torch
 
-from datasets.corpus import Part, Recording
-from datasets.windows import Windows
+from datasets.corpus.reader import Part, Recording
+from datasets.corpus.windows import Windows
 from models.wavenet import WaveNet, WaveNetConfig
 from training import likelihood
-from training.stop import Stop
+from training.stopping import Stop
 from training.trainer import Trainer
 
 CONFIG = WaveNetConfig(levels=256, hidden_dim=4, out_hidden_dim=4, stacks_num=1, layers_num=4)

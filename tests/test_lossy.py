@@ -10,13 +10,13 @@ import soundfile
 import soxr
 from test_preprocess import preprocess
 
-from datasets import audio
-from datasets.audio import Excerpt, read_recording
-from datasets.corpus import Corpus
-from datasets.errors import UserError
-from datasets.features import describe, features_of
-from datasets.lossy import parts_of
-from datasets.opening import Sound
+from common.errors import UserError
+from datasets.audio import recordings as audio
+from datasets.audio.features import describe, features_of
+from datasets.audio.lossy import parts_of
+from datasets.audio.opening import Sound
+from datasets.audio.recordings import Excerpt, read_recording
+from datasets.corpus.reader import Corpus
 
 RATE = 16000
 FRAME = 576  # samples in an mp3 frame at this rate

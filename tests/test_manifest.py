@@ -10,10 +10,10 @@ from test_corpus_features import write
 
 import preprocess
 import train_wavenet
-from datasets.corpus import Corpus
-from datasets.corpus_writer import CorpusWriter
-from datasets.errors import UserError
-from datasets.manifest import SETTINGS, WHOLE, Share
+from common.errors import UserError
+from datasets.corpus.manifest import SETTINGS, WHOLE, Share
+from datasets.corpus.reader import Corpus
+from datasets.corpus.writer import CorpusWriter
 
 TRAIN = "parts.train"
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from training import memory
+from training import allocator as memory
 
 pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc",
                                 reason="of the GNU C library")
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc",
 ROUNDS = """
 import resource, statistics, sys
 import torch
-from training import memory, run
+from training import allocator as memory, run
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -11,10 +11,10 @@ from crafted import DEEP, GONE, changed, doubled, flipped, rewritten, write
 
 import infer_pixelcnn
 import infer_wavenet
-from datasets.errors import UserError
+from common.errors import UserError
+from models import model_file as snapshot
 from models.pixelcnn import PixelCNN, PixelCNNConfig
 from models.wavenet import WaveNet, WaveNetConfig
-from training import snapshot
 
 IMAGES = {"dataset": "mnist", "levels": 4, "channels": 1, "height": 4, "width": 3,
           "binarize": "threshold"}

@@ -11,9 +11,9 @@ import soxr
 from test_audio import write_wav
 from test_preprocess import preprocess, tone
 
-from datasets import audio
-from datasets.audio import Excerpt, find_recordings, read_recording
-from datasets.errors import UserError
+from common.errors import UserError
+from datasets.audio import recordings as audio
+from datasets.audio.recordings import Excerpt, find_recordings, read_recording
 
 
 @pytest.mark.parametrize("rate", [1, 999, 768_001])

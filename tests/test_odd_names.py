@@ -10,13 +10,13 @@ from test_page import Page
 
 import infer_pixelcnn
 import infer_wavenet
+from cli.labels import distinct
+from models.model_file import describe, load, save
 from models.pixelcnn import PixelCNN, PixelCNNConfig
 from models.wavenet import WaveNet, WaveNetConfig
-from sampling import page
-from sampling.labels import distinct
-from training.embeddings import LabelEmbeddings
-from training.snapshot import describe, load, save
-from training.tensorboard import Board
+from sampling.output import page
+from training.extensions.label_embeddings import LabelEmbeddings
+from training.extensions.tensorboard import Board
 
 MARKUP = "<script>alert('x')</script>\"&"
 NAMES = ["", ".", "..", "../up", "/root", "a/b", "a\\b", "a\0b\n\x1b[31m", "-rf", MARKUP, "名" * 90,

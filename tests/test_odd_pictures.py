@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps, PngImagePlugin
 
-from datasets import picture
-from datasets.errors import UserError
-from datasets.images import load_images
-from datasets.picture import Budget, UnusablePictureError, read_picture
-from sampling.pictures import read_codes
+from common.errors import UserError
+from datasets.images import picture
+from datasets.images.dataset import load_images
+from datasets.images.picture import Budget, UnusablePictureError, read_picture
+from sampling.output.image_grid import read_codes
 
 ROOT = Path(__file__).resolve().parents[1]
 GENERATOR = np.random.default_rng(0)
@@ -108,7 +108,7 @@ def test_pillow_and_its_libraries_add_nothing_to_our_lines(tmp_path, capfd):
 
 
 def test_what_we_say_ourselves_while_a_library_is_silent_is_seen():
-    code = ("import os, sys\nfrom datasets.silence import silent_library\n"
+    code = ("import os, sys\nfrom common.quiet import silent_library\n"
             "with silent_library('PIL') as stderr:\n"
             "    os.write(2, b'from C\\n'); print('ours', file=sys.stderr)\n"
             "    stderr.write('bar\\n')\n"
@@ -160,7 +160,7 @@ def test_a_very_large_picture_is_reduced_before_it_is_converted(tmp_path, monkey
 def test_a_huge_picture_takes_little_memory(tmp_path):
     """13,000 x 13,000 pixels in a file of 165 KB; of which a 16-pixel image is made."""
     Image.new("P", (13_000, 13_000), 3).save(tmp_path / "a.png")
-    code = ("import resource, sys\nfrom datasets.picture import read_picture\n"
+    code = ("import resource, sys\nfrom datasets.images.picture import read_picture\n"
             "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
             "read_picture(sys.argv[1], 16, 16)\n"
             "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)")

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from test_images import IDX, idx, write_cifar, write_idx
 
-from datasets.errors import UserError
-from datasets.images import load_images
-from datasets.published import CIFAR_META, read_idx
+from common.errors import UserError
+from datasets.images.dataset import load_images
+from datasets.images.published import CIFAR_META, read_idx
 
 ROWS = np.arange(2 * 3072).astype(np.uint8).reshape(2, 3072)
 GOOD = {b"data": ROWS, b"labels": [1, 2]}

@@ -9,12 +9,15 @@ import torch
 from forks import PIXELCNN, WAVENET, difference, forked, snapshot_in
 from test_trainer import images
 
-from datasets.errors import UserError
+from cli.arguments import Every
+from common.errors import UserError
+from models import model_file as snapshot
 from models.pixelcnn import PixelCNN, PixelCNNConfig
-from training import checkpoints, extensions, likelihood, snapshot
-from training.arguments import Every
+from training import likelihood
+from training.extensions import checkpoints
+from training.extensions import reports as extensions
 from training.optimization import learning_rate_factor, optimizer_of
-from training.stop import Stop
+from training.stopping import Stop
 from training.trainer import Trainer
 
 CPU = torch.device("cpu")

@@ -18,7 +18,7 @@ from PIL import Image
 import infer_pixelcnn
 import infer_wavenet
 from datasets.quantization import mu_law_decode, mu_law_encode
-from training.snapshot import read, save
+from models.model_file import read, save
 
 
 class Page(HTMLParser):

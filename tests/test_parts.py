@@ -9,10 +9,10 @@ import soundfile
 import torch
 from test_preprocess import contents, preprocess
 
+from common.errors import UserError
 from datasets.batches import training_batches
-from datasets.corpus import Corpus
-from datasets.errors import UserError
-from datasets.windows import Windows
+from datasets.corpus.reader import Corpus
+from datasets.corpus.windows import Windows
 
 RATE, COUNT = 8000, 3
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets.errors import UserError
-from sampling.pictures import GREY, check_picture, read_codes, save_picture
+from common.errors import UserError
+from sampling.output.image_grid import GREY, check_picture, read_codes, save_picture
 
 
 def images(rows, columns, height, width, channels):

@@ -5,12 +5,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from datasets.corpus import Part, Recording
-from datasets.images import ImageCodes
-from datasets.windows import Windows
-from sampling.sound_plots import figure_of_sound
-from training import plots
-from training.plots import (
+from datasets.corpus.reader import Part, Recording
+from datasets.corpus.windows import Windows
+from datasets.images.dataset import ImageCodes
+from sampling.output.sound_plots import figure_of_sound
+from training.extensions import plots
+from training.extensions.plots import (
     figure_of_data,
     figure_of_labels,
     figure_of_loss,

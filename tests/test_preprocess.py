@@ -11,7 +11,7 @@ import soundfile
 from mutagen.id3 import TCON, TDRC
 from PIL import Image
 
-from datasets.corpus import Corpus
+from datasets.corpus.reader import Corpus
 from datasets.quantization import mu_law_decode
 
 SCRIPT = Path(__file__).parents[1] / "preprocess.py"

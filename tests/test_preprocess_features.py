@@ -8,11 +8,11 @@ import soundfile
 from test_gathering import gathered, interrupted
 from test_preprocess import contents, preprocess
 
-from datasets import audio
-from datasets.audio import find_recordings, read_recording
-from datasets.corpus import Corpus, Share
-from datasets.errors import UserError
-from datasets.features import Features, describe, features_of
+from common.errors import UserError
+from datasets.audio import recordings as audio
+from datasets.audio.features import Features, describe, features_of
+from datasets.audio.recordings import find_recordings, read_recording
+from datasets.corpus.reader import Corpus, Share
 
 RATE, HOP, COUNT = 8000, 100, 9
 

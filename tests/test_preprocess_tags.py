@@ -4,7 +4,7 @@ import pytest
 from mutagen.id3 import APIC, ID3
 from test_preprocess import preprocess, tagged
 
-from datasets.corpus import Corpus
+from datasets.corpus.reader import Corpus
 
 
 @pytest.mark.parametrize("ending", ["mp3", "flac", "ogg", "wav", "aiff"])

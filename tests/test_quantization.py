@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from datasets.errors import UserError
+from common.errors import UserError
 from datasets.quantization import (
     code_dtype,
     dequantize_pixels,

@@ -10,7 +10,7 @@ import pytest
 import soundfile
 from test_preprocess import SCRIPT, contents, preprocess, tone
 
-from datasets.corpus import Corpus
+from datasets.corpus.reader import Corpus
 
 
 def test_bad_files_of_all_kinds_beside_a_good_one(tmp_path):

@@ -107,7 +107,7 @@ def test_a_signal_to_the_parent_ends_both(tmp_path, number):
     script = """
 import os, signal, sys, time
 from training import restart
-from training.script import run_script
+from cli.script import run_script
 
 def main():
     restart.supervise(3, ".")
@@ -140,8 +140,8 @@ def test_a_second_sigterm_ends_a_child_that_hangs(tmp_path, hang):
     (tmp_path / "script.py").write_text(f"""
 import ctypes, os, time
 from training import restart
-from training.script import run_script
-from training.signals import Signals
+from cli.script import run_script
+from common.signals import Signals
 
 def main():
     restart.supervise(3, ".")
@@ -174,10 +174,11 @@ def test_a_run_that_crashes_ends_as_one_that_does_not(tmp_path):
     (tmp_path / "script.py").write_text("""
 import os, signal, sys
 import train_pixelcnn
-from training import restart, script
+from training import restart
+from cli import script
 
 if "TRAINING_RESTARTS" in os.environ:
-    from training.plots import PlotReport
+    from training.extensions.plots import PlotReport
     from training.trainer import Trainer
     PlotReport.__call__ = lambda *_: None
     update = Trainer.update

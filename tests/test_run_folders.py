@@ -6,7 +6,7 @@ import pytest
 import torch
 from forks import forked
 
-from training.snapshot import load
+from models.model_file import load
 
 
 @pytest.mark.parametrize("flags, added", [("", True), ("--no_position", False)])

@@ -7,8 +7,9 @@ from test_compiled_wavenet import Stepwise
 from test_sampling_wavenet import labels_for, network
 
 from datasets.batches import Frames
-from sampling import wavenet, wavenet_compiled
-from sampling.draws import Draws
+from sampling import wavenet
+from sampling.compiled import wavenet as wavenet_compiled
+from sampling.random_streams import Draws
 from sampling.wavenet import Cached, Naive, sample
 
 

@@ -5,9 +5,9 @@ import torch
 
 from models.pixelcnn import PixelCNN, PixelCNNConfig
 from sampling import pixelcnn
-from sampling.draws import Draws
+from sampling.compiled.pixelcnn import Compiled
 from sampling.pixelcnn import Cached, Naive, sample
-from sampling.pixelcnn_compiled import Compiled
+from sampling.random_streams import Draws
 
 
 @pytest.fixture

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from models.wavenet import WaveNet, WaveNetConfig
-from sampling import wavenet, wavenet_compiled
-from sampling.draws import Draws
+from sampling import wavenet
+from sampling.compiled import wavenet as wavenet_compiled
+from sampling.random_streams import Draws
 from sampling.wavenet import BLOCK, Cached, Naive, rounded, sample
 
 

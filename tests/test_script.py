@@ -8,8 +8,8 @@ import torch
 
 import preprocess
 import train_pixelcnn
-from datasets.errors import DivergedError, UserError
-from training.script import run_script
+from cli.script import run_script
+from common.errors import DivergedError, UserError
 
 
 @pytest.fixture(autouse=True)

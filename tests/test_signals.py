@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from training.signals import Signals
+from common.signals import Signals
 
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -39,7 +39,7 @@ def test_signals_act_as_ever_outside(capfd):
 def test_ctrl_c_again_does_not_wait_for_threads():
     script = """
 import threading, time
-from training.script import run_script
+from cli.script import run_script
 
 def main():
     threading.Thread(target=time.sleep, args=(600,)).start()
@@ -58,7 +58,7 @@ run_script(main)
 HANGS = {"python": "time.sleep(600)", "library": "ctypes.CDLL(None).usleep(600_000_000)"}
 WAITING = """
 import ctypes, os, signal, sys, time
-from training.signals import Signals
+from common.signals import Signals
 with Signals("tidying up", patient={patient}) as signals:
     print("ready", flush=True)
     {hang}

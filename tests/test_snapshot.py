@@ -7,11 +7,11 @@ import pickle
 import pytest
 import torch
 
-from datasets.errors import UserError
-from datasets.files import replacing
+from common.errors import UserError
+from common.files import replacing
+from models import model_file as snapshot
 from models.pixelcnn import PixelCNN, PixelCNNConfig
 from models.wavenet import WaveNet, WaveNetConfig
-from training import snapshot
 
 DATA = {"dataset": "mnist", "levels": 4, "channels": 1, "height": 5, "width": 6,
         "binarize": "threshold"}

@@ -10,7 +10,7 @@ from forks import PIXELCNN, WAVENET, forked, once, refused, snapshot_in
 
 import train_pixelcnn
 import train_wavenet
-from training import snapshot
+from models import model_file as snapshot
 
 HUGE, NAN = 10 ** 30, math.nan
 BEST = "run.extensions.BestModel"

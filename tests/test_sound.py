@@ -9,10 +9,11 @@ import pytest
 import soundfile
 from PIL import Image
 
-from datasets.errors import UserError
+from cli.arguments import Every
+from common.errors import UserError
 from datasets.quantization import mu_law_decode
-from sampling import sound, sound_plots
-from sampling.sound import (
+from sampling.output import sound, sound_plots
+from sampling.output.sound import (
     MOST_SAMPLES,
     Pipe,
     WavFiles,
@@ -20,8 +21,7 @@ from sampling.sound import (
     pcm_of_codes,
     read_codes,
 )
-from sampling.sound_plots import FLOOR, for_page, plot_sound, plot_wav, spectrogram
-from training.arguments import Every
+from sampling.output.sound_plots import FLOOR, for_page, plot_sound, plot_wav, spectrogram
 
 
 def tone(seconds, hertz, rate):

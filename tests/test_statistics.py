@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from test_trainer import trainer_of
 
-from training.statistics import ParameterStatistics
-from training.stop import Stop
-from training.tensorboard import Board
+from training.extensions.parameter_statistics import ParameterStatistics
+from training.extensions.tensorboard import Board
+from training.stopping import Stop
 
 
 def test_statistics_of_weights_and_gradients_are_those_of_the_tensors(tmp_path):

@@ -15,7 +15,7 @@ FULL = "error: standard output: can't be written (No space left on device)"
 STAND_IN = """
 import sys, warnings
 from tqdm import tqdm
-from training.script import run_script
+from cli.script import run_script
 
 def main():
     for _ in tqdm(range(3), file=sys.stderr):

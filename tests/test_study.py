@@ -10,7 +10,7 @@ from test_commands import write_mnist, write_sounds
 from test_readme import FOUND, ROOT
 
 from benchmarks import study, study_runs
-from datasets.errors import UserError
+from common.errors import UserError
 
 SMALL = (study_runs.Run("digits", unit="nats", published="81.30 nats"),
          study_runs.Run("voice", source="vctk", whole=2))

@@ -5,15 +5,15 @@ import warnings
 import numpy as np
 import pytest
 
-from datasets import fonts
-from datasets.fonts import legible
-from datasets.gathering import Entry
-from datasets.overview import draw, sparse, table
-from datasets.text import columns, for_terminal, printable
-from sampling.labels import distinct
-from sampling.sound_plots import plot_sound
-from training.embeddings import figure_of
-from training.plots import figure_of_data, figure_of_labels
+from cli.labels import distinct
+from common import fonts
+from common.fonts import legible
+from common.text import columns, for_terminal, printable
+from datasets.corpus.builder import Entry
+from datasets.corpus.summary import draw, sparse, table
+from sampling.output.sound_plots import plot_sound
+from training.extensions.label_embeddings import figure_of
+from training.extensions.plots import figure_of_data, figure_of_labels
 
 NAMES = ["plain", "p225 $x$", "你好世界", "مرحبا", "🎸🥁", "naïve e\u0301", "a\nb\tc\r",
          "\x1b[31mred\x1b[0m\x07", "\u202egnp.exe\u2066", "नमस्ते", "ภาษาไทย", "\udcff", "", "—" * 40,

@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from datasets.errors import UserError
-from datasets.images import ImageCodes
+from common.errors import UserError
+from datasets.images.dataset import ImageCodes
 from models.pixelcnn import PixelCNN, PixelCNNConfig
-from training import checkpoints, extensions, likelihood
-from training.stop import Stop
-from training.tensorboard import Board, TensorBoardReport
+from training import likelihood
+from training.extensions import checkpoints
+from training.extensions import reports as extensions
+from training.extensions.tensorboard import Board, TensorBoardReport
+from training.stopping import Stop
 from training.trainer import DivergedError, Trainer
 
 IMAGES = 22

@@ -8,12 +8,13 @@ import torch
 from forks import forked, refused
 from test_commands import run, write_sounds
 
+from common.errors import UserError
 from datasets.batches import Batch
-from datasets.errors import UserError
+from models import model_file as snapshot
 from models.pixelcnn import PixelCNN, PixelCNNConfig
 from models.wavenet import WaveNet, WaveNetConfig
-from training import likelihood, snapshot
-from training.embeddings import EMBEDDING
+from training import likelihood
+from training.extensions.label_embeddings import EMBEDDING
 from training.transfer import init_from
 
 CPU = torch.device("cpu")

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from sampling.kernels import packed, padded
-from sampling.vectors import (
+from models.kernels.products import packed, padded
+from models.kernels.vectors import (
     HALF,
     TILE,
     add,

@@ -15,10 +15,10 @@ import torch
 from forks import PIXELCNN, UPDATES, WAVENET, Fork, difference, forked, snapshot_in
 from test_commands import ROOT
 
+from common.errors import UserError
 from datasets.batches import Batch, Frames, evaluation_batches, training_batches
-from datasets.errors import UserError
-from datasets.images import ImageCodes
-from datasets.windows import Windows
+from datasets.corpus.windows import Windows
+from datasets.images.dataset import ImageCodes
 from datasets.workers import LostWorkerError, read_ahead
 
 BOTH = pytest.mark.parametrize("command", [PIXELCNN, WAVENET], ids=["pixelcnn", "wavenet"])

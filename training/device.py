@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import torch
 
-from datasets.errors import UserError
+from common.errors import UserError
 from training import distributed
 
 

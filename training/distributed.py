@@ -18,8 +18,8 @@ from datetime import timedelta
 
 import numpy as np
 
-from datasets.errors import UserError
-from datasets.text import printable
+from common.errors import UserError
+from common.text import printable
 
 SECONDS_TO_SPEAK = 2  # for the first process to say what is wrong
 # What the numbers in the environment are at least.

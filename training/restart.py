@@ -7,8 +7,8 @@ import sys
 import time
 from pathlib import Path
 
-from datasets.errors import DivergedError, UserError
-from training.signals import SAME_REQUEST
+from common.errors import DivergedError, UserError
+from common.signals import SAME_REQUEST
 
 LONGEST_WAIT = 300  # seconds
 _RESTARTS = "TRAINING_RESTARTS"  # tells that process how often it has been begun again

@@ -12,16 +12,20 @@ from typing import NamedTuple
 
 import torch
 
-from datasets.errors import UserError
-from datasets.files import make_folder, replacing, resolved
-from training import checkpoints, distributed, extensions, memory, plots, snapshot, transfer
+from common.errors import UserError
+from common.files import make_folder, replacing, resolved
+from models import model_file as snapshot
+from training import allocator as memory
+from training import distributed, transfer
 from training.device import device_of, precision_on
-from training.embeddings import LabelEmbeddings
+from training.extensions import checkpoints, plots
+from training.extensions import reports as extensions
+from training.extensions.label_embeddings import LabelEmbeddings
+from training.extensions.parameter_statistics import ParameterStatistics
+from training.extensions.samples import Samples
+from training.extensions.tensorboard import Board, TensorBoardReport
 from training.optimization import optimizer_of
-from training.samples import Samples
-from training.statistics import ParameterStatistics
-from training.stop import Stop
-from training.tensorboard import Board, TensorBoardReport
+from training.stopping import Stop
 from training.trainer import Trainer
 
 NOT_SETTINGS = ("resume", "config")
@@ -163,7 +167,7 @@ def train(args, start, kind, model, *, training_set, validation_set, test_set=No
 
     kind: pixelcnn or wavenet. validation_set: evaluated each epoch, or None. test_set: evaluated
     once, at the end, with the best model. data, label_names: what model files say of the data.
-    clip: of the gradient's norm. draw: makes files of samples, see `training.samples.Samples`.
+    clip: of the gradient's norm. draw: makes files of samples, see `Samples`.
     trainer_options: unit, samples and dimensions of the `Trainer`.
     """
     if start.content:

@@ -20,11 +20,11 @@ from dataclasses import asdict, dataclass
 import torch
 from tqdm import tqdm
 
+from common.errors import DivergedError, UserError
+from common.signals import Signals
 from datasets.batches import training_batches
-from datasets.errors import DivergedError, UserError
 from training import distributed, likelihood
 from training.optimization import average_of, learning_rate_factor
-from training.signals import Signals
 
 
 @dataclass
@@ -45,7 +45,7 @@ class Trainer:
         dataset: `dataset[indices]` makes a `datasets.batches.Batch`.
         batchsize: items in a batch. seed: of the data's order.
         clip: the gradient's L2 norm is cut to this.
-        stop: a `training.stop.Stop`.
+        stop: a `training.stopping.Stop`.
         samples: a function of a batch: how many samples (images, or samples of sound) it has,
             for the speed. unit: what they are called.
         dimensions: C·H·W of an image, None for sound.

@@ -1,8 +1,8 @@
 """Begin from another run's weights: the same network, its labels matched by their names."""
 
-from datasets.errors import UserError
-from training import snapshot
-from training.embeddings import EMBEDDING
+from common.errors import UserError
+from models import model_file as snapshot
+from training.extensions.label_embeddings import EMBEDDING
 
 
 def init_from(path, kind, model, label_names, started):
