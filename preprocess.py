@@ -21,14 +21,14 @@ from cli.arguments import (
 )
 from cli.script import run_script
 from common.text import printable
-from datasets.audio.encoding import Recipe
+from datasets.audio.encoding import EncodingConfig
 from datasets.audio.features import KINDS as FEATURES
 from datasets.audio.features import describe
 from datasets.audio.labels import KINDS, Labelling, shared_labels
 from datasets.audio.recordings import FASTEST, SLOWEST, Excerpt, search, told
-from datasets.corpus.builder import gather
+from datasets.corpus.builder import build_corpus
 from datasets.corpus.left_out import write_list
-from datasets.corpus.manifest import WHOLE, Share
+from datasets.corpus.manifest import ENTIRE_CORPUS, CorpusPart
 from datasets.corpus.summary import draw, sparse, table
 
 LISTED = 10  # recordings that are named
@@ -41,11 +41,11 @@ def main():
     found, passed_over = search(args.data)
     root = Path(args.data) if Path(args.data).is_dir() else Path(args.data).parent
     features = describe(args.features, found, args.rate, args.hop_seconds, args.bins)
-    recipe = Recipe(Labelling(root, args.labels, args.genres), args.rate, args.levels,
+    recipe = EncodingConfig(Labelling(root, args.labels, args.genres), args.rate, args.levels,
                     Excerpt(args.offset_seconds, args.max_seconds, args.min_seconds),
                     args.silence_threshold, features)
     paths = {path.relative_to(root).as_posix(): path for path in found}
-    gathered = gather(
+    gathered = build_corpus(
         paths, recipe, args.output,
         data=args.data, validation=args.validation, strict=args.strict, workers=args.workers,
         share=args.part, labels=args.labels, stacks_num=args.stacks_num,
@@ -69,7 +69,7 @@ def arguments():
     add("--output", default=".", metavar="DIR", help="folder for the corpus (default: .)")
     add("--workers", type=whole_number(1, 256), default=8, metavar="N",
         help="processes (default: 8)")
-    add("--part", type=share, default=WHOLE, metavar="I/N",
+    add("--part", type=share, default=ENTIRE_CORPUS, metavar="I/N",
         help="prepare only part I of N, as on each of N machines; training reads the parts in one "
              "folder as the whole (default: 1/1)")
     add("--rate", type=rate, default=8000, metavar="HZ",
@@ -134,7 +134,7 @@ def rate(text):
 def share(text):
     """I/N: a Share."""
     match = re.fullmatch(r"(\d+)/(\d+)", text)
-    found = Share(*map(int, match.groups())) if match else None
+    found = CorpusPart(*map(int, match.groups())) if match else None
     if not found or not 1 <= found.number <= found.count:
         raise argparse.ArgumentTypeError(f"{text!r} is no part of a whole, such as 2/8")
     return found
@@ -205,8 +205,8 @@ def report(args, features, gathered, warnings, left_out, seconds):
         print(f"warning: {printable(warning)}", file=sys.stderr)
     print(f"written to {args.output}" + f", drawn in {picture}" * bool(gathered.entries)
           + f", what is left out is in {left_out}" * bool(left_out)
-          + f"; next, with all {args.part.count} parts in one folder: " * (args.part != WHOLE)
-          + "; next: " * (args.part == WHOLE)
+          + f"; next, with all {args.part.count} parts in one folder: " * (args.part != ENTIRE_CORPUS)
+          + "; next: " * (args.part == ENTIRE_CORPUS)
           + f"python train_wavenet.py --data {shlex.quote(args.output)}")
 
 
@@ -221,9 +221,9 @@ def list_some(what, lines):
 def lacking(args, entries):
     """A warning for a part of a corpus that only the others make up for."""
     part = f"part {args.part.number} of {args.part.count}"
-    if args.part != WHOLE and not entries:
+    if args.part != ENTIRE_CORPUS and not entries:
         return [f"{part} holds no recording; the others have to"]
-    if args.part != WHOLE and args.validation and not any(entry.held_back for entry in entries):
+    if args.part != ENTIRE_CORPUS and args.validation and not any(entry.held_back for entry in entries):
         return [f"{part} holds no recording for validation; the others have to"]
     return []
 

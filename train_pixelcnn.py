@@ -75,7 +75,7 @@ def main():
 
     check_codes(args.levels, args.binarize)
     start = run.start(args, "pixelcnn")
-    with distributed.first_here_first():
+    with distributed.local_main_first():
         images = load_images(args.dataset, args.data, args.height, args.width, args.validation,
                              args.condition)
     _, channels, height, width = images.train.pixels.shape

@@ -176,7 +176,7 @@ def warm_up(args):
 def result_of(variant, args, seed):
     """Train the variant, and test it."""
     task, trainer, seconds, args = trained(variant, args, seed)
-    bits = mean_nll(trainer.learned, task.test_set, args) / math.log(2)
+    bits = mean_nll(trainer.eval_model, task.test_set, args) / math.log(2)
     tqdm.write(f"seed {seed}, defect: {variant.name}: {bits:.4f} bits/dim after "
                f"{trainer.iteration:,} updates, in epoch {trainer.epoch + 1}", file=sys.stderr)
     return Result(bits, trainer.interval.samples / seconds, task.unit)

@@ -50,7 +50,7 @@ from sampling.wavenet import rounded
 from training import likelihood
 from training.device import precision_on
 from training.optimization import optimizer_of
-from training.stopping import Stop
+from training.stopping import StopCondition
 from training.trainer import Trainer
 
 RATE, SOUND_LEVELS = 8000, 256
@@ -185,7 +185,7 @@ class TimedTrainer(Trainer):
     def end_in_time(self, _):
         """An extension for every update."""
         if self.done >= 1:
-            self.stop = Stop(iterations=self.iteration)
+            self.stop = StopCondition(iterations=self.iteration)
 
 
 def train(task, args):
@@ -196,7 +196,7 @@ def train(task, args):
     count = (lambda batch: len(batch.codes)) if task.dimensions else likelihood.count_targets
     trainer = TimedTrainer(
         task.model, optimizer, task.training_set, batchsize=batchsize(args), seed=args.seed,
-        clip=1.0, stop=Stop(), device=torch.device("cpu"), unit=task.unit, samples=count,
+        clip=1.0, stop=StopCondition(), device=torch.device("cpu"), unit=task.unit, samples=count,
         dimensions=task.dimensions, schedule=args.schedule, ema=args.ema,
         precision=precision_on(torch.device("cpu"), args.precision))
     trainer.seconds = args.minutes * 60
@@ -228,12 +228,12 @@ def main():
           f"{batchsize(args)}, {trainer.epoch} epochs, {interval.samples:,} {unit}, "
           f"{interval.samples / seconds:,.0f} {unit}/s")
     began = time.monotonic()
-    mean = mean_nll(trainer.learned, task.test_set, args)
+    mean = mean_nll(trainer.eval_model, task.test_set, args)
     of_image = f", {mean * task.dimensions:.2f} nats an image" if task.dimensions else ""
     print(f"test: {mean / math.log(2):.4f} bits/dim{of_image} on {len(task.test_set):,} "
           f"{'images' if task.dimensions else 'windows'} ({time.monotonic() - began:.0f} s)")
     if args.network == "wavenet":
-        more = (mean_nll(rounded(trainer.learned), task.test_set, args) - mean) / math.log(2)
+        more = (mean_nll(rounded(trainer.eval_model), task.test_set, args) - mean) / math.log(2)
         print(f"with the weights of --precision bf16: {more:+.6f} bits/dim")
 
 

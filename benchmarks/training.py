@@ -55,7 +55,7 @@ from models.pixelcnn import PixelCNN, PixelCNNConfig
 from models.wavenet import WaveNet, WaveNetConfig
 from training import allocator as memory
 from training.device import precision_on
-from training.stopping import Stop
+from training.stopping import StopCondition
 from training.trainer import Trainer
 
 HEIGHT = WIDTH = 28
@@ -199,7 +199,7 @@ def steps(model, dataset, batchsize, precision, device=CPU):
     model.to(device)
     batch = batch_of(dataset, batchsize)
     trainer = Trainer(model, torch.optim.Adam(model.parameters(), lr=1e-3, fused=True), dataset,
-                      batchsize=batchsize, seed=0, clip=1.0, stop=Stop(), unit="items",
+                      batchsize=batchsize, seed=0, clip=1.0, stop=StopCondition(), unit="items",
                       device=device, samples=lambda batch: len(batch.codes),
                       precision=precision)
 

@@ -33,7 +33,7 @@ def run_script(main, smaller="--batchsize, --hidden_dim or --count"):
         except BrokenPipeError:
             pass
         except streams.OutputError as error:
-            distributed.say(f"error: {error}")
+            distributed.print_once_per_node(f"error: {error}")
             code = code or error.exit_code
     sys.exit(code)
 
@@ -41,10 +41,10 @@ def run_script(main, smaller="--batchsize, --hidden_dim or --count"):
 def _code_of(main, smaller):
     """The exit code of a script's `main`, after the line on stderr that goes with it."""
     try:
-        with distributed.connected(), _lack_of_memory_told(smaller):
+        with distributed.process_group(), _lack_of_memory_told(smaller):
             return main() or 0
     except UserError as error:
-        distributed.say(f"error: {printable(error)}")
+        distributed.print_once_per_node(f"error: {printable(error)}")
         return error.exit_code
     except KeyboardInterrupt:
         # Threads are waited for. Who presses Ctrl+C once more ends that too, without a word.
@@ -58,7 +58,7 @@ def _code_of(main, smaller):
         if error.filename is None:
             raise
         # A name that is too long, a loop of links, a folder that may not be entered.
-        distributed.say(f"error: {printable(os.fsdecode(error.filename))[:SHOWN]}: "
+        distributed.print_once_per_node(f"error: {printable(os.fsdecode(error.filename))[:SHOWN]}: "
                         f"{error.strerror}; give another path")
         return UserError.exit_code
     except SystemExit as end:

@@ -78,7 +78,7 @@ def _check_regular(path, state):
 
 
 @contextmanager
-def replacing(path):
+def atomic_write(path):
     """A temporary name beside `path` to write to, which takes the place of `path` at the end.
 
     Whatever happens while writing, `path` is either as it was or complete.

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 
 from common.errors import UserError
-from common.files import replacing
+from common.files import atomic_write
 from models.archive import read_archive
 from models.contents import check_content
 from models.pixelcnn import PixelCNN, PixelCNNConfig
@@ -65,7 +65,7 @@ def save(path, content):
     # By way of memory: where the disk is full, torch.save itself raises no OSError.
     buffer = io.BytesIO()
     torch.save(content, buffer)
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_bytes(buffer.getbuffer())
 
 
@@ -110,7 +110,7 @@ def load(path, kind):
     return ModelFile(model.eval(), content["label_names"], content["data"], content)
 
 
-def told_how(name, value):
+def flag_hint(name, value):
     """How to ask for a network whose configuration has `name` as `value`, where that is not said by
     a flag of the same name; else None."""
     if name != "position":

@@ -17,7 +17,7 @@ from common.errors import UserError
 from models import model_file as snapshot
 from training.extensions.checkpoints import Snapshot
 from training.extensions.reports import LogReport
-from training.stopping import Stop
+from training.stopping import StopCondition
 from training.trainer import Trainer
 
 
@@ -119,9 +119,9 @@ def test_by_the_clock_of_a_run_that_is_resumed(monkeypatch, tmp_path):
                                 keep_every=every("4m")), (1, "iteration"))
         return trainer
 
-    run(Stop(epoch=1)).run()  # 6 updates
+    run(StopCondition(epoch=1)).run()  # 6 updates
     assert iterations(tmp_path) == [3, 6]
-    second = run(Stop(epoch=4))
+    second = run(StopCondition(epoch=4))
     second.restore(snapshot_in(tmp_path, 6)["run"])
     second.run()
     assert iterations(tmp_path) == [12, 18, 21, 24]  # those of 240 and 480 s, and the last two
@@ -130,7 +130,7 @@ def test_by_the_clock_of_a_run_that_is_resumed(monkeypatch, tmp_path):
 # ------------------------------------------------------------------------------ beside training
 
 def test_the_training_goes_on_while_a_snapshot_is_written(monkeypatch, tmp_path):
-    trainer, later, save = trainer_of(Stop(epoch=2)), threading.Event(), snapshot.save
+    trainer, later, save = trainer_of(StopCondition(epoch=2)), threading.Event(), snapshot.save
     weights = {}
 
     def slow(path, content):

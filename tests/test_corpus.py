@@ -10,7 +10,7 @@ import torch
 
 from common.errors import UserError
 from datasets.batches import IGNORED, training_batches
-from datasets.corpus.reader import WHOLE, Corpus, validation_names
+from datasets.corpus.reader import ENTIRE_CORPUS, Corpus, validation_names
 from datasets.corpus.windows import Windows
 from datasets.corpus.writer import CorpusWriter
 
@@ -55,7 +55,7 @@ def test_what_is_written_is_read(tmp_path, levels, dtype):
 
 def test_shards_are_closed_once_full_and_hold_whole_recordings(tmp_path):
     corpus = write(tmp_path, recordings(), flush_every=4)  # 64 samples
-    manifest = json.loads((tmp_path / WHOLE.manifest).read_text())
+    manifest = json.loads((tmp_path / ENTIRE_CORPUS.manifest).read_text())
     shards = manifest["parts"]["train"]["shards"]
     assert [shard["samples"] for shard in shards] == [1 + 5 + 16 + 17 + 32, 100, 15 + 48]
     assert [shard["file"] for shard in shards] == [f"vctk_train_0000{i}.npy" for i in range(3)]
@@ -143,9 +143,9 @@ def test_no_corpus_names_the_command(tmp_path):
     lambda m: m["parts"]["train"]["recordings"][0].update(tempo=1)])
 def test_damaged_manifest_is_named(tmp_path, change):
     write(tmp_path, recordings())
-    manifest = json.loads((tmp_path / WHOLE.manifest).read_text())
+    manifest = json.loads((tmp_path / ENTIRE_CORPUS.manifest).read_text())
     change(manifest)
-    (tmp_path / WHOLE.manifest).write_text(json.dumps(manifest))
+    (tmp_path / ENTIRE_CORPUS.manifest).write_text(json.dumps(manifest))
     with pytest.raises(UserError, match="vctk_manifest.json: .*run preprocess.py again") as error:
         Corpus(tmp_path)
     assert "\n" not in str(error.value)
@@ -153,15 +153,15 @@ def test_damaged_manifest_is_named(tmp_path, change):
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b"null"])
 def test_garbage_for_a_manifest(tmp_path, content):
-    (tmp_path / WHOLE.manifest).write_bytes(content)
+    (tmp_path / ENTIRE_CORPUS.manifest).write_bytes(content)
     with pytest.raises(UserError, match="vctk_manifest.json: not a manifest"):
         Corpus(tmp_path)
 
 
 def test_manifest_of_another_version(tmp_path):
     write(tmp_path, recordings())
-    text = (tmp_path / WHOLE.manifest).read_text()
-    (tmp_path / WHOLE.manifest).write_text(text.replace('"format": 1', '"format": 2'))
+    text = (tmp_path / ENTIRE_CORPUS.manifest).read_text()
+    (tmp_path / ENTIRE_CORPUS.manifest).write_text(text.replace('"format": 1', '"format": 2'))
     with pytest.raises(UserError, match="vctk_manifest.json: format 2"):
         Corpus(tmp_path)
 

@@ -11,7 +11,7 @@ from common.errors import UserError
 from datasets.audio.features import Features
 from datasets.batches import training_batches
 from datasets.corpus import reader as corpus_module
-from datasets.corpus.reader import WHOLE, Corpus
+from datasets.corpus.reader import ENTIRE_CORPUS, Corpus
 from datasets.corpus.windows import Windows
 from datasets.corpus.writer import CorpusWriter
 from models.local import MARGIN
@@ -35,7 +35,7 @@ def write(folder, hop=7, width=3, features=True, flush_every=4):
 def test_what_is_written_is_read(tmp_path, hop):
     corpus, told = write(tmp_path, hop)
     assert corpus.features == corpus.train.features == Features("npy", 3, hop, 8000)
-    shards = json.loads((tmp_path / WHOLE.manifest).read_text())["parts"]["train"]["shards"]
+    shards = json.loads((tmp_path / ENTIRE_CORPUS.manifest).read_text())["parts"]["train"]["shards"]
     assert [shard["features"] for shard in shards] == [
         f"vctk_train_features_0000{number}.npy" for number in range(3)]
     assert sum(len(np.load(tmp_path / shard["features"])) for shard in shards) == (
@@ -54,7 +54,7 @@ def test_an_earlier_corpus_with_features_leaves_nothing_behind(tmp_path):
     assert corpus.features is None and corpus.train.features is None
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "vctk_manifest.json", "vctk_train_00000.npy", "vctk_train_features_mine.npy"]
-    assert "features" not in (tmp_path / WHOLE.manifest).read_text()
+    assert "features" not in (tmp_path / ENTIRE_CORPUS.manifest).read_text()
 
 
 @pytest.mark.parametrize("change", [
@@ -64,9 +64,9 @@ def test_an_earlier_corpus_with_features_leaves_nothing_behind(tmp_path):
     lambda m: m["parts"]["train"]["shards"][0].pop("features")])
 def test_a_damaged_manifest_is_named(tmp_path, change):
     write(tmp_path)
-    manifest = json.loads((tmp_path / WHOLE.manifest).read_text())
+    manifest = json.loads((tmp_path / ENTIRE_CORPUS.manifest).read_text())
     change(manifest)
-    (tmp_path / WHOLE.manifest).write_text(json.dumps(manifest))
+    (tmp_path / ENTIRE_CORPUS.manifest).write_text(json.dumps(manifest))
     with pytest.raises(UserError, match="vctk_manifest.json: damaged .*run preprocess.py again"):
         Corpus(tmp_path)
 

@@ -28,7 +28,7 @@ from sampling.random_streams import Draws
 from training import likelihood
 from training.device import device_of, tf32
 from training.optimization import optimizer_of
-from training.stopping import Stop
+from training.stopping import StopCondition
 from training.trainer import Trainer
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA on this machine")
@@ -84,7 +84,7 @@ def results(network, batch, device, dtype=torch.float32, precision="fp32"):
     kind.to(device, dtype)
     if batch.frames is not None:
         batch = batch._replace(frames=batch.frames._replace(values=batch.frames.values.to(dtype)))
-    with likelihood.products_in(kind, precision):
+    with likelihood.matmul_precision(kind, precision):
         nats = likelihood.nll(kind, batch.to(device), "each")
         nats.mean().backward()
     gradient = torch.cat([parameter.grad.flatten() for parameter in kind.parameters()])
@@ -190,7 +190,7 @@ def trainer_on(device, network=None, steps=6, **options):
     torch.manual_seed(3)
     model = (network or PixelCNN(PixelCNNConfig(2, 1, 6, 5, 2, labels=2))).to(device)
     return Trainer(model, optimizer_of("adam", model.parameters(), 3e-3, 1e-4), images(),
-                   batchsize=4, seed=3, clip=1.0, stop=Stop(iterations=steps), device=device,
+                   batchsize=4, seed=3, clip=1.0, stop=StopCondition(iterations=steps), device=device,
                    samples=lambda batch: len(batch.codes), unit="images", **options)
 
 
@@ -210,7 +210,7 @@ def test_adam_counts_its_steps_there():
     trainer.run()
     for kept in trainer.optimizer.state.values():
         assert {value.device for value in kept.values()} == {CUDA}
-    assert {weight.device for weight in trainer.learned.parameters()} == {CUDA}
+    assert {weight.device for weight in trainer.eval_model.parameters()} == {CUDA}
 
 
 def test_an_evaluation_is_the_cpus_and_the_same_again():
@@ -368,16 +368,16 @@ from models.pixelcnn import PixelCNN, PixelCNNConfig
 from training import distributed
 from training.device import device_of
 
-distributed.processes = lambda: 2  # the one that there is does what one of several does
+distributed.world_size = lambda: 2  # the one that there is does what one of several does
 with distributed.connected():
     device = device_of(int(sys.argv[1]))
     network = distributed.parallel(PixelCNN(PixelCNNConfig(2, 1, 6, 6, 2)).to(device), device)
     network(torch.zeros(2, 1, 4, 4, dtype=torch.long, device=device)).sum().backward()
     assert {weight.grad.device for weight in network.parameters()} == {device}
     backends = str(torch.distributed.get_backend_config())
-    distributed.wait_for_all()
-    print(type(network).__name__, backends, distributed.totals(1, 2.5),
-          distributed.from_first(lambda: {"a": torch.ones(2)}))
+    distributed.barrier()
+    print(type(network).__name__, backends, distributed.all_reduce_sum(1, 2.5),
+          distributed.broadcast_from_main(lambda: {"a": torch.ones(2)}))
 """
 
 

@@ -11,7 +11,7 @@ from common.errors import UserError
 from models.pixelcnn import PixelCNN, PixelCNNConfig
 from training import device
 from training.device import device_of, precision_on
-from training.likelihood import products_in
+from training.likelihood import matmul_precision
 
 CPU = torch.device("cpu")
 
@@ -95,7 +95,7 @@ def test_on_cuda_all_is_in_single_precision_and_the_same_again(gpus):
 @pytest.mark.parametrize("precision, allowed", [("fp32", False), ("bf16", False), ("tf32", True)])
 def test_convolutions_are_in_the_precision_of_products(precision, allowed):
     before = tf32_allowed()
-    with products_in(PixelCNN(PixelCNNConfig(hidden_dim=1, out_hidden_dim=1)), precision):
+    with matmul_precision(PixelCNN(PixelCNNConfig(hidden_dim=1, out_hidden_dim=1)), precision):
         assert tf32_allowed() == (allowed, allowed)
     assert tf32_allowed() == before
 

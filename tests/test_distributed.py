@@ -65,7 +65,7 @@ def test_shares_have_every_index_once_and_are_alike_in_size(monkeypatch, count, 
     indices, shares = np.arange(items) * 3, []
     for rank in range(count):
         monkeypatch.setenv("RANK", str(rank))
-        shares.append(distributed.share(indices))
+        shares.append(distributed.shard(indices))
     assert np.concatenate(shares).tolist() == indices.tolist()
     sizes = [len(share) for share in shares]
     assert max(sizes) - min(sizes) <= 1
@@ -86,25 +86,25 @@ def test_batches_in_shares_are_the_whole_batches_in_the_same_order(monkeypatch):
         for rank in range(2):
             monkeypatch.setenv("WORLD_SIZE", "2")
             monkeypatch.setenv("RANK", str(rank))
-            shares.append(list(batches(share=distributed.share)))
+            shares.append(list(batches(share=distributed.shard)))
         assert [a + b for a, b in zip(*shares, strict=True)] == whole
         assert [len(share[-1]) for share in shares] == [1, 0]
 
 
 def test_alone_nothing_is_brought_together():
-    assert distributed.totals(2, 3.5) == [2, 3.5]
-    assert distributed.from_first(lambda: "made") == "made"
-    assert distributed.is_first() and distributed.is_first_here()
+    assert distributed.all_reduce_sum(2, 3.5) == [2, 3.5]
+    assert distributed.broadcast_from_main(lambda: "made") == "made"
+    assert distributed.is_main_process() and distributed.is_local_main_process()
     model = torch.nn.Linear(1, 1)
-    assert distributed.parallel(model, torch.device("cpu")) is model
+    assert distributed.data_parallel(model, torch.device("cpu")) is model
 
 
 def test_processes_draw_different_numbers_and_the_same_ones_again(monkeypatch):
     seeds = set()
     for rank in ("0", "1"):
         monkeypatch.setenv("RANK", rank)
-        assert distributed.seed_of(5, 7) == distributed.seed_of(5, 7)
-        seeds |= {distributed.seed_of(5, n) for n in range(50)}
+        assert distributed.rank_seed(5, 7) == distributed.rank_seed(5, 7)
+        seeds |= {distributed.rank_seed(5, n) for n in range(50)}
     assert len(seeds) == 100
 
 

@@ -95,14 +95,14 @@ def test_steps_that_were_counted_on_the_cpu_are_counted_there():
     from test_optimization import trainer_of
 
     from models.model_file import on_cpu
-    from training.stopping import Stop
-    first = trainer_of(Stop(iterations=3))
+    from training.stopping import StopCondition
+    first = trainer_of(StopCondition(iterations=3))
     first.run()
     state = on_cpu(first.state())
     for group in state["optimizer"]["param_groups"]:
         group["fused"] = None
     with Elsewhere():
-        trainer = trainer_of(Stop(iterations=6))
+        trainer = trainer_of(StopCondition(iterations=6))
         trainer.model.to(CUDA)
         trainer.optimizer = type(trainer.optimizer)(trainer.model.parameters(), lr=3e-3, fused=True)
         trainer.device = CUDA

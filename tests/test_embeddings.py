@@ -17,7 +17,7 @@ from training.extensions.label_embeddings import (
     principal_plane,
 )
 from training.extensions.tensorboard import Board
-from training.stopping import Stop
+from training.stopping import StopCondition
 
 
 @pytest.mark.parametrize("model, channels", [
@@ -33,7 +33,7 @@ def test_a_row_has_all_that_depends_on_the_label(model, channels):
 
 
 def test_the_projectors_files_are_what_tensorboard_reads(tmp_path):
-    trainer, names = trainer_of(Stop(epoch=2)), ["two\twords", "and a\nline, ünï"]
+    trainer, names = trainer_of(StopCondition(epoch=2)), ["two\twords", "and a\nline, ünï"]
     trainer.extend(LabelEmbeddings(tmp_path, Board(tmp_path), names))
     trainer.run()
     folder = tmp_path / "tensorboard"

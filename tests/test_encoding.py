@@ -14,16 +14,16 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from common.errors import UserError
 from datasets.audio import encoding
 from datasets.audio import recordings as audio
-from datasets.audio.encoding import Recipe, encode, encoded
+from datasets.audio.encoding import EncodingConfig, encode, encoded
 from datasets.audio.labels import Labelling
-from datasets.audio.recordings import told_apart
+from datasets.audio.recordings import split_silence
 from datasets.quantization import code_dtype, mu_law_encode
 
 RATE = 8000
 
 
 def recipe_for(folder, levels=256, threshold=0.0):
-    return Recipe(Labelling(folder, "none"), RATE, levels, silence_threshold=threshold)
+    return EncodingConfig(Labelling(folder, "none"), RATE, levels, silence_threshold=threshold)
 
 
 def bursts(seed, rate=RATE, seconds=3.0, channels=1):
@@ -76,7 +76,7 @@ def test_silence_is_the_same_however_the_blocks_are_cut(seed):
     generator = np.random.default_rng(seed)
     samples = bursts(seed, seconds=generator.uniform(0, 0.5))[:, 0]
     cuts = np.sort(generator.integers(0, len(samples) + 1, generator.integers(0, 9)))
-    pieces = [*told_apart(np.split(samples, cuts), RATE, 0.1)]
+    pieces = [*split_silence(np.split(samples, cuts), RATE, 0.1)]
     assert (np.concatenate([samples[:0], *(piece for piece, _ in pieces)]) == samples).all()
     heard = [number for number, (_, is_heard) in enumerate(pieces) if is_heard]
     between = pieces[heard[0]:heard[-1] + 1] if heard else []

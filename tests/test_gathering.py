@@ -15,14 +15,14 @@ import soundfile
 from test_preprocess import SCRIPT, contents, preprocess
 
 from common.errors import UserError
-from datasets.audio.encoding import Recipe
+from datasets.audio.encoding import EncodingConfig
 from datasets.audio.features import describe
 from datasets.audio.labels import Labelling
 from datasets.corpus import journal
 from datasets.corpus import writer as corpus_writer
-from datasets.corpus.builder import gather
+from datasets.corpus.builder import build_corpus
 from datasets.corpus.journal import Journal
-from datasets.corpus.reader import Share
+from datasets.corpus.reader import CorpusPart
 
 RATE = 8000
 SLOWLY = """
@@ -139,9 +139,9 @@ def gathered(data, out, features=None, silence_threshold=0.0, **changes):
     paths = {path.relative_to(data).as_posix(): path for path in sorted(data.rglob("*.wav"))}
     settings = dict(validation=0.1, strict=False, workers=1, labels="folder", stacks_num=5,
                     layers_num=10, target_length=1600, flush_every=6)
-    recipe = Recipe(Labelling(data, "folder"), RATE, 256, silence_threshold=silence_threshold,
+    recipe = EncodingConfig(Labelling(data, "folder"), RATE, 256, silence_threshold=silence_threshold,
                     features=features)
-    return gather(paths, recipe, out, data=str(data), **settings | changes)
+    return build_corpus(paths, recipe, out, data=str(data), **settings | changes)
 
 
 def interrupted(after, data, out, **changes):
@@ -262,10 +262,10 @@ def test_a_disk_that_is_full_when_all_is_put_in_place(data, tmp_path, monkeypatc
 def test_parts_go_on_beside_each_other(data, tmp_path, capfd):
     out, again = tmp_path / "out", tmp_path / "again"
     for number in (1, 2):
-        gathered(data, again, share=Share(number, 2))
-    interrupted(4, data, out, share=Share(1, 2))
-    gathered(data, out, share=Share(2, 2))
+        gathered(data, again, share=CorpusPart(number, 2))
+    interrupted(4, data, out, share=CorpusPart(1, 2))
+    gathered(data, out, share=CorpusPart(2, 2))
     assert "going on" not in capfd.readouterr().err
-    gathered(data, out, share=Share(1, 2))
+    gathered(data, out, share=CorpusPart(1, 2))
     assert "going on after 4 of 6" in capfd.readouterr().err
     assert contents(out) == contents(again)

@@ -33,7 +33,7 @@ def test_each_picture_of_a_folder_has_the_vector_beside_it(tmp_path):
         assert np.array_equal(part.labels[:, 0], part.pixels[:, 0, 0, 0])
     dataset = ImageCodes(*images.train, 2)
     assert dataset[[4, 1]].label.tolist() == images.train.labels[[4, 1]].tolist()
-    assert dataset.amounts(1) == [6]
+    assert dataset.label_counts(1) == [6]
 
 
 @pytest.mark.parametrize("dataset", ["mnist", "cifar"])

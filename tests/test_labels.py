@@ -4,7 +4,7 @@ import pytest
 
 from common.errors import UserError
 from datasets.audio.labels import Labelling, find_label, speaker_of
-from datasets.audio.tags import folded
+from datasets.audio.tags import match_genre
 
 
 @pytest.mark.parametrize("name, speaker", [
@@ -63,7 +63,7 @@ def test_a_model_without_labels():
     ("metal hardcore", "hardcore"), ("hardcore metal", "metal"), ("", None), ("Rock/Pop", "rock"),
     ("Музыка rock", "rock")])
 def test_sub_genres_are_folded_by_their_last_word(genre, label):
-    assert folded(genre, ("metal", "hip", "rock", "core", "hardcore")) == label
+    assert match_genre(genre, ("metal", "hip", "rock", "core", "hardcore")) == label
 
 
 def test_the_first_group_of_a_regular_expression_in_the_path_below_the_root():

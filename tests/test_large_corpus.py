@@ -7,7 +7,7 @@ from datasets.corpus.reader import Part, Recording
 from datasets.corpus.windows import Windows
 from models.wavenet import WaveNet, WaveNetConfig
 from training import likelihood
-from training.stopping import Stop
+from training.stopping import StopCondition
 from training.trainer import Trainer
 
 CONFIG = WaveNetConfig(levels=256, hidden_dim=4, out_hidden_dim=4, stacks_num=1, layers_num=4)
@@ -38,7 +38,7 @@ def step(dataset, indices):
     torch.manual_seed(0)
     model = WaveNet(CONFIG)
     trainer = Trainer(model, torch.optim.Adam(model.parameters(), fused=True), dataset,
-                      batchsize=len(indices), seed=0, clip=1.0, stop=Stop(),
+                      batchsize=len(indices), seed=0, clip=1.0, stop=StopCondition(),
                       device=torch.device("cpu"), samples=likelihood.count_targets, unit="samples")
     trainer.update(dataset[indices])
     return trainer.observation["main/nll"], [*model.parameters()]

@@ -11,7 +11,7 @@ from test_corpus_features import write
 import preprocess
 import train_wavenet
 from common.errors import UserError
-from datasets.corpus.manifest import SETTINGS, WHOLE, Share
+from datasets.corpus.manifest import ENTIRE_CORPUS, SETTINGS, CorpusPart
 from datasets.corpus.reader import Corpus
 from datasets.corpus.writer import CorpusWriter
 
@@ -114,12 +114,12 @@ def good(tmp_path_factory):
     """A corpus with features, and what its manifest says."""
     folder = tmp_path_factory.mktemp("good")
     write(folder)
-    return folder, (folder / WHOLE.manifest).read_text()
+    return folder, (folder / ENTIRE_CORPUS.manifest).read_text()
 
 
 def refused(call, folder, content):
     """The line of train_wavenet.py about a corpus whose manifest is `content`."""
-    (folder / WHOLE.manifest).write_bytes(content)
+    (folder / ENTIRE_CORPUS.manifest).write_bytes(content)
     code, out, err = call(train_wavenet, "-d", folder, "-o", "run", "--iterations", 1)
     assert (code, out) == (2, "") and err.count("\n") == 1 and err.startswith("error: "), err
     assert len(err) < 1000
@@ -135,7 +135,7 @@ def test_what_can_not_be_is_one_line_with_file_and_field(call, good, change, tol
         with pytest.raises(UserError, match=told):
             raise UserError(refused(call, folder, json.dumps(manifest).encode()))
     finally:
-        (folder / WHOLE.manifest).write_text(text)
+        (folder / ENTIRE_CORPUS.manifest).write_text(text)
 
 
 @pytest.mark.parametrize("content", [
@@ -144,13 +144,13 @@ def test_what_can_not_be_is_one_line_with_file_and_field(call, good, change, tol
 def test_what_is_no_manifest_is_one_line(call, good, content):
     folder, text = good
     try:
-        assert WHOLE.manifest in refused(call, folder, content)
+        assert ENTIRE_CORPUS.manifest in refused(call, folder, content)
     finally:
-        (folder / WHOLE.manifest).write_text(text)
+        (folder / ENTIRE_CORPUS.manifest).write_text(text)
 
 
 def test_a_manifest_that_is_no_file_is_not_waited_for(tmp_path):
-    os.mkfifo(tmp_path / WHOLE.manifest)
+    os.mkfifo(tmp_path / ENTIRE_CORPUS.manifest)
     with pytest.raises(UserError, match="vctk_manifest.json: is no file"):
         Corpus(tmp_path)
 
@@ -168,7 +168,7 @@ def test_what_the_writer_makes_is_read_also_if_a_name_is_no_unicode(good, tmp_pa
 def test_a_recording_in_two_shares_is_refused(tmp_path):
     for number in (1, 2):
         with CorpusWriter(tmp_path, rate=8000, levels=256, stacks_num=1, layers_num=1,
-                          target_length=4, labels="none", flush_every=9, share=Share(number, 2),
+                          target_length=4, labels="none", flush_every=9, share=CorpusPart(number, 2),
                           collection="c") as writer:
             writer.add("train", "same.wav", None, [np.zeros(9)])
             writer.close()

@@ -96,7 +96,7 @@ def test_whatever_the_settings_hold_the_page_is_written(models, tmp_path, monkey
 
 def test_the_projector_has_a_line_for_each_label(tmp_path):
     model = PixelCNN(PixelCNNConfig(2, 1, 2, 2, 1, labels=len(NAMES)))
-    LabelEmbeddings(tmp_path, Board(tmp_path), NAMES)(type("Run", (), {"learned": model}))
+    LabelEmbeddings(tmp_path, Board(tmp_path), NAMES)(type("Run", (), {"eval_model": model}))
     rows = (tmp_path / "tensorboard/labels/metadata.tsv").read_text().split("\n")
     assert len(rows) == len(NAMES) + 1 and rows[-1] == "" and all(rows[:-1])
     assert not any("\t" in row for row in rows)

@@ -17,7 +17,7 @@ from training import likelihood
 from training.extensions import checkpoints
 from training.extensions import reports as extensions
 from training.optimization import learning_rate_factor, optimizer_of
-from training.stopping import Stop
+from training.stopping import StopCondition
 from training.trainer import Trainer
 
 CPU = torch.device("cpu")
@@ -35,7 +35,7 @@ def trainer_of(stop, optimizer="adam", **options):
 def resumed(first, stop, **options):
     """A new trainer that has taken up the run of another."""
     trainer = trainer_of(stop, **options)
-    trainer.model.load_state_dict(first.learned.state_dict())
+    trainer.model.load_state_dict(first.eval_model.state_dict())
     trainer.restore(snapshot.on_cpu(first.state()))
     return trainer
 
@@ -70,29 +70,29 @@ def test_the_rate_of_an_update_is_a_function_of_its_iteration(schedule):
         trainer.run()
         return seen
 
-    whole = rates_of(trainer_of(Stop(epoch=3), schedule=schedule))
+    whole = rates_of(trainer_of(StopCondition(epoch=3), schedule=schedule))
     assert whole == pytest.approx([OPTIMIZERS["adam"] * learning_rate_factor(
         schedule, (i + 0.5) / 18) for i in range(18)])
-    first = trainer_of(Stop(epoch=3), schedule=schedule)
+    first = trainer_of(StopCondition(epoch=3), schedule=schedule)
     first.extend(lambda _: signal.raise_signal(signal.SIGTERM), (6, "iteration"))
     with pytest.raises(SystemExit):
         first.run()
     cut = first.iteration
-    second = resumed(first, Stop(epoch=3), schedule=schedule)
+    second = resumed(first, StopCondition(epoch=3), schedule=schedule)
     assert 0 < cut < 18 and rates_of(second) == whole[cut:]
 
 
 def test_the_length_of_a_run_is_what_ends_it_first():
-    assert trainer_of(Stop(epoch=2)).length == 12  # 22 images in batches of 4
-    assert trainer_of(Stop(epoch=2, iterations=7)).length == 7
-    assert trainer_of(Stop(epoch=2, iterations=70)).length == 12
+    assert trainer_of(StopCondition(epoch=2)).length == 12  # 22 images in batches of 4
+    assert trainer_of(StopCondition(epoch=2, iterations=7)).length == 7
+    assert trainer_of(StopCondition(epoch=2, iterations=70)).length == 12
 
 
 # ------------------------------------------------------------------------------ optimizers
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_optimizer_lowers_the_loss(name):
-    trainer = trainer_of(Stop(epoch=25), name)
+    trainer = trainer_of(StopCondition(epoch=25), name)
     before = likelihood.evaluate(trainer.model, [images(40, seed=9)[range(40)]], CPU)
     trainer.run()
     after = likelihood.evaluate(trainer.model, [images(40, seed=9)[range(40)]], CPU)
@@ -102,13 +102,13 @@ def test_every_optimizer_lowers_the_loss(name):
 @pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.parametrize("ema", [None, 0.9])
 def test_every_optimizer_is_taken_up_exactly(name, ema):
-    whole, first = (trainer_of(Stop(iterations=n), name, ema=ema) for n in (13, 7))
+    whole, first = (trainer_of(StopCondition(iterations=n), name, ema=ema) for n in (13, 7))
     whole.run()
     first.run()
-    second = resumed(first, Stop(iterations=13), optimizer=name, ema=ema)
+    second = resumed(first, StopCondition(iterations=13), optimizer=name, ema=ema)
     second.run()
     assert difference(whole.state(), second.state()) == ""
-    assert difference(dict(whole.learned.state_dict()), dict(second.learned.state_dict())) == ""
+    assert difference(dict(whole.eval_model.state_dict()), dict(second.eval_model.state_dict())) == ""
 
 
 def test_weight_decay_draws_weights_to_0():
@@ -123,16 +123,16 @@ def test_weight_decay_draws_weights_to_0():
 
 @pytest.mark.parametrize("first, second", [("adam", "sgd"), ("sgd", "adam"), ("adam", "rmsprop")])
 def test_going_on_with_another_optimizer_is_refused(first, second):
-    run = trainer_of(Stop(iterations=3), first)
+    run = trainer_of(StopCondition(iterations=3), first)
     run.run()
     with pytest.raises(UserError, match="--optimizer"):
-        resumed(run, Stop(iterations=5), optimizer=second)
+        resumed(run, StopCondition(iterations=5), optimizer=second)
 
 
 # ------------------------------------------------------------------------------ averaged weights
 
 def test_the_average_is_the_one_that_is_defined():
-    trainer, seen = trainer_of(Stop(epoch=7), ema=0.7), []
+    trainer, seen = trainer_of(StopCondition(epoch=7), ema=0.7), []
 
     def look(trainer):
         weights = [p.detach().double().clone() for p in trainer.model.parameters()]
@@ -145,24 +145,24 @@ def test_the_average_is_the_one_that_is_defined():
 
     trainer.extend(look, (1, "iteration"))
     trainer.run()
-    assert trainer.learned is not trainer.model
-    for ours, theirs, moved in zip(seen[0], trainer.learned.parameters(),
+    assert trainer.eval_model is not trainer.model
+    for ours, theirs, moved in zip(seen[0], trainer.eval_model.parameters(),
                                    trainer.model.parameters(), strict=True):
         assert torch.allclose(ours, theirs.double(), atol=1e-6)
         assert not torch.equal(theirs, moved)
 
 
 def test_what_is_evaluated_and_kept_are_the_averaged_weights(tmp_path):
-    trainer = trainer_of(Stop(epoch=2), ema=0.9)
+    trainer = trainer_of(StopCondition(epoch=2), ema=0.9)
     held_back = images(7, seed=5)
     describe = partial(snapshot.describe, "pixelcnn", label_names=["a", "b"],
                        data={"levels": 2, "channels": 1, "height": 8, "width": 8})
     trainer.extend(extensions.Evaluator(held_back, 4))
     for extension in (checkpoints.BestModel, partial(checkpoints.Snapshot, every=Every(50))):
-        trainer.extend(extension(tmp_path, lambda: describe(model=trainer.learned)))
+        trainer.extend(extension(tmp_path, lambda: describe(model=trainer.eval_model)))
     trainer.run()
-    averaged = trainer.learned.state_dict()
-    expected = likelihood.evaluate(trainer.learned, [held_back[range(7)]], CPU)
+    averaged = trainer.eval_model.state_dict()
+    expected = likelihood.evaluate(trainer.eval_model, [held_back[range(7)]], CPU)
     moved = likelihood.evaluate(trainer.model, [held_back[range(7)]], CPU)
     assert trainer.observation["validation/main/nll"] == pytest.approx(expected, rel=1e-5)
     assert moved != pytest.approx(expected, rel=1e-3)
@@ -174,14 +174,14 @@ def test_what_is_evaluated_and_kept_are_the_averaged_weights(tmp_path):
 
 
 def test_an_average_can_be_begun_and_left_on_resuming():
-    plain = trainer_of(Stop(iterations=7))
+    plain = trainer_of(StopCondition(iterations=7))
     plain.run()
-    begun = resumed(plain, Stop(iterations=7), ema=0.9)
-    assert difference(dict(begun.learned.state_dict()), dict(plain.model.state_dict())) == ""
-    averaged, whole = (trainer_of(Stop(iterations=n), ema=e) for n, e in ((7, 0.9), (13, None)))
+    begun = resumed(plain, StopCondition(iterations=7), ema=0.9)
+    assert difference(dict(begun.eval_model.state_dict()), dict(plain.model.state_dict())) == ""
+    averaged, whole = (trainer_of(StopCondition(iterations=n), ema=e) for n, e in ((7, 0.9), (13, None)))
     averaged.run()
     whole.run()
-    left = resumed(averaged, Stop(iterations=13))
+    left = resumed(averaged, StopCondition(iterations=13))
     left.run()  # on from the weights that were moved, not from their average
     assert difference(dict(left.model.state_dict()), dict(whole.model.state_dict())) == ""
 

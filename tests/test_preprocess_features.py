@@ -12,7 +12,7 @@ from common.errors import UserError
 from datasets.audio import recordings as audio
 from datasets.audio.features import Features, describe, features_of
 from datasets.audio.recordings import find_recordings, read_recording
-from datasets.corpus.reader import Corpus, Share
+from datasets.corpus.reader import Corpus, CorpusPart
 
 RATE, HOP, COUNT = 8000, 100, 9
 
@@ -129,10 +129,10 @@ def test_parts_are_the_whole_and_have_to_agree(data, tmp_path):
                        for kind, bins in (("mel", 80), ("npy", 0), ("mel", 79)))
     gathered(data, tmp_path / "whole", mel)
     for number in (1, 2):
-        gathered(data, tmp_path / "parts", mel, share=Share(number, 2))
+        gathered(data, tmp_path / "parts", mel, share=CorpusPart(number, 2))
     same(in_corpus(tmp_path / "parts"), in_corpus(tmp_path / "whole"))
     for other in (npy, None, fewer):
-        gathered(data, tmp_path / "parts", other, share=Share(2, 2))
+        gathered(data, tmp_path / "parts", other, share=CorpusPart(2, 2))
         with pytest.raises(UserError, match="vctk_2_of_2_manifest.json: prepared with other flags"):
             Corpus(tmp_path / "parts")
 
@@ -141,7 +141,7 @@ def test_parts_prepared_before_there_were_features_go_with_others(tmp_path):
     (tmp_path / "data").mkdir()
     for number in range(4):
         soundfile.write(tmp_path / f"data/{number}.wav", np.full(900, 0.1), RATE)
-    gathered(tmp_path / "data", tmp_path / "out", share=Share(1, 2))
+    gathered(tmp_path / "data", tmp_path / "out", share=CorpusPart(1, 2))
     manifest = json.loads((tmp_path / "out/vctk_1_of_2_manifest.json").read_text())
     assert manifest["collection"][:20] == "3f094ef81991ee05228f"
 
@@ -152,7 +152,7 @@ def test_parts_with_features_prepared_before_go_with_others(tmp_path):
     for number in range(4):
         soundfile.write(tmp_path / f"data/{number}.wav", np.full(900, 0.1), RATE)
     gathered(tmp_path / "data", tmp_path / "out", describe("mel", [], RATE, 0.0125, 20),
-             share=Share(1, 2))
+             share=CorpusPart(1, 2))
     manifest = json.loads((tmp_path / "out/vctk_1_of_2_manifest.json").read_text())
     assert manifest["collection"][:20] == "efb4b1bbde677006e57c"
     assert list(manifest["features"].items()) == [

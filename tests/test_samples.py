@@ -19,7 +19,7 @@ from sampling import pixelcnn
 from sampling.output.previews import draw_picture, draw_sounds
 from training.extensions.samples import Samples
 from training.extensions.tensorboard import Board
-from training.stopping import Stop
+from training.stopping import StopCondition
 
 BOTH = pytest.mark.parametrize("command", [PIXELCNN, WAVENET], ids=["pixelcnn", "wavenet"])
 
@@ -103,16 +103,16 @@ def test_a_folder_that_cannot_be_written_is_told_before_the_run(world, tmp_path)
 
 
 def test_the_network_is_as_it_was_and_no_update_is_timed_meanwhile(tmp_path):
-    trainer, seen = trainer_of(Stop(iterations=4), ema=0.5), []
+    trainer, seen = trainer_of(StopCondition(iterations=4), ema=0.5), []
 
     def draw(model, seed, path):
-        seen.append((model is trainer.learned, model.training, seed, path.name))
+        seen.append((model is trainer.eval_model, model.training, seed, path.name))
         time.sleep(0.2)
         return {}
 
     trainer.extend(Samples(tmp_path, Board(tmp_path), draw, Every(2)), (1, "iteration"))
     modes = set()
-    trainer.extend(lambda trainer: modes.add((trainer.model.training, trainer.learned.training)),
+    trainer.extend(lambda trainer: modes.add((trainer.model.training, trainer.eval_model.training)),
                    (1, "iteration"))
     trainer.run()
     assert seen == [(True, False, 3, "iteration_000002"), (True, False, 3, "iteration_000004")]
@@ -121,7 +121,7 @@ def test_the_network_is_as_it_was_and_no_update_is_timed_meanwhile(tmp_path):
 
 
 def test_by_the_clock_the_network_learns_between_however_long_drawing_takes(tmp_path):
-    trainer, seen = trainer_of(Stop(iterations=9)), []
+    trainer, seen = trainer_of(StopCondition(iterations=9)), []
 
     def draw(model, seed, path):
         seen.append(path.name)

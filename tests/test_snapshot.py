@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from common.errors import UserError
-from common.files import replacing
+from common.files import atomic_write
 from models import model_file as snapshot
 from models.pixelcnn import PixelCNN, PixelCNNConfig
 from models.wavenet import WaveNet, WaveNetConfig
@@ -49,12 +49,12 @@ def test_a_file_from_before_networks_knew_of_positions_is_of_one_that_does_not(m
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
     path = tmp_path / "log"
     path.write_text("before")
-    with pytest.raises(ZeroDivisionError), replacing(path) as temporary:
+    with pytest.raises(ZeroDivisionError), atomic_write(path) as temporary:
         temporary.write_text("half")
         raise ZeroDivisionError
     assert path.read_text() == "before"
     assert os.listdir(tmp_path) == ["log"]
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text("after")
         assert path.read_text() == "before"
     assert path.read_text() == "after"

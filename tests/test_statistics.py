@@ -9,11 +9,11 @@ from test_trainer import trainer_of
 
 from training.extensions.parameter_statistics import ParameterStatistics
 from training.extensions.tensorboard import Board
-from training.stopping import Stop
+from training.stopping import StopCondition
 
 
 def test_statistics_of_weights_and_gradients_are_those_of_the_tensors(tmp_path):
-    trainer = trainer_of(Stop(iterations=3))
+    trainer = trainer_of(StopCondition(iterations=3))
     trainer.run()
     ParameterStatistics(Board(tmp_path))(trainer)
     seen, parameter = trainer.observation, trainer.model.blocks[1].vertical.weight
@@ -34,7 +34,7 @@ def test_statistics_of_weights_and_gradients_are_those_of_the_tensors(tmp_path):
 
 def test_histograms_count_every_weight_and_every_gradient(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-    trainer = trainer_of(Stop(epoch=2))
+    trainer = trainer_of(StopCondition(epoch=2))
     trainer.extend(ParameterStatistics(Board(tmp_path)))
     trainer.run()
     events = EventAccumulator(str(tmp_path / "tensorboard"), {"histograms": 0}).Reload()

@@ -73,7 +73,7 @@ def test_pictures_of_any_name_are_drawn_without_a_warning(tmp_path, monkeypatch)
     figure_of_labels(log).savefig(tmp_path / "labels.png")
 
     class Counted:
-        def amounts(self, count):
+        def label_counts(self, count):
             return range(1, count + 1)
 
     figure_of_data("seconds", NAMES, Counted(), None).savefig(tmp_path / "data.png")

@@ -14,7 +14,7 @@ from training import likelihood
 from training.extensions import checkpoints
 from training.extensions import reports as extensions
 from training.extensions.tensorboard import Board, TensorBoardReport
-from training.stopping import Stop
+from training.stopping import StopCondition
 from training.trainer import DivergedError, Trainer
 
 IMAGES = 22
@@ -54,7 +54,7 @@ class Recorder:
 
 
 def test_training_lowers_the_loss_far_below_that_of_a_coin():
-    trainer = trainer_of(Stop(epoch=30))
+    trainer = trainer_of(StopCondition(epoch=30))
     trainer.run()
     mean = likelihood.evaluate(trainer.model, [images(40, seed=9)[range(40)]],
                                torch.device("cpu"))
@@ -63,11 +63,11 @@ def test_training_lowers_the_loss_far_below_that_of_a_coin():
 
 @pytest.mark.parametrize("cut", [1, 4, 6, 9])
 def test_a_run_resumed_from_any_iteration_ends_with_the_very_same_weights(cut):
-    whole = trainer_of(Stop(iterations=13))
+    whole = trainer_of(StopCondition(iterations=13))
     whole.run()
-    first = trainer_of(Stop(iterations=cut))
+    first = trainer_of(StopCondition(iterations=cut))
     first.run()
-    second = trainer_of(Stop(iterations=13), seed=3)
+    second = trainer_of(StopCondition(iterations=13), seed=3)
     with torch.no_grad():
         for parameter in second.model.parameters():
             parameter.zero_()
@@ -81,7 +81,7 @@ def test_a_run_resumed_from_any_iteration_ends_with_the_very_same_weights(cut):
 
 
 def test_another_seed_is_another_run():
-    runs = [trainer_of(Stop(iterations=5), seed=seed) for seed in (1, 1, 2)]
+    runs = [trainer_of(StopCondition(iterations=5), seed=seed) for seed in (1, 1, 2)]
     for run in runs:
         run.run()
     assert torch.equal(weights(runs[0]), weights(runs[1]))
@@ -89,7 +89,7 @@ def test_another_seed_is_another_run():
 
 
 def test_triggers_fire_at_iterations_epochs_and_both():
-    trainer = trainer_of(Stop(epoch=3))
+    trainer = trainer_of(StopCondition(epoch=3))
     recorders = {trigger: Recorder() for trigger in
                  [(4, "iteration"), (1, "epoch"), (2, "epoch"), (4, "both")]}
     for trigger, recorder in recorders.items():
@@ -103,7 +103,7 @@ def test_triggers_fire_at_iterations_epochs_and_both():
 
 
 def test_a_run_that_ends_in_mid_epoch_is_reported_as_at_an_epochs_end():
-    trainer, recorder = trainer_of(Stop(iterations=8)), Recorder()
+    trainer, recorder = trainer_of(StopCondition(iterations=8)), Recorder()
     trainer.extend(recorder)
     trainer.run()
     assert recorder.calls == [(6, 1), (8, 1)]
@@ -121,7 +121,7 @@ def test_all_extensions_are_told_of_the_end_though_one_of_them_fails():
         extension.finish = finish
         return extension
 
-    trainer, told = trainer_of(Stop(iterations=1)), []
+    trainer, told = trainer_of(StopCondition(iterations=1)), []
     for number, wrong in enumerate([False, True, False]):
         trainer.extend(finisher(number, wrong))
     with pytest.raises(OSError, match="no room"):
@@ -130,7 +130,7 @@ def test_all_extensions_are_told_of_the_end_though_one_of_them_fails():
 
 
 def test_every_image_is_trained_on_once_an_epoch_in_an_order_that_changes():
-    trainer = trainer_of(Stop(epoch=2))
+    trainer = trainer_of(StopCondition(epoch=2))
     seen, dataset = [], trainer.dataset
     get = type(dataset).__getitem__
 
@@ -147,7 +147,7 @@ def test_every_image_is_trained_on_once_an_epoch_in_an_order_that_changes():
 
 
 def test_target_loss_stops_the_run_by_the_logs_mean(tmp_path):
-    trainer = trainer_of(Stop(epoch=200, target_loss=0.4))
+    trainer = trainer_of(StopCondition(epoch=200, target_loss=0.4))
     trainer.extend(extensions.LogReport(tmp_path), (5, "both"))
     trainer.run()
     assert trainer.log[-1]["main/nll"] <= 0.4 < trainer.log[-2]["main/nll"]
@@ -155,7 +155,7 @@ def test_target_loss_stops_the_run_by_the_logs_mean(tmp_path):
 
 
 def test_a_loss_that_is_not_finite_stops_before_it_reaches_the_weights():
-    trainer = trainer_of(Stop(epoch=9))
+    trainer = trainer_of(StopCondition(epoch=9))
 
     def poison(trainer):
         before.append(weights(trainer))
@@ -172,7 +172,7 @@ def test_a_loss_that_is_not_finite_stops_before_it_reaches_the_weights():
 
 
 def test_gradients_are_cut_to_the_norm():
-    trainer = trainer_of(Stop(iterations=1))
+    trainer = trainer_of(StopCondition(iterations=1))
     trainer.clip = 1e-3
     trainer.run()
     norm = torch.cat([p.grad.flatten() for p in trainer.model.parameters()]).norm()
@@ -180,7 +180,7 @@ def test_gradients_are_cut_to_the_norm():
 
 
 def test_evaluation_is_the_mean_over_targets_not_over_batches():
-    trainer = trainer_of(Stop())
+    trainer = trainer_of(StopCondition())
     data = images(5, seed=4)
     together = likelihood.evaluate(trainer.model, [data[range(5)]], torch.device("cpu"))
     apart = likelihood.evaluate(trainer.model, [data[[0, 1, 2, 3]], data[[4]]],
@@ -190,7 +190,7 @@ def test_evaluation_is_the_mean_over_targets_not_over_batches():
 
 
 def test_the_log_has_the_means_of_the_interval_and_what_was_observed(tmp_path):
-    trainer = trainer_of(Stop(epoch=2))
+    trainer = trainer_of(StopCondition(epoch=2))
     losses = []
     trainer.extend(lambda trainer: losses.append(trainer.observation["main/nll"]),
                    (1, "iteration"))
@@ -209,7 +209,7 @@ def test_the_log_has_the_means_of_the_interval_and_what_was_observed(tmp_path):
 
 
 def test_the_best_model_is_kept_and_only_that(tmp_path):
-    trainer = trainer_of(Stop(epoch=4))
+    trainer = trainer_of(StopCondition(epoch=4))
     trainer.extend(extensions.LogReport(tmp_path))
     validation = iter([0.5, 0.3, 0.7, 0.2])
     trainer.extend(lambda trainer: trainer.observation.update(
@@ -235,10 +235,10 @@ def test_tensorboard_shows_the_log_once_over_a_resumption(tmp_path):
         trainer.extend(TensorBoardReport(Board(tmp_path)))
         return trainer
 
-    first = trainer_with_report(Stop(epoch=2))
+    first = trainer_with_report(StopCondition(epoch=2))
     first.run()
     state = first.state()
-    for lost in (trainer_with_report(Stop(epoch=3)), trainer_with_report(Stop(epoch=4))):
+    for lost in (trainer_with_report(StopCondition(epoch=3)), trainer_with_report(StopCondition(epoch=4))):
         lost.restore(state)  # killed after epoch 3, and gone on from epoch 2
         lost.run()
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
@@ -249,7 +249,7 @@ def test_tensorboard_shows_the_log_once_over_a_resumption(tmp_path):
 
 
 def test_the_logs_means_stay_when_a_run_is_complete_right_after_an_entry(tmp_path):
-    trainer, losses = trainer_of(Stop(iterations=5)), []
+    trainer, losses = trainer_of(StopCondition(iterations=5)), []
     trainer.extend(lambda trainer: losses.append(trainer.observation["main/nll"]),
                    (1, "iteration"))
     trainer.extend(extensions.Evaluator(images(7, seed=5), 4))
@@ -264,7 +264,7 @@ def test_the_logs_means_stay_when_a_run_is_complete_right_after_an_entry(tmp_pat
 
 
 def test_without_validation_the_mean_of_the_epoch_decides_on_the_best_model(tmp_path):
-    trainer = trainer_of(Stop(epoch=1))
+    trainer = trainer_of(StopCondition(epoch=1))
     losses = []
     trainer.extend(lambda trainer: losses.append(trainer.observation["main/nll"]),
                    (1, "iteration"))
@@ -278,18 +278,18 @@ def test_without_validation_the_mean_of_the_epoch_decides_on_the_best_model(tmp_
 
 
 def test_a_run_is_not_gone_on_with_on_other_data():
-    first = trainer_of(Stop(iterations=8))
+    first = trainer_of(StopCondition(iterations=8))
     first.run()
-    second = trainer_of(Stop(iterations=13))
+    second = trainer_of(StopCondition(iterations=13))
     second.dataset = images(IMAGES - 4)
     with pytest.raises(UserError, match="had 22 items to train on, this one has 18"):
         second.restore(first.state())
 
 
 def test_a_complete_run_that_is_resumed_does_nothing(tmp_path):
-    first = trainer_of(Stop(iterations=8))
+    first = trainer_of(StopCondition(iterations=8))
     first.run()
-    second, recorder = trainer_of(Stop(iterations=8)), Recorder()
+    second, recorder = trainer_of(StopCondition(iterations=8)), Recorder()
     second.extend(recorder, (1, "both"))
     second.restore(first.state())
     second.run()

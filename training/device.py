@@ -22,9 +22,9 @@ def device_of(gpu):
     if gpu < 0:
         return torch.device("cpu")
     if not torch.cuda.is_available():
-        distributed.say(f"--gpu {gpu}: no CUDA on this machine, running on the CPU")
+        distributed.print_once_per_node(f"--gpu {gpu}: no CUDA on this machine, running on the CPU")
         return torch.device("cpu")
-    asked, gpu = gpu, distributed.device_here(gpu)
+    asked, gpu = gpu, distributed.local_device(gpu)
     if gpu >= torch.cuda.device_count():
         each = "" if gpu == asked else f", of processes that have devices {asked}, {asked + 1}, …"
         raise UserError(f"--gpu {gpu}{each}: there is no such device, this machine has 0 to "
@@ -67,11 +67,11 @@ def precision_on(device, precision):
     8.0 on (Ampere). That fp32 is taken elsewhere is said.
     """
     if device.type == "cpu" and precision == "bf16" and not _has_bf16():
-        distributed.say("--precision bf16: this processor has no instructions for it, training in "
+        distributed.print_once_per_node("--precision bf16: this processor has no instructions for it, training in "
                         "fp32, which is faster here")
         return "fp32"
     if device.type == "cuda" and precision != "fp32" and _is_before_ampere(device):
-        distributed.say(f"--precision {precision}: this GPU has no instructions for it, training "
+        distributed.print_once_per_node(f"--precision {precision}: this GPU has no instructions for it, training "
                         "in fp32")
         return "fp32"
     return precision

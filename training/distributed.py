@@ -34,32 +34,32 @@ class LostProcessError(UserError):
     exit_code = 1
 
 
-def processes():
+def world_size():
     """How many processes the run has."""
     return int(os.environ.get("WORLD_SIZE", 1))
 
 
-def is_first():
+def is_main_process():
     """Whether this process is the one that writes files and reports."""
     return _number("RANK") == 0
 
 
-def is_first_here():
+def is_local_main_process():
     """Whether it is the first on its machine: the one that says what is wrong there."""
     return _number("LOCAL_RANK") == 0
 
 
-def no_bar():
+def is_bar_disabled():
     """What tqdm is to be told as `disable`: None, to look for a terminal, in the first process."""
-    return None if is_first() else True
+    return None if is_main_process() else True
 
 
-def device_here(first):
+def local_device(first):
     """The CUDA device of this process, `first` being that of the first on this machine."""
     return first + _number("LOCAL_RANK")
 
 
-def seed_of(*numbers):
+def rank_seed(*numbers):
     """A seed that is another one for each process and for other `numbers`."""
     return int(np.random.SeedSequence((*numbers, _number("RANK"))).generate_state(1, np.uint64)[0])
 
@@ -68,9 +68,9 @@ def _number(name):
     return int(os.environ.get(name, 0))
 
 
-def say(text):
+def print_once_per_node(text):
     """Print a line on stderr, once on each machine, or by each process that can't tell its rank."""
-    if contradiction() or is_first_here():
+    if contradiction() or is_local_main_process():
         print(text, file=sys.stderr)
 
 
@@ -102,13 +102,13 @@ def contradiction():
     return None
 
 
-def share(indices):
+def shard(indices):
     """This process's share of a batch's indices; there may be fewer than there are processes."""
-    return np.array_split(indices, processes())[_number("RANK")]
+    return np.array_split(indices, world_size())[_number("RANK")]
 
 
 @contextmanager
-def connected():
+def process_group():
     """In its context the processes of a run can reach each other.
 
     Raises UserError if the environment contradicts itself, LostProcessError if one of them is gone.
@@ -116,12 +116,12 @@ def connected():
     wrong = contradiction()
     if wrong:
         raise UserError(f"{wrong}; start with torchrun, or unset the variable")
-    if processes() == 1:
+    if world_size() == 1:
         yield
         return
     import torch
     from torch import distributed
-    if not is_first():
+    if not is_main_process():
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - to the end of the process
     try:
         store, rank, count = next(distributed.rendezvous("env://", timeout=TIMEOUT))
@@ -137,7 +137,7 @@ def connected():
         distributed.barrier()
         distributed.destroy_process_group()
     except UserError as error:
-        if not is_first_here():
+        if not is_local_main_process():
             # torchrun ends all as soon as one has: who is still there alone knows of this error.
             time.sleep(SECONDS_TO_SPEAK)
             print(f"error: {printable(error)}", file=sys.stderr)
@@ -148,14 +148,14 @@ def connected():
             raise
         lost = LostProcessError(f"another process of this run has ended or can't be reached "
                                 f"({text.splitlines()[0]}); go on with --resume auto")
-        if not is_first_here():  # which may be the one that is lost
+        if not is_local_main_process():  # which may be the one that is lost
             print(f"error: {printable(lost)}", file=sys.stderr)
         raise lost from None
 
 
-def parallel(model, device):
+def data_parallel(model, device):
     """`model` such that its backward pass leaves the mean of all processes' gradients."""
-    if processes() == 1:
+    if world_size() == 1:
         return model
     from torch.nn.parallel import DistributedDataParallel
     devices = [device] if device.type == "cuda" else None
@@ -164,9 +164,9 @@ def parallel(model, device):
         return DistributedDataParallel(model, devices, broadcast_buffers=False)  # all constant
 
 
-def totals(*numbers):
+def all_reduce_sum(*numbers):
     """The sum of each of the numbers over all processes: a list."""
-    if processes() == 1:
+    if world_size() == 1:
         return list(numbers)
     import torch
     sums = torch.tensor(numbers, dtype=torch.float64)
@@ -174,28 +174,28 @@ def totals(*numbers):
     return sums.tolist()
 
 
-def from_first(make):
+def broadcast_from_main(make):
     """What `make()` returns in the first process, in every process."""
-    if processes() == 1:
+    if world_size() == 1:
         return make()
     import torch
-    made = [make() if is_first() else None]
+    made = [make() if is_main_process() else None]
     torch.distributed.broadcast_object_list(made, src=0, device=torch.device("cpu"))
     return made[0]
 
 
 @contextmanager
-def first_here_first():
+def local_main_first():
     """In its context the first process of a machine is alone: the others find what it downloads."""
-    if not is_first_here():
-        wait_for_all()
+    if not is_local_main_process():
+        barrier()
     yield
-    if is_first_here():
-        wait_for_all()
+    if is_local_main_process():
+        barrier()
 
 
-def wait_for_all():
+def barrier():
     """Return once every process has come here."""
-    if processes() > 1:
+    if world_size() > 1:
         import torch
         torch.distributed.barrier()

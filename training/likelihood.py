@@ -12,7 +12,7 @@ from training.device import tf32
 
 
 @contextmanager
-def products_in(model, precision):
+def matmul_precision(model, precision):
     """In its context the model's matrix products are in a precision: fp32, bf16, or on CUDA tf32.
 
     fp32 stands for that of the weights. A convolution is a matrix product, too.
@@ -70,14 +70,14 @@ def evaluate_labels(model, batches, device, labels):
     model.eval()
     # Of nats, of targets. On the CPU: CUDA adds what has one index in an order of its own.
     sums = torch.zeros(2, max(labels, 1), dtype=torch.float64)
-    with torch.inference_mode(), products_in(model, "fp32"):
+    with torch.inference_mode(), matmul_precision(model, "fp32"):
         for batch in batches:
             counts = count_each(batch)
             nats = nll(model, batch.to(device), "each").cpu()
             label = batch.label if labels else torch.zeros_like(counts)
             sums.index_add_(1, label, torch.stack((nats.double(), counts.double())))
     model.train()
-    sums = distributed.totals(*sums.flatten().tolist())
+    sums = distributed.all_reduce_sum(*sums.flatten().tolist())
     nats, targets = sums[:len(sums) // 2], sums[len(sums) // 2:]
     means = [total / count if count else None for total, count in zip(nats, targets, strict=True)]
     return sum(nats) / sum(targets), means[:labels]

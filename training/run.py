@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 
 from common.errors import UserError
-from common.files import make_folder, replacing, resolved
+from common.files import atomic_write, make_folder, resolved
 from models import model_file as snapshot
 from training import allocator as memory
 from training import distributed, transfer
@@ -25,7 +25,7 @@ from training.extensions.parameter_statistics import ParameterStatistics
 from training.extensions.samples import Samples
 from training.extensions.tensorboard import Board, TensorBoardReport
 from training.optimization import optimizer_of
-from training.stopping import Stop
+from training.stopping import StopCondition
 from training.trainer import Trainer
 
 NOT_SETTINGS = ("resume", "config")
@@ -52,7 +52,7 @@ def start(args, kind):
     if device.type == "cpu":
         memory.keep_freed()
     # Processes on other machines may not see the first one's files.
-    path, content = distributed.from_first(lambda: _snapshot_to_resume(args, kind))
+    path, content = distributed.broadcast_from_main(lambda: _snapshot_to_resume(args, kind))
     recorded = content["run"]["seed"] if content else None
     if content and args.seed not in (None, recorded):
         raise UserError(f"--seed {args.seed} contradicts {path}, which has seed {recorded}; leave "
@@ -151,7 +151,7 @@ def _check_resumed(start, model, data, label_names):
         for name, value in ours[part].items():
             there = theirs[part].get(name)
             if there != value:
-                advice = snapshot.told_how(name, there) or (
+                advice = snapshot.flag_hint(name, there) or (
                     "give its flags and data, as with --config "
                     f"{start.path.parent / 'config.json'}")
                 raise UserError(f"--resume: {start.path} has {name} {there}, this run {value}; "
@@ -174,7 +174,7 @@ def train(args, start, kind, model, *, training_set, validation_set, test_set=No
         _check_resumed(start, model, data, label_names)
         model.load_state_dict(start.content["weights"])
     elif args.init_from:
-        model.load_state_dict(distributed.from_first(
+        model.load_state_dict(distributed.broadcast_from_main(
             lambda: _weights_to_begin_from(args, kind, model, label_names)))
     model.to(start.device).dropout = args.dropout
     trainer = Trainer(model, optimizer_of(args.optimizer, model.parameters(), args.learning_rate,
@@ -182,21 +182,21 @@ def train(args, start, kind, model, *, training_set, validation_set, test_set=No
                       training_set, batchsize=args.batchsize, seed=start.seed, clip=clip,
                       device=start.device, schedule=args.schedule, ema=args.ema,
                       precision=precision_on(start.device, args.precision), workers=args.workers,
-                      stop=Stop(args.epoch, args.iterations, args.target_loss), **trainer_options)
+                      stop=StopCondition(args.epoch, args.iterations, args.target_loss), **trainer_options)
     best, samples = _extend(trainer, args, start, validation_set, label_names, draw,
-                            lambda: snapshot.describe(kind, trainer.learned, label_names, data))
+                            lambda: snapshot.describe(kind, trainer.eval_model, label_names, data))
     if start.content:
         trainer.restore(start.content["run"])
         if trainer.was_complete() and (ending := _recorded_ending(trainer, start, test_set)):
             _report_ending(trainer, best, kind, ending)
             return
-    distributed.wait_for_all()  # whoever has refused to run has left the files as they were
-    if distributed.is_first():
+    distributed.barrier()  # whoever has refused to run has left the files as they were
+    if distributed.is_main_process():
         _set_aside(start, kind)
         _clear_up(start.out, kind)
         best.bring_along()
         settings = {name: value for name, value in vars(args).items() if name not in NOT_SETTINGS}
-        with replacing(start.out / "config.json") as temporary:
+        with atomic_write(start.out / "config.json") as temporary:
             # In JSON, too, a backslash is how to write what is no character.
             temporary.write_text(json.dumps(settings, indent=1, ensure_ascii=False, default=str)
                                  + "\n", encoding="utf-8", errors="backslashreplace")
@@ -205,7 +205,7 @@ def train(args, start, kind, model, *, training_set, validation_set, test_set=No
 
     size = sum(parameter.numel() for parameter in model.parameters())
     held_back = len(validation_set) if validation_set is not None else 0
-    several = distributed.processes()
+    several = distributed.world_size()
     print(f"{size:,} parameters on {start.device}, {f'{several} processes of ' * (several > 1)}"
           f"{torch.get_num_threads()} threads; {len(training_set):,} items to train on, "
           f"{held_back:,} held back; writing to {os.path.join(start.out, '')}")
@@ -214,9 +214,9 @@ def train(args, start, kind, model, *, training_set, validation_set, test_set=No
         samples.at_the_end(trainer)
     # Not in the last snapshot: a run that goes on from there has not been stopped.
     trainer.observation = {"stopped_by": trainer.reason}
-    best_path = distributed.from_first(lambda: best.path)
+    best_path = distributed.broadcast_from_main(lambda: best.path)
     if test_set is not None and best_path:
-        trainer.learned.load_state_dict(distributed.from_first(
+        trainer.eval_model.load_state_dict(distributed.broadcast_from_main(
             lambda: snapshot.load(best_path, kind).model.state_dict()))
         extensions.Evaluator(test_set, args.batchsize, TEST)(trainer)
     extensions.LogReport(start.out)(trainer)
@@ -240,12 +240,12 @@ def _recorded_ending(trainer, start, test_set):
             return None
         return entry if is_there else None
 
-    return distributed.from_first(read)
+    return distributed.broadcast_from_main(read)
 
 
 def _report_ending(trainer, best, kind, ending):
     """Print why the run has ended, what the best model is, and its result on a test set."""
-    path = distributed.from_first(lambda: best.path)
+    path = distributed.broadcast_from_main(lambda: best.path)
     print(f"{trainer.reason}; the best model is {path or 'gone'}")
     if path:
         if f"{TEST}/nll" in ending:
@@ -260,16 +260,16 @@ def _extend(trainer, args, start, validation_set, label_names, draw, describe):
     """
     out, board = start.out, Board(start.out)
     # What another run's weights are like here, before they are moved.
-    at_first = bool(args.init_from) and validation_set is not None
+    call_before_training = bool(args.init_from) and validation_set is not None
     if validation_set is not None:
         trainer.extend(extensions.Evaluator(validation_set, args.batchsize,
-                                            label_names=label_names), everywhere=True,
-                       at_first=at_first)
+                                            label_names=label_names), all_ranks=True,
+                       call_before_training=call_before_training)
     if args.stats:
         trainer.extend(ParameterStatistics(board))
-    trainer.extend(extensions.LogReport(out), (100, "both"), at_first, everywhere=True)  # log
-    trainer.extend(extensions.PrintReport(), at_first=at_first)  # a line on the terminal
-    trainer.extend(TensorBoardReport(board), (100, "both"), at_first)  # tensorboard/
+    trainer.extend(extensions.LogReport(out), (100, "both"), call_before_training, all_ranks=True)  # log
+    trainer.extend(extensions.PrintReport(), call_before_training=call_before_training)  # a line on the terminal
+    trainer.extend(TensorBoardReport(board), (100, "both"), call_before_training)  # tensorboard/
     trainer.extend(plots.PlotReport(out))  # loss.png, speed.png and labels.png
     if len(label_names) > 1:
         trainer.extend(LabelEmbeddings(out, board, label_names))  # embeddings.png

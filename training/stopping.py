@@ -4,7 +4,7 @@ import math
 from typing import NamedTuple
 
 
-class Stop(NamedTuple):
+class StopCondition(NamedTuple):
     """When a run is complete: at whichever comes first; None for what is not wanted.
 
     target_loss is compared with main/nll of the log, in nats.

@@ -67,11 +67,11 @@ class Trainer:
                  samples, unit, dimensions=None, schedule="constant", ema=None, precision="fp32",
                  workers=0):
         self.model, self.optimizer, self.dataset = model, optimizer, dataset
-        self._parallel = distributed.parallel(model, device)
+        self._parallel = distributed.data_parallel(model, device)
         self._average = average_of(model, ema) if ema else None
         self.schedule, self.precision = schedule, precision
         self._peaks = [group["lr"] for group in optimizer.param_groups]
-        self.loading = dict(share=distributed.share, workers=workers, pinned=device.type == "cuda")
+        self.loading = dict(share=distributed.shard, workers=workers, pinned=device.type == "cuda")
         self.batchsize, self.seed, self.clip = batchsize, seed, clip
         self.stop, self.device = stop, device
         self.samples, self.unit, self.dimensions = samples, unit, dimensions
@@ -85,29 +85,29 @@ class Trainer:
         self._has_ended = False  # all extensions were called at the end of the run resumed here
         self._signal = None  # that ends the run
         self._signals = Signals("finishing the update or validation in hand, then writing a "
-                                "snapshot", patient=distributed.processes() > 1)
+                                "snapshot", patient=distributed.world_size() > 1)
 
-    def extend(self, extension, trigger=(1, "epoch"), at_first=False, everywhere=False,
+    def extend(self, extension, trigger=(1, "epoch"), call_before_training=False, all_ranks=False,
                final=False):
         """Call `extension(trainer)` every n iterations or epochs: (n, "iteration" | "epoch").
 
         (n, "both") means every n iterations and at each epoch's end. All extensions are called
-        when the run is complete, be it in mid-epoch; those with `at_first` also before the first
+        when the run is complete, be it in mid-epoch; those with `call_before_training` also before the first
         update. Extensions are called in the order they were added; of several processes by the
-        first, or `everywhere`. The one that is `final` is called after every update, when it is
+        first, or `all_ranks`. The one that is `final` is called after every update, when it is
         known whether that was the last and all others have been called, and when a signal ends the
         run: what it writes of `state()` holds the run's end too.
         """
-        if not (everywhere or distributed.is_first()):
+        if not (all_ranks or distributed.is_main_process()):
             return
         self._extensions.append((extension, None if final else trigger))
-        if at_first:
+        if call_before_training:
             self._at_first.append(extension)
         if final:
             self._final = extension
 
     @property
-    def learned(self):
+    def eval_model(self):
         """The network to evaluate and to sample from: of averaged weights, if they are averaged."""
         return self._average.module if self._average else self.model
 
@@ -166,7 +166,7 @@ class Trainer:
             if self.is_new_epoch:
                 self.epoch, self.position = self.epoch + 1, 0
             self._call_extensions()
-            signals, = distributed.totals(bool(self._signals.number))
+            signals, = distributed.all_reduce_sum(bool(self._signals.number))
             if signals:  # whichever process was sent one: all end after the same update
                 self._signal = self._signals.number or signal.SIGTERM
             bar.update()
@@ -187,19 +187,19 @@ class Trainer:
 
     def update(self, batch):
         """One step of the optimizer on a batch, of which `batch` is this process's share."""
-        torch.manual_seed(distributed.seed_of(self.seed, self.iteration))
-        targets, samples = distributed.totals(likelihood.count_targets(batch), self.samples(batch))
+        torch.manual_seed(distributed.rank_seed(self.seed, self.iteration))
+        targets, samples = distributed.all_reduce_sum(likelihood.count_targets(batch), self.samples(batch))
         factor = learning_rate_factor(self.schedule, self.done)
         for group, peak in zip(self.optimizer.param_groups, self._peaks, strict=True):
             group["lr"] = peak * factor
         self.optimizer.zero_grad(set_to_none=True)
-        with likelihood.products_in(self.model, self.precision):
+        with likelihood.matmul_precision(self.model, self.precision):
             loss = likelihood.nll(self._parallel, batch.to(self.device), "sum") / targets
             # Of the processes' gradients the mean is taken, but the batch's loss is their sum.
-            (loss * distributed.processes()).backward()
+            (loss * distributed.world_size()).backward()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
         value, norm = torch.stack((loss.detach(), norm)).tolist()
-        value, = distributed.totals(value)
+        value, = distributed.all_reduce_sum(value)
         if not (math.isfinite(value) and math.isfinite(norm)):
             culprit = "gradient" if math.isfinite(value) else "loss"
             raise DivergedError(
@@ -215,7 +215,7 @@ class Trainer:
         self.interval.samples += samples
 
     def state(self):
-        """All that is needed to go on, as tensors and plain values, beside the weights `learned`.
+        """All that is needed to go on, as tensors and plain values, beside the weights `eval_model`.
 
         Of a run that averages its weights, those that it was about to move are in here too.
         """
@@ -231,7 +231,7 @@ class Trainer:
                                if hasattr(extension, "state")}}
 
     def restore(self, state):
-        """Take up the run that `state` is of; the model has the weights `learned` there.
+        """Take up the run that `state` is of; the model has the weights `eval_model` there.
 
         Hyper-parameters of the optimizer stay those of this run, not of the earlier one.
         Raises UserError if the data is not as large as it was, or the optimizer another one.
@@ -287,7 +287,7 @@ class Trainer:
 
     def _progress_bar(self):
         return tqdm(total=self.length, initial=self.iteration, unit="it", dynamic_ncols=True,
-                    disable=distributed.no_bar())
+                    disable=distributed.is_bar_disabled())
 
     def _postfix(self, bar):
         if bar.disable or not self.interval.seconds:
@@ -296,7 +296,7 @@ class Trainer:
         return f"{self.observation['main/bits/dim']:.3f} bits/dim, {speed:,.0f} {self.unit}/s"
 
     def _leave(self):
-        distributed.wait_for_all()
+        distributed.barrier()
         if self._final:
             print(f"stopped at iteration {self.iteration}; go on with --resume auto",
                   file=sys.stderr)

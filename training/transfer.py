@@ -21,7 +21,7 @@ def init_from(path, kind, model, label_names, started):
     theirs, ours = vars(found.model.config), vars(model.config)
     for name, value in theirs.items():
         if name not in ("labels", "vector") and value != ours[name]:
-            advice = (snapshot.told_how(name, value)
+            advice = (snapshot.flag_hint(name, value)
                       or f"give --{name} {value}, and data of that kind")
             raise UserError(f"--init_from {path}: has {name} {value}, this network {ours[name]}; "
                             f"{advice}")

@@ -23,11 +23,11 @@ from common.errors import UnfinishedError, UserError
 from datasets.audio.features import Features, beside, frames_of
 from datasets.audio.labels import Labelling
 from datasets.audio.opening import check_regular
-from datasets.audio.recordings import Excerpt, recording_blocks, told_apart
+from datasets.audio.recordings import Excerpt, recording_blocks, split_silence
 from datasets.quantization import code_dtype, mu_law_encode
 
 
-class Recipe(NamedTuple):
+class EncodingConfig(NamedTuple):
     """What is made of a recording, and what it is called.
 
     rate: Hz. levels: of mu-law. excerpt: what is read of it. silence_threshold: the loudness, as
@@ -68,7 +68,7 @@ class Encoded(NamedTuple):
     note: str | None = None
 
 
-class Sums(NamedTuple):
+class SampleStats(NamedTuple):
     """Over the samples of a recording: how many, how many beyond full scale, and their squares."""
 
     length: int = 0
@@ -83,12 +83,12 @@ class MuLaw:
     """
 
     def __init__(self, levels):
-        self.levels, self.sums = levels, Sums()
+        self.levels, self.sums = levels, SampleStats()
 
     def add(self, samples):
         """The codes of the next `samples`: (n,)."""
         codes, clipped = mu_law_encode(samples, self.levels)
-        self.sums = Sums(self.sums.length + len(codes), self.sums.clipped + clipped,
+        self.sums = SampleStats(self.sums.length + len(codes), self.sums.clipped + clipped,
                          self.sums.squares + float(np.square(samples, dtype=np.float64).sum()))
         return codes
 
@@ -216,7 +216,7 @@ def encode(path, recipe, place):
 def _encode_into(tracks, blocks, recipe):
     """Put what is to be kept of the `blocks` on the tracks: the number of samples in all."""
     if recipe.silence_threshold:
-        pieces = told_apart(blocks, recipe.rate, recipe.silence_threshold)
+        pieces = split_silence(blocks, recipe.rate, recipe.silence_threshold)
     else:
         pieces = ((block, True) for block in blocks)
     length, begun = 0, False

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from common.errors import UserError
 from common.files import readable
-from datasets.audio.tags import folded, tag_of
+from datasets.audio.tags import match_genre, tag_of
 
 KINDS = ("none", "folder", "speaker", "genre", "year")
 SPOKEN_DIGIT = re.compile(r"\d_([^\W\d_]\w*?)_\d+")  # DIGIT_SPEAKER_TAKE
@@ -54,7 +54,7 @@ class Labelling(NamedTuple):
         tag = tag_of(path, self.kind)
         if self.kind != "genre" or not self.genres:
             return tag
-        genre = folded(tag, self.genres)
+        genre = match_genre(tag, self.genres)
         if genre is None:
             raise UserError(f"{path}: its genre, {tag}, is none of --genres "
                             f"{','.join(self.genres)}; add it, or remove the file")

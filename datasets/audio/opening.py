@@ -123,7 +123,7 @@ def complete(path: Path):
                 raise UserError(f"{path}: truncated, {missing} of {length} bytes of sound are "
                                 "missing; copy it again, or remove it")
             if length == 0 and data < size and not _are_chunks(file, order, size):
-                return Mended(path, (4, data - 4))
+                return PatchedHeader(path, (4, data - 4))
             break
     return os.fsencode(path) if os.name == "posix" else path  # names there needn't be UTF-8
 
@@ -141,7 +141,7 @@ def _are_chunks(file, order, size):
     return place <= size + 1  # the last one may lack its padding
 
 
-class Mended(io.FileIO):
+class PatchedHeader(io.FileIO):
     """The file at `path` as if UNKNOWN stood at the `places` in it. Nothing is written."""
 
     def __init__(self, path, places):

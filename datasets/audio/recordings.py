@@ -236,7 +236,7 @@ def blocks_of(sound, frames=UNKNOWN):
         yield sound.samplerate, block.mean(axis=1)
 
 
-def told_apart(blocks, rate, threshold):
+def split_silence(blocks, rate, threshold):
     """Yields (samples, whether they are heard), in order: all that the `blocks`, (n,), hold.
 
     Silence are frames of FRAME seconds whose root mean square is below `threshold`. What is heard

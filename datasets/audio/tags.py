@@ -42,7 +42,7 @@ def _values(tags, name):
     return list(getattr(values, "text", values))
 
 
-def folded(genre, genres):
+def match_genre(genre, genres):
     """The one of `genres` that a (sub-)genre belongs to, or None: metalcore is metal.
 
     The last word counts first (progressive rock is rock, hip-hop is hip), and in a word the genre

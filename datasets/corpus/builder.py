@@ -17,7 +17,7 @@ from common.errors import UnfinishedError, UserError
 from datasets.audio.encoding import Encoded, encoded
 from datasets.audio.recordings import BLOCK
 from datasets.corpus.journal import Journal
-from datasets.corpus.manifest import WHOLE, Count
+from datasets.corpus.manifest import ENTIRE_CORPUS, Count
 from datasets.corpus.reader import validation_names
 from datasets.corpus.writer import CorpusWriter, out_of_room
 from datasets.quantization import code_dtype
@@ -46,7 +46,7 @@ class Note(NamedTuple):
     note: str | None = None
 
 
-class Gathered(NamedTuple):
+class BuildResult(NamedTuple):
     """What became of a collection.
 
     entries: an Entry for each recording in the corpus. problems: {name: why it is left out}.
@@ -61,7 +61,7 @@ class Gathered(NamedTuple):
     notes: dict
 
 
-def gather(paths, recipe, folder, *, data, validation, strict, workers, share=WHOLE, **settings):
+def build_corpus(paths, recipe, folder, *, data, validation, strict, workers, share=ENTIRE_CORPUS, **settings):
     """Write the recordings {name: path}, or a share of them, as a corpus into `folder`: a Gathered.
 
     data: what the user calls them. validation: as of `validation_names`. strict: what can't be used
@@ -84,7 +84,7 @@ def gather(paths, recipe, folder, *, data, validation, strict, workers, share=WH
         try:
             with Journal(writer.journal, task) as journal, writer:
                 gathered = _fill(writer, journal, own, held_back, recipe, workers, problems, strict)
-                if share == WHOLE:
+                if share == ENTIRE_CORPUS:
                     _check_usable(data, paths, problems)
                     wanted = validation_names(paths.keys() - problems.keys(), validation)
                     _check_split(validation, len(wanted), len(paths) - len(problems))
@@ -134,7 +134,7 @@ def _fill(writer, journal, paths, held_back, recipe, workers, problems, strict):
     except (KeyboardInterrupt, OSError, UnfinishedError):
         _save(writer, journal)
         raise
-    return Gathered(entries, problems, clipped, silent, notes)
+    return BuildResult(entries, problems, clipped, silent, notes)
 
 
 def _earlier(writer, journal, paths, held_back, is_labelled):

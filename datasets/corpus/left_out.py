@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from common.files import readable, replacing
+from common.files import atomic_write, readable
 from common.text import printable
-from datasets.corpus.reader import Share
+from datasets.corpus.reader import CorpusPart
 
 
-def write_list(folder: str | Path, share: Share, reasons: Mapping[str, str]) -> Path | None:
+def write_list(folder: str | Path, share: CorpusPart, reasons: Mapping[str, str]) -> Path | None:
     """Write {name: why it is left out} beside the corpus in `folder`: the file, or None.
 
     A line for each, the name, a tab, the reason. With nothing left out there is no file. Raises
@@ -18,7 +18,7 @@ def write_list(folder: str | Path, share: Share, reasons: Mapping[str, str]) -> 
     if not reasons:
         path.unlink(missing_ok=True)
         return None
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text("".join(f"{printable(readable(name))}\t{printable(readable(reason))}\n"
                                      for name, reason in reasons.items()), encoding="utf-8")
     return path

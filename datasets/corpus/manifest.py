@@ -28,7 +28,7 @@ AGAIN = "run preprocess.py again"
 Count = Annotated[int, Meta(ge=0, le=2 ** 53)]
 
 
-class Share(NamedTuple):
+class CorpusPart(NamedTuple):
     """What one of `count` machines prepares: of the recordings every count-th, from `number` on."""
 
     number: int  # from 1 up
@@ -37,7 +37,7 @@ class Share(NamedTuple):
     @property
     def stem(self):
         """What the names of its files begin with."""
-        return "vctk" if self == WHOLE else f"vctk_{self.number}_of_{self.count}"
+        return "vctk" if self == ENTIRE_CORPUS else f"vctk_{self.number}_of_{self.count}"
 
     @property
     def manifest(self):
@@ -50,15 +50,15 @@ class Share(NamedTuple):
                 f"{self.stem}_{part}_features_{number:05d}.npy")
 
 
-WHOLE = Share(1, 1)
+ENTIRE_CORPUS = CorpusPart(1, 1)
 MANIFEST_OF_SHARE = re.compile(r"vctk_([1-9]\d*)_of_([1-9]\d*)_manifest\.json")
 
 
 def shares_in(folder):
     """The Shares whose manifests lie in `folder`: a sorted list."""
-    found = [Share(*map(int, match.groups())) for path in Path(folder).glob("vctk_*_manifest.json")
+    found = [CorpusPart(*map(int, match.groups())) for path in Path(folder).glob("vctk_*_manifest.json")
              if (match := MANIFEST_OF_SHARE.fullmatch(path.name))]
-    return sorted([WHOLE] * Path(folder, WHOLE.manifest).exists() + found)
+    return sorted([ENTIRE_CORPUS] * Path(folder, ENTIRE_CORPUS.manifest).exists() + found)
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -137,7 +137,7 @@ def check_settings(settings: dict[str, Any]) -> None:
         raise UserError(f"--{error}; give fewer") from None
 
 
-def read_manifest(folder: Path, share: Share) -> Manifest:
+def read_manifest(folder: Path, share: CorpusPart) -> Manifest:
     """The manifest of a share in `folder`, all that can be checked without its shards being so.
 
     Raises UserError naming the file, and the field that is wrong.
@@ -179,9 +179,9 @@ def _with_bytes(entry: dict[str, Any]) -> dict[str, Any]:
     return entry
 
 
-def _contradictions(manifest: Manifest, share: Share):
+def _contradictions(manifest: Manifest, share: CorpusPart):
     """Yields in words what in a manifest can't go together."""
-    if share != WHOLE and not manifest.collection:
+    if share != ENTIRE_CORPUS and not manifest.collection:
         yield "collection: missing"
     if len(set(manifest.label_names)) < len(manifest.label_names):
         yield "label_names: one of them is there twice"

@@ -26,7 +26,14 @@ import numpy as np
 
 from common.errors import UserError
 from datasets.arrays import NoArrayError, map_array
-from datasets.corpus.manifest import AGAIN, PARTS, WHOLE, Share, read_manifest, shares_in
+from datasets.corpus.manifest import (
+    AGAIN,
+    ENTIRE_CORPUS,
+    PARTS,
+    CorpusPart,
+    read_manifest,
+    shares_in,
+)
 from datasets.quantization import code_dtype
 
 SURVEYED = 20_000  # frames that tell what frames are like
@@ -173,7 +180,7 @@ class Corpus:
         self.features = first.features
         self.label_names = sorted({name for share in shares for name in share.label_names})
         self.train, self.validation = (
-            joined([share.parts[part] for share in shares], [share.label_names for share in shares],
+            merge_splits([share.parts[part] for share in shares], [share.label_names for share in shares],
                    self.label_names) for part in PARTS)
         where = first.path if len(shares) == 1 else folder
         if not self.train.recordings:
@@ -192,13 +199,13 @@ def _complete(folder):
     """The shares that make up the corpus in `folder`; UserError if there is none, or not one."""
     found = shares_in(folder)
     if not found:
-        raise UserError(f"{folder / WHOLE.manifest}: not found; run preprocess.py first: "
+        raise UserError(f"{folder / ENTIRE_CORPUS.manifest}: not found; run preprocess.py first: "
                         f"python preprocess.py --data RECORDINGS --output {folder}")
     if found[0].count != found[-1].count:
         raise UserError(f"{folder}: holds {found[0].manifest} and {found[-1].manifest}, which are "
                         "of different corpora; move the files of one to a folder of their own")
     count = found[0].count
-    for share in (Share(number, count) for number in range(1, count + 1)):
+    for share in (CorpusPart(number, count) for number in range(1, count + 1)):
         if share not in found:
             raise UserError(f"{folder / share.manifest}: not found, one of {count} parts; prepare "
                             "it with the same flags as the others: python preprocess.py --part "
@@ -206,7 +213,7 @@ def _complete(folder):
     return found
 
 
-def joined(parts, names, all_names):
+def merge_splits(parts, names, all_names):
     """One Part of several: recordings in the order of their paths, labels by number in `all_names`.
 
     names: of each part its label names.

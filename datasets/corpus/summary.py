@@ -5,7 +5,7 @@ from statistics import fmean, median
 
 import numpy as np
 
-from common.files import replacing
+from common.files import atomic_write
 from common.fonts import legible
 from common.text import columns, padded, printable
 
@@ -63,21 +63,21 @@ def sparse(entries, share=0.1):
             if seconds(own) < enough]
 
 
-def draw_amounts(axes, amounts, unit):
+def draw_label_counts(axes, label_counts, unit):
     """Bars on matplotlib's `axes`: of each label how much there is to train on, and held back.
 
     amounts: {label: (training, validation)}, in `unit`.
     """
-    training, validation = zip(*amounts.values(), strict=True)
-    bars = range(len(amounts))
+    training, validation = zip(*label_counts.values(), strict=True)
+    bars = range(len(label_counts))
     axes.barh(bars, training, label="training")
     axes.barh(bars, validation, left=training, label="validation")
     # A name may have dollars in it.
-    axes.set_yticks(bars, list(map(legible, amounts)), parse_math=False)
+    axes.set_yticks(bars, list(map(legible, label_counts)), parse_math=False)
     axes.invert_yaxis()
     axes.set(xlabel=unit)
     axes.grid(alpha=0.3)
-    axes.set_xlim(0, 1.35 * max(map(sum, amounts.values())))  # room for the legend
+    axes.set_xlim(0, 1.35 * max(map(sum, label_counts.values())))  # room for the legend
     axes.legend(fontsize="small", loc="lower right")
 
 
@@ -88,10 +88,10 @@ def draw(entries, path):
     labels = dict(list(by_label(entries).items())[:SHOWN])
     figure = Figure(figsize=(10, max(3.0, 0.9 + 0.22 * len(labels))), layout="constrained")
     of_labels, lengths, loudness = figure.subplots(1, 3)
-    amounts = {str(label or "all"): [seconds(entry for entry in own if entry.held_back == held_back)
+    label_counts = {str(label or "all"): [seconds(entry for entry in own if entry.held_back == held_back)
                                      for held_back in (False, True)]
                for label, own in labels.items()}
-    draw_amounts(of_labels, amounts, "seconds")
+    draw_label_counts(of_labels, label_counts, "seconds")
     of_labels.set(title="sound of each label")
     lengths.hist([entry.seconds for entry in entries], bins=40)
     lengths.set(xlabel="seconds", ylabel="recordings", title="length")
@@ -99,5 +99,5 @@ def draw(entries, path):
     loudness.set(xlabel="dB of full scale", ylabel="recordings", title="loudness")
     for axes in (of_labels, lengths, loudness):
         axes.grid(alpha=0.3)
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         figure.savefig(temporary, format="png", dpi=110)

@@ -34,7 +34,7 @@ class Windows(Dataset):
     def __len__(self):
         return int(self.ends[-1]) if len(self.ends) else 0
 
-    def amounts(self, labels):
+    def label_counts(self, labels):
         """Samples of each of that many labels; of all, where there are none: a list."""
         owners = [recording.label or 0 for recording in self.part.recordings]
         return np.bincount(owners, self.lengths, minlength=labels).astype(np.int64).tolist()

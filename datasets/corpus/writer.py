@@ -11,7 +11,14 @@ import numpy as np
 from common.errors import UnfinishedError, UserError
 from common.files import make_folder
 from datasets.corpus.growing_array import GrowingArray, to_disk
-from datasets.corpus.manifest import FORMAT, PARTS, SETTINGS, WHOLE, check_settings, shares_in
+from datasets.corpus.manifest import (
+    ENTIRE_CORPUS,
+    FORMAT,
+    PARTS,
+    SETTINGS,
+    check_settings,
+    shares_in,
+)
 from datasets.corpus.reader import Recording
 from datasets.quantization import code_dtype
 
@@ -32,7 +39,7 @@ class CorpusWriter:
     """
 
     def __init__(self, folder, *, rate, levels, stacks_num, layers_num, target_length, labels,
-                 flush_every, features=None, share=WHOLE, collection=""):
+                 flush_every, features=None, share=ENTIRE_CORPUS, collection=""):
         self.settings = dict(zip(SETTINGS, (rate, levels, stacks_num, layers_num, target_length),
                                  strict=True))
         check_settings(self.settings)
@@ -42,7 +49,7 @@ class CorpusWriter:
         self.described = {"labels": labels}
         if features:
             self.described["features"] = features.as_dict()
-        if share != WHOLE:
+        if share != ENTIRE_CORPUS:
             self.described["collection"] = collection
         self.shard_samples = flush_every * target_length
         self.forget()
@@ -205,7 +212,7 @@ class CorpusWriter:
     def discard(self, kept=()):
         """Remove whatever this or a killed run has under a temporary name, but what is `kept`."""
         for leftover in self.folder.glob(f".{self.share.stem}_*.temporary"):
-            of_another = self.share == WHOLE and OF_SHARE.match(leftover.name)
+            of_another = self.share == ENTIRE_CORPUS and OF_SHARE.match(leftover.name)
             if leftover in kept or of_another:
                 continue
             if leftover.is_dir() and not leftover.is_symlink():
@@ -227,9 +234,9 @@ def check_beside(folder, share):
     """Raises UserError if `folder` holds a corpus that `share` can't be read together with."""
     for other in shares_in(folder):
         if other.count != share.count:
-            what = "a whole corpus" if other == WHOLE else f"a corpus in {other.count} parts"
+            what = "a whole corpus" if other == ENTIRE_CORPUS else f"a corpus in {other.count} parts"
             files = f"vctk_*_of_{other.count}_*"
-            if other == WHOLE:
+            if other == ENTIRE_CORPUS:
                 files = "vctk_manifest.json, vctk_train_* and vctk_validation_*"
             raise UserError(f"--output {folder}: holds {what}; remove {files} there, or give "
                             "another folder")

@@ -21,7 +21,7 @@ FOLDER_SIZE = 32  # height and width of a folder's pictures, where not given
 SPLIT = 0  # the seed that holds back the validation images: never another, whatever --seed says
 
 
-class Pixels(NamedTuple):
+class ImageSplit(NamedTuple):
     """pixels: uint8 (N, C, H, W); labels: int64 (N,), or None without classes.
 
     Or labels are the vectors, float32 (N, width), that take the place of classes.
@@ -32,7 +32,7 @@ class Pixels(NamedTuple):
 
     def take(self, indices):
         """The images `indices`."""
-        return Pixels(self.pixels[indices], None if self.labels is None else self.labels[indices])
+        return ImageSplit(self.pixels[indices], None if self.labels is None else self.labels[indices])
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,9 @@ class Images:
     """
 
     name: str
-    train: Pixels
-    validation: Pixels
-    test: Pixels | None
+    train: ImageSplit
+    validation: ImageSplit
+    test: ImageSplit | None
     label_names: list
 
     @property
@@ -74,7 +74,7 @@ def load_images(dataset, data=".", height=None, width=None, validation=0.05, con
     name = dataset
     if dataset in SETS:
         train, test, label_names = load_published(dataset, data)
-        train, test = (Pixels(resize(pixels, height, width), labels)
+        train, test = (ImageSplit(resize(pixels, height, width), labels)
                        for pixels, labels in (train, test))
         if condition == "npy":
             counts = len(train.pixels), len(test.pixels)
@@ -83,7 +83,7 @@ def load_images(dataset, data=".", height=None, width=None, validation=0.05, con
     elif Path(dataset).is_dir():
         *train, label_names = load_folder(dataset, height or FOLDER_SIZE, width or FOLDER_SIZE,
                                           vectors=condition == "npy")
-        train, test = Pixels(*train), None
+        train, test = ImageSplit(*train), None
         name = Path(dataset).resolve().name
     else:
         raise UserError(f'--dataset {dataset}: neither a folder nor one of {", ".join(SETS)}')
@@ -119,7 +119,7 @@ def check_codes(levels, binarize):
 class ImageCodes(Dataset):
     """Images as codes in [0, levels), which are also the targets.
 
-    labels: of `Pixels`, or None to condition on nothing.
+    labels: of `ImageSplit`, or None to condition on nothing.
     binarize, for two levels: 'threshold' is the quantisation itself, 1 from pixel 128 up;
     'sampled' draws 1 with probability pixel/255, which the published nats of MNIST are on: afresh
     each `epoch`, as a function of (seed, epoch, index) alone, or with `fixed` once for all epochs
@@ -136,7 +136,7 @@ class ImageCodes(Dataset):
     def __len__(self):
         return len(self.pixels)
 
-    def amounts(self, labels):
+    def label_counts(self, labels):
         """Images of each of that many labels; of all, where there are none: a list."""
         has_classes = self.labels is not None and self.labels.ndim == 1
         owners = self.labels if has_classes else np.zeros(len(self), np.int64)

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from common.errors import UserError
-from common.files import make_folder, replacing
+from common.files import atomic_write, make_folder
 from common.quiet import silent_library
 from datasets.images.picture import UnusablePictureError, read_picture
 from datasets.quantization import quantize_pixels
@@ -51,7 +51,7 @@ def save_picture(path, images, given_rows=0, originals=0):
     """
     path = Path(path)
     grid = Image.fromarray(_grid(images))
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         if path.suffix.lower() != ".gif":
             grid.save(temporary, quality=95, subsampling=0)
             return

@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from common.files import replacing
+from common.files import atomic_write
 from datasets.audio.features import Features
 
 # Of a run's folder, as far as they are there.
@@ -88,7 +88,7 @@ def write(path, columns, settings):
         settings={name: " ".join(map(str, value)) if isinstance(value, list) else value
                   for name, value in settings.items() if value is not None and value is not False},
         runs=[run for folder in folders if (run := _run(folder))])
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         # The names of files may be no text.
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 

@@ -6,7 +6,7 @@ import torch
 from tqdm import tqdm
 
 from cli.labels import distinct
-from common.files import replacing
+from common.files import atomic_write
 from datasets.quantization import dequantize_pixels
 from sampling import pixelcnn, wavenet
 from sampling.output.image_grid import save_picture
@@ -46,7 +46,7 @@ def draw_sounds(model, seed, path, label_names, rate, part=None):
     for of, length, samples in zip(ofs, lengths, sounds, strict=True):
         samples = samples[:length]
         wav, plot = (path.with_name(f"{path.name}{of}.{kind}") for kind in ("wav", "png"))
-        with replacing(wav) as temporary:
+        with atomic_write(wav) as temporary:
             soundfile.write(temporary, samples, rate, format="WAV", subtype="PCM_16")
         plot_sound(plot, samples / np.float32(2 ** 15), rate, wav.stem)
         files |= {f"sound{of}": wav, f"plot{of}": plot}

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from common.files import replacing
+from common.files import atomic_write
 from common.fonts import legible
 
 # What takes long to import is imported where it is needed.
@@ -70,7 +70,7 @@ def for_page(path, prime_seconds=0):
 
 def plot_sound(path, samples, rate, title, prime_seconds=0):
     """Write a PNG of `figure_of_sound`."""
-    with replacing(Path(path)) as temporary:
+    with atomic_write(Path(path)) as temporary:
         figure_of_sound(samples, rate, title, prime_seconds).savefig(temporary, dpi=110,
                                                                      format="png")
 

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from common.files import replacing
+from common.files import atomic_write
 from models import model_file as snapshot
 from training.extensions.reports import mean_since
 
@@ -51,7 +51,7 @@ class BestModel:
     def bring_along(self):
         """Copy the best so far from `origin`, what another run left in `out` being set aside."""
         if self.path and self.origin.resolve() != self.out.resolve():
-            with replacing(self.path) as temporary:
+            with atomic_write(self.path) as temporary:
                 shutil.copyfile(self.origin / self.path.name, temporary)
 
 

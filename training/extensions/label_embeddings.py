@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from common.files import make_folder, replacing
+from common.files import atomic_write, make_folder
 from common.fonts import legible
 
 EMBEDDING = "condition.weight"  # how the names of label embeddings end; a row for each label
@@ -32,17 +32,17 @@ class LabelEmbeddings:
         self.names = [" ".join(name.split()) or "_" for name in label_names]
 
     def __call__(self, trainer):
-        embeddings = embeddings_of(trainer.learned)
-        with replacing(self.out / "embeddings.png") as temporary:
+        embeddings = embeddings_of(trainer.eval_model)
+        with atomic_write(self.out / "embeddings.png") as temporary:
             # Tight: with all of a name that goes beyond the axes.
             figure_of(embeddings, self.names).savefig(temporary, dpi=110, bbox_inches="tight")
         folder = self.board.folder
         make_folder(folder / "labels", "--out")
-        with replacing(folder / "labels/tensors.tsv") as temporary:
+        with atomic_write(folder / "labels/tensors.tsv") as temporary:
             np.savetxt(temporary, embeddings, fmt="%.7g", delimiter="\t")
-        with replacing(folder / "labels/metadata.tsv") as temporary:
+        with atomic_write(folder / "labels/metadata.tsv") as temporary:
             temporary.write_text("".join(f"{name}\n" for name in self.names), encoding="utf-8")
-        with replacing(folder / "projector_config.pbtxt") as temporary:
+        with atomic_write(folder / "projector_config.pbtxt") as temporary:
             temporary.write_text(PROJECTOR)
 
 

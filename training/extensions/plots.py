@@ -5,9 +5,9 @@ import time
 from itertools import accumulate
 from pathlib import Path
 
-from common.files import replacing
+from common.files import atomic_write
 from common.fonts import legible
-from datasets.corpus.summary import SHOWN, draw_amounts
+from datasets.corpus.summary import SHOWN, draw_label_counts
 
 OF_LABEL = re.compile(r"validation/label/(.+)/bits/dim")
 FEWEST_SMOOTHED = 10  # points that a trend is drawn for
@@ -48,7 +48,7 @@ class PlotReport:
 
 def save(path, figure):
     """Write a figure as the PNG `path`."""
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         figure.savefig(temporary, dpi=110, format="png")
 
 
@@ -80,16 +80,16 @@ def figure_of_labels(log):
 def figure_of_data(unit, label_names, training_set, validation_set):
     """How much there is of each label, or of the SHOWN that have most: a matplotlib Figure.
 
-    training_set, validation_set: datasets with `amounts`, in `unit`; the second may be None.
+    training_set, validation_set: datasets with `label_counts`, in `unit`; the second may be None.
     """
     from matplotlib.figure import Figure
     names = label_names or ["all"]
-    amounts = [part.amounts(len(names)) if part is not None else [0] * len(names)
+    label_counts = [part.label_counts(len(names)) if part is not None else [0] * len(names)
                for part in (training_set, validation_set)]
-    largest = sorted(zip(names, *amounts, strict=True), key=lambda row: -row[1] - row[2])[:SHOWN]
+    largest = sorted(zip(names, *label_counts, strict=True), key=lambda row: -row[1] - row[2])[:SHOWN]
     figure = Figure(figsize=(8, max(2.5, 1 + 0.22 * len(largest))), layout="constrained")
     axes = figure.subplots()
-    draw_amounts(axes, {name: of_parts for name, *of_parts in largest}, unit)
+    draw_label_counts(axes, {name: of_parts for name, *of_parts in largest}, unit)
     axes.set(title=f"{unit} of each label" + f", the largest {SHOWN} of {len(names)}"
              * (len(names) > SHOWN))
     return figure

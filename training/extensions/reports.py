@@ -7,7 +7,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from common.errors import DivergedError
-from common.files import replacing
+from common.files import atomic_write
 from datasets.batches import evaluation_batches
 from training import distributed, likelihood, restart
 
@@ -25,10 +25,10 @@ class Evaluator:
 
     def __call__(self, trainer):
         batches = evaluation_batches(
-            self.dataset, self.batchsize * distributed.processes(), **trainer.loading)
+            self.dataset, self.batchsize * distributed.world_size(), **trainer.loading)
         bar = tqdm(batches, desc=self.prefix, leave=False, dynamic_ncols=True,
-                   disable=distributed.no_bar())
-        mean, of_labels = likelihood.evaluate_labels(trainer.learned, bar, trainer.device,
+                   disable=distributed.is_bar_disabled())
+        mean, of_labels = likelihood.evaluate_labels(trainer.eval_model, bar, trainer.device,
                                                      len(self.label_names))
         if not math.isfinite(mean):
             raise DivergedError(f"iteration {trainer.iteration}: {self.prefix}/nll is not finite; "
@@ -77,8 +77,8 @@ class LogReport:
         else:  # the run is complete, right after an entry: main/... stay its means
             trainer.log[-1] |= {name: value for name, value in trainer.observation.items()
                                 if not name.startswith("main/")}
-        if distributed.is_first():
-            with replacing(self.path) as temporary:
+        if distributed.is_main_process():
+            with atomic_write(self.path) as temporary:
                 temporary.write_text(json.dumps(trainer.log, indent=1, allow_nan=False))
 
 

@@ -36,11 +36,11 @@ class Samples:
 
         The moments to come stay where they were, for a run that goes on.
         """
-        if distributed.is_first() and self.last.iteration != trainer.iteration:
+        if distributed.is_main_process() and self.last.iteration != trainer.iteration:
             self._draw(trainer)
 
     def _draw(self, trainer):
-        model = trainer.learned
+        model = trainer.eval_model
         path = self.folder / f"iteration_{trainer.iteration:06}"
         training = model.training
         model.eval()
