@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from models.kernels import compiling
+from models.kernels.compiling import KernelCache, cache_folder, sources
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -33,43 +34,39 @@ def no_folder(tmp_path):
 
 
 @pytest.fixture
-def sources(tmp_path):
+def copied(tmp_path):
     """A copy of all that is needed to draw, where kernels can't be kept beside the sources."""
-    for folder in ("models", "datasets", "sampling"):
-        shutil.copytree(ROOT / folder, tmp_path / "sources" / folder,
+    for folder in ("common", "models", "datasets", "sampling"):
+        shutil.copytree(ROOT / folder, tmp_path / "copied" / folder,
                         ignore=shutil.ignore_patterns("__pycache__"))
-    (tmp_path / "sources" / "sampling" / "__pycache__").write_text("")
-    return tmp_path / "sources"
+    (tmp_path / "copied/sampling/compiled/__pycache__").write_text("")
+    return tmp_path / "copied"
 
 
-def drawn(sources, **environment):
+def drawn(folder, **environment):
     """What drawing prints, on stdout and on stderr."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("NUMBA")}
-    done = subprocess.run([sys.executable, "-c", DRAW], cwd=sources, env={**kept, **environment},
+    done = subprocess.run([sys.executable, "-c", DRAW], cwd=folder, env={**kept, **environment},
                           capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout, done.stderr
 
 
-def test_where_kernels_are_kept(monkeypatch, tmp_path, no_folder):
+def test_where_kernels_are_kept(monkeypatch, tmp_path, no_folder, copied):
     """First where the environment says, then beside the sources, then at home, if anywhere."""
-    folder = compiling._cache_folder()
+    file = ROOT / "sampling/compiled/wavenet.py"
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "named"))
-    name = Path(folder).name
-    assert compiling._cache_folder() == str(tmp_path / "named" / name)
+    assert cache_folder(file).parent == tmp_path / "named"
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(no_folder))
-    assert compiling._cache_folder() == str(ROOT / "sampling" / "__pycache__" / name)
-    (tmp_path / "sampling").mkdir()
-    (tmp_path / "sampling" / "__pycache__").write_text("")
-    shutil.copytree(ROOT / "models", tmp_path / "models")
-    monkeypatch.setattr(compiling, "ROOT", tmp_path)
-    assert Path(compiling._cache_folder()).parent == tmp_path / "home" / ".cache" / "numba"
+    assert cache_folder(file).parent == file.parent / "__pycache__"
+    file = copied / "sampling/compiled/wavenet.py"
+    assert cache_folder(file).parent == tmp_path / "home/.cache/numba"
     monkeypatch.setenv("HOME", str(no_folder))
-    assert compiling._cache_folder() is None
+    assert cache_folder(file) is None
 
 
-def test_a_user_without_a_home(monkeypatch, tmp_path):
+def test_a_user_without_a_home(monkeypatch):
     """As in a container that is run as any user."""
     monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
 
@@ -77,24 +74,40 @@ def test_a_user_without_a_home(monkeypatch, tmp_path):
         raise RuntimeError("Could not determine home directory.")
 
     monkeypatch.setattr(Path, "home", none)
-    assert compiling._cache_folder() is not None
+    assert cache_folder(ROOT / "sampling/compiled/wavenet.py") is not None
 
 
-def test_other_sources_and_processors_have_other_kernels(monkeypatch, sources):
-    monkeypatch.setenv("NUMBA_CACHE_DIR", str(sources / "named"))
-    monkeypatch.setattr(compiling, "ROOT", sources)
-    folders = [compiling._cache_folder()]
-    for file in ("sampling/kernels.py", "models/pixelcnn.py"):
-        with open(sources / file, "a") as text:
-            text.write("# another\n")
-        folders.append(compiling._cache_folder())
+def test_the_sources_of_kernels_are_what_they_import():
+    found = {path.relative_to(ROOT).as_posix()
+             for path in sources(ROOT / "sampling/compiled/wavenet.py")}
+    # A kernel reads a constant of models/local.py. None reads the page, nor the other network.
+    assert {"sampling/compiled/wavenet.py", "models/kernels/vectors.py",
+            "models/local.py"} <= found
+    assert not found & {"sampling/output/page.py", "sampling/compiled/pixelcnn.py"}
+
+
+def test_kernels_are_compiled_again_where_their_sources_have_changed(monkeypatch, copied):
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(copied / "named"))
+    monkeypatch.setattr(compiling, "ROOT", copied)
+    file = copied / "sampling/compiled/wavenet.py"
+    first = cache_folder(file)
+    for unrelated in ("sampling/output/page.py", "sampling/compiled/pixelcnn.py"):
+        (copied / unrelated).write_text("# another")
+    other = cache_folder(copied / "sampling/compiled/pixelcnn.py")
+    assert cache_folder(file) == first
+    with open(copied / "models/local.py", "a") as text:
+        text.write("# another")
+    second = cache_folder(file)
+    assert second != first
+    # The earlier folder is gone; that of other kernels, and of another processor, is not.
+    assert not first.exists() and other.exists()
     monkeypatch.setattr(compiling, "FEATURES", "+other")
-    folders.append(compiling._cache_folder())
-    assert len(set(folders)) == 4 and folders[-1] == compiling._cache_folder()
+    assert cache_folder(file) not in (first, second) and second.exists()
 
 
-def test_a_kernel_that_can_not_be_kept_is_used(monkeypatch, tmp_path):
-    monkeypatch.setattr(compiling, "CACHE", str(tmp_path))
+def test_a_kernel_that_can_not_be_kept_is_used(tmp_path, monkeypatch):
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    cache = KernelCache(ROOT / "sampling/compiled/wavenet.py")
     failures = [OSError(28, "No space left on device")] * 2
 
     def call():
@@ -103,12 +116,12 @@ def test_a_kernel_that_can_not_be_kept_is_used(monkeypatch, tmp_path):
         called.append(1)
 
     called = []
-    compiling.prepare("a", call)
+    cache.prepare("a", call)
     assert called == [1]
     failures += [OSError(28, "No space left on device")] * 4
     with pytest.raises(OSError):
-        compiling.prepare("b", call)
-    assert [path.name for path in tmp_path.glob("*.ready")] == ["a.ready"]
+        cache.prepare("b", call)
+    assert [path.name for path in tmp_path.rglob("*.ready")] == ["a.ready"]
 
 
 @pytest.mark.slow
@@ -119,14 +132,14 @@ def test_compiles_once_and_says_so(tmp_path):
 
 
 @pytest.mark.slow
-def test_draws_where_nothing_can_be_kept(sources, no_folder, tmp_path):
+def test_draws_where_nothing_can_be_kept(copied, no_folder, tmp_path):
     """The same, but compiled anew in every run; a home that can be written to is used."""
     expected, _ = drawn(ROOT)
     for _ in range(2):
-        text, said = drawn(sources, NUMBA_CACHE_DIR=str(no_folder), HOME=str(no_folder))
+        text, said = drawn(copied, NUMBA_CACHE_DIR=str(no_folder), HOME=str(no_folder))
         assert text == expected and "in each run, since no folder can be written" in said
     for said in ("compiling the WaveNet sampler for this processor, once\n", ""):
-        assert drawn(sources, HOME=str(tmp_path / "home")) == (expected, said)
+        assert drawn(copied, HOME=str(tmp_path / "home")) == (expected, said)
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.kernels.compiling import prepare
+from models.kernels.compiling import KernelCache
 from models.kernels.products import (
     accumulate,
     add_to,
@@ -97,6 +97,8 @@ def check_choice(codes, uniforms, temperature, top_p, *logits, within=1e-6):
 
 
 def test_compilation_is_announced_once_and_nothing_else_is(capsys):
+    cache = KernelCache(__file__)
+
     @numba.njit
     def compiled(number):
         return padded(number)
@@ -106,7 +108,7 @@ def test_compilation_is_announced_once_and_nothing_else_is(capsys):
         compiled(number)
 
     for first, heard in ((1.0, 1), (1.0, 0), (1, 1)):  # a kind of argument after the other
-        prepare("test", lambda: twice(first))  # noqa: B023, called at once
+        cache.prepare("test", lambda: twice(first))  # noqa: B023, called at once
         assert capsys.readouterr().err.count("compiling the test sampler") == heard
     compiled(np.float32(1))
     assert capsys.readouterr().err == ""

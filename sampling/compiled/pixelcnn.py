@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from models.kernels.compiling import inlined, kernel, prepare
+from models.kernels.compiling import KernelCache, inlined
 from models.kernels.products import (
     Shares,
     accumulate,
@@ -31,6 +31,8 @@ from models.kernels.products import (
 from models.kernels.vectors import HALF, TILE
 from models.pixelcnn import FIRST_KERNEL
 from sampling.compiled.pixelcnn_weights import lay_out
+
+cache = KernelCache(__file__)
 
 MARGIN = FIRST_KERNEL // 2  # pixels of zeros around the picture
 
@@ -65,7 +67,7 @@ def begin(weights, codes, label):
     return State(codes, label, *map(space, sizes))
 
 
-@kernel
+@cache.kernel
 def read_row(weights, state, row):
     """Take the codes of `row`, which are given, into the picture."""
     images, channels, _, width = state.codes.shape
@@ -75,7 +77,7 @@ def read_row(weights, state, row):
                 tell(weights, state, image, channel, row, column)
 
 
-@kernel
+@cache.kernel
 def vertical_stack(weights, state, row):
     """The vertical stack at `row`, and what it hands to the horizontal stack's gates."""
     images, channels, height, width = state.codes.shape
@@ -120,7 +122,7 @@ def vertical_stack(weights, state, row):
                       width)
 
 
-@kernel
+@cache.kernel
 def draw_row(weights, state, row, uniforms, temperature, top_p):
     """Draw a row of all images, given random numbers (images, W, C)."""
     images, channels, _, width = state.codes.shape
@@ -227,7 +229,7 @@ class Compiled:
         self.shares = Shares(len(codes))
         self.states = [begin(self.weights, codes.numpy()[part], numbers[part])
                        for part in self.shares.parts]
-        prepare("PixelCNN", self._load)
+        cache.prepare("PixelCNN", self._load)
         self.shares.each(lambda state: self._read(state, first), self.states)
 
     def draw_row(self, row, uniforms, temperature, top_p):

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 
 from datasets.quantization import silence
-from models.kernels.compiling import inlined, kernel, prepare
+from models.kernels.compiling import KernelCache, inlined
 from models.kernels.products import (
     Shares,
     accumulate,
@@ -35,6 +35,8 @@ from models.kernels.products import (
 from models.kernels.vectors import HALF, TILE, add, load, load_half, store
 from sampling.compiled.local_conditioning import Projection, mix, nothing
 from sampling.compiled.wavenet_weights import in_16_bits, lay_out
+
+cache = KernelCache(__file__)
 
 AHEAD = 8  # inputs at t - d, t + 1 - d, … that are used at one reading of their weights
 
@@ -68,7 +70,7 @@ def begin(weights, label):
     return State(label, np.zeros((streams, 2), np.int64), *map(space, sizes), looks)
 
 
-@kernel
+@cache.kernel
 def remember(weights, state, stream, codes, columns, local):
     """Bring a stream to where `codes` (P,) have been heard, the last of which is yet to be told.
 
@@ -116,7 +118,7 @@ def remember(weights, state, stream, codes, columns, local):
     state.code[stream, 1] = codes[times]
 
 
-@kernel
+@cache.kernel
 def draw(weights, state, t, uniforms, temperature, top_p, codes, local):
     """Draw `codes` (streams, n), given random numbers (streams, n); t: how many were before."""
     streams, n = uniforms.shape
@@ -216,7 +218,7 @@ class Compiled:
         self.time, self.shares = 0, Shares(len(codes))
         self.projection = Projection(local, self.shares.parts) if local else None
         self.states = [begin(self.weights, label[part]) for part in self.shares.parts]
-        prepare("WaveNet" if precision == "fp32" else f"WaveNet {precision}", self._load)
+        cache.prepare("WaveNet" if precision == "fp32" else f"WaveNet {precision}", self._load)
         times = codes.shape[1] - 1
         self._each(self._remember, self.first - times, times, codes)
 
