@@ -203,11 +203,15 @@ def report(args, features, gathered, warnings, left_out, seconds):
     list_some("used as far as it goes", gathered.notes.values())
     for warning in [*warnings, *sparse(gathered.entries), *lacking(args, gathered.entries)]:
         print(f"warning: {printable(warning)}", file=sys.stderr)
-    print(f"written to {args.output}" + f", drawn in {picture}" * bool(gathered.entries)
-          + f", what is left out is in {left_out}" * bool(left_out)
-          + f"; next, with all {args.part.count} parts in one folder: " * (args.part != ENTIRE_CORPUS)
-          + "; next: " * (args.part == ENTIRE_CORPUS)
-          + f"python train_wavenet.py --data {shlex.quote(args.output)}")
+    written = f"written to {args.output}"
+    if gathered.entries:
+        written += f", drawn in {picture}"
+    if left_out:
+        written += f", what is left out is in {left_out}"
+    following = "next"
+    if args.part != ENTIRE_CORPUS:
+        following += f", with all {args.part.count} parts in one folder"
+    print(f"{written}; {following}: python train_wavenet.py --data {shlex.quote(args.output)}")
 
 
 def list_some(what, lines):
@@ -223,7 +227,8 @@ def lacking(args, entries):
     part = f"part {args.part.number} of {args.part.count}"
     if args.part != ENTIRE_CORPUS and not entries:
         return [f"{part} holds no recording; the others have to"]
-    if args.part != ENTIRE_CORPUS and args.validation and not any(entry.held_back for entry in entries):
+    has_validation = any(entry.held_back for entry in entries)
+    if args.part != ENTIRE_CORPUS and args.validation and not has_validation:
         return [f"{part} holds no recording for validation; the others have to"]
     return []
 

@@ -190,7 +190,8 @@ def trainer_on(device, network=None, steps=6, **options):
     torch.manual_seed(3)
     model = (network or PixelCNN(PixelCNNConfig(2, 1, 6, 5, 2, labels=2))).to(device)
     return Trainer(model, optimizer_of("adam", model.parameters(), 3e-3, 1e-4), images(),
-                   batchsize=4, seed=3, clip=1.0, stop=StopCondition(iterations=steps), device=device,
+                   batchsize=4, seed=3, clip=1.0, stop=StopCondition(iterations=steps),
+                   device=device,
                    samples=lambda batch: len(batch.codes), unit="images", **options)
 
 

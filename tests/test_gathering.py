@@ -139,8 +139,8 @@ def gathered(data, out, features=None, silence_threshold=0.0, **changes):
     paths = {path.relative_to(data).as_posix(): path for path in sorted(data.rglob("*.wav"))}
     settings = dict(validation=0.1, strict=False, workers=1, labels="folder", stacks_num=5,
                     layers_num=10, target_length=1600, flush_every=6)
-    recipe = EncodingConfig(Labelling(data, "folder"), RATE, 256, silence_threshold=silence_threshold,
-                    features=features)
+    recipe = EncodingConfig(Labelling(data, "folder"), RATE, 256,
+                            silence_threshold=silence_threshold, features=features)
     return build_corpus(paths, recipe, out, data=str(data), **settings | changes)
 
 

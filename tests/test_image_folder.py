@@ -52,10 +52,10 @@ def test_pictures_keep_their_aspect_and_are_cut_around_the_centre(tmp_path):
     stripes = np.zeros((30, 90), np.uint8)
     stripes[:, 30:60] = 255
     Image.fromarray(stripes).save(tmp_path / "a.png")
-    apply_exif_orientation = Image.fromarray(np.repeat([0, 255], 16).astype(np.uint8)[:, None].repeat(32, 1))
+    upright = Image.fromarray(np.repeat([0, 255], 16).astype(np.uint8)[:, None].repeat(32, 1))
     exif = Image.Exif()
     exif[0x0112] = 3  # turned by 180 degrees
-    apply_exif_orientation.save(tmp_path / "b.png", exif=exif)
+    upright.save(tmp_path / "b.png", exif=exif)
     first, second = load_images(str(tmp_path), validation=0).train.pixels[:, 0]
     assert (first >= 250).all()
     assert (second[:16] == 255).all() and (second[16:] == 0).all()

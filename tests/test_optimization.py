@@ -108,7 +108,7 @@ def test_every_optimizer_is_taken_up_exactly(name, ema):
     second = resumed(first, StopCondition(iterations=13), optimizer=name, ema=ema)
     second.run()
     assert difference(whole.state(), second.state()) == ""
-    assert difference(dict(whole.eval_model.state_dict()), dict(second.eval_model.state_dict())) == ""
+    assert difference(*(dict(trainer.eval_model.state_dict()) for trainer in (whole, second))) == ""
 
 
 def test_weight_decay_draws_weights_to_0():
@@ -178,7 +178,8 @@ def test_an_average_can_be_begun_and_left_on_resuming():
     plain.run()
     begun = resumed(plain, StopCondition(iterations=7), ema=0.9)
     assert difference(dict(begun.eval_model.state_dict()), dict(plain.model.state_dict())) == ""
-    averaged, whole = (trainer_of(StopCondition(iterations=n), ema=e) for n, e in ((7, 0.9), (13, None)))
+    averaged, whole = (trainer_of(StopCondition(iterations=n), ema=e)
+                       for n, e in ((7, 0.9), (13, None)))
     averaged.run()
     whole.run()
     left = resumed(averaged, StopCondition(iterations=13))

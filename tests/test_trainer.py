@@ -238,7 +238,7 @@ def test_tensorboard_shows_the_log_once_over_a_resumption(tmp_path):
     first = trainer_with_report(StopCondition(epoch=2))
     first.run()
     state = first.state()
-    for lost in (trainer_with_report(StopCondition(epoch=3)), trainer_with_report(StopCondition(epoch=4))):
+    for lost in (trainer_with_report(StopCondition(epoch=epoch)) for epoch in (3, 4)):
         lost.restore(state)  # killed after epoch 3, and gone on from epoch 2
         lost.run()
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()

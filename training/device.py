@@ -67,12 +67,13 @@ def precision_on(device, precision):
     8.0 on (Ampere). That fp32 is taken elsewhere is said.
     """
     if device.type == "cpu" and precision == "bf16" and not _has_bf16():
-        distributed.print_once_per_node("--precision bf16: this processor has no instructions for it, training in "
-                        "fp32, which is faster here")
+        distributed.print_once_per_node(
+            "--precision bf16: this processor has no instructions for it, training in fp32, which "
+            "is faster here")
         return "fp32"
     if device.type == "cuda" and precision != "fp32" and _is_before_ampere(device):
-        distributed.print_once_per_node(f"--precision {precision}: this GPU has no instructions for it, training "
-                        "in fp32")
+        distributed.print_once_per_node(
+            f"--precision {precision}: this GPU has no instructions for it, training in fp32")
         return "fp32"
     return precision
 

@@ -182,7 +182,8 @@ def train(args, start, kind, model, *, training_set, validation_set, test_set=No
                       training_set, batchsize=args.batchsize, seed=start.seed, clip=clip,
                       device=start.device, schedule=args.schedule, ema=args.ema,
                       precision=precision_on(start.device, args.precision), workers=args.workers,
-                      stop=StopCondition(args.epoch, args.iterations, args.target_loss), **trainer_options)
+                      stop=StopCondition(args.epoch, args.iterations, args.target_loss),
+                      **trainer_options)
     best, samples = _extend(trainer, args, start, validation_set, label_names, draw,
                             lambda: snapshot.describe(kind, trainer.eval_model, label_names, data))
     if start.content:
@@ -260,16 +261,19 @@ def _extend(trainer, args, start, validation_set, label_names, draw, describe):
     """
     out, board = start.out, Board(start.out)
     # What another run's weights are like here, before they are moved.
-    call_before_training = bool(args.init_from) and validation_set is not None
+    before_training = bool(args.init_from) and validation_set is not None
     if validation_set is not None:
         trainer.extend(extensions.Evaluator(validation_set, args.batchsize,
                                             label_names=label_names), all_ranks=True,
-                       call_before_training=call_before_training)
+                       call_before_training=before_training)
     if args.stats:
         trainer.extend(ParameterStatistics(board))
-    trainer.extend(extensions.LogReport(out), (100, "both"), call_before_training, all_ranks=True)  # log
-    trainer.extend(extensions.PrintReport(), call_before_training=call_before_training)  # a line on the terminal
-    trainer.extend(TensorBoardReport(board), (100, "both"), call_before_training)  # tensorboard/
+    # log
+    trainer.extend(extensions.LogReport(out), (100, "both"), before_training, all_ranks=True)
+    # a line on the terminal
+    trainer.extend(extensions.PrintReport(), call_before_training=before_training)
+    # tensorboard/
+    trainer.extend(TensorBoardReport(board), (100, "both"), before_training)
     trainer.extend(plots.PlotReport(out))  # loss.png, speed.png and labels.png
     if len(label_names) > 1:
         trainer.extend(LabelEmbeddings(out, board, label_names))  # embeddings.png

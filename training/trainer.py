@@ -92,9 +92,9 @@ class Trainer:
         """Call `extension(trainer)` every n iterations or epochs: (n, "iteration" | "epoch").
 
         (n, "both") means every n iterations and at each epoch's end. All extensions are called
-        when the run is complete, be it in mid-epoch; those with `call_before_training` also before the first
-        update. Extensions are called in the order they were added; of several processes by the
-        first, or `all_ranks`. The one that is `final` is called after every update, when it is
+        when the run is complete, be it in mid-epoch; those with `call_before_training` also before
+        the first update. Extensions are called in the order they were added; of several processes
+        by the first, or `all_ranks`. The one that is `final` is called after every update, when it is
         known whether that was the last and all others have been called, and when a signal ends the
         run: what it writes of `state()` holds the run's end too.
         """
@@ -188,7 +188,8 @@ class Trainer:
     def update(self, batch):
         """One step of the optimizer on a batch, of which `batch` is this process's share."""
         torch.manual_seed(distributed.rank_seed(self.seed, self.iteration))
-        targets, samples = distributed.all_reduce_sum(likelihood.count_targets(batch), self.samples(batch))
+        targets, samples = distributed.all_reduce_sum(likelihood.count_targets(batch),
+                                                      self.samples(batch))
         factor = learning_rate_factor(self.schedule, self.done)
         for group, peak in zip(self.optimizer.param_groups, self._peaks, strict=True):
             group["lr"] = peak * factor
@@ -215,7 +216,7 @@ class Trainer:
         self.interval.samples += samples
 
     def state(self):
-        """All that is needed to go on, as tensors and plain values, beside the weights `eval_model`.
+        """All that is needed to go on, tensors and plain values, beside the weights `eval_model`.
 
         Of a run that averages its weights, those that it was about to move are in here too.
         """

@@ -61,7 +61,8 @@ class BuildResult(NamedTuple):
     notes: dict
 
 
-def build_corpus(paths, recipe, folder, *, data, validation, strict, workers, share=ENTIRE_CORPUS, **settings):
+def build_corpus(paths, recipe, folder, *, data, validation, strict, workers,
+                 share=ENTIRE_CORPUS, **settings):
     """Write the recordings {name: path}, or a share of them, as a corpus into `folder`: a Gathered.
 
     data: what the user calls them. validation: as of `validation_names`. strict: what can't be used

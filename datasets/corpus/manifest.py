@@ -56,7 +56,8 @@ MANIFEST_OF_SHARE = re.compile(r"vctk_([1-9]\d*)_of_([1-9]\d*)_manifest\.json")
 
 def shares_in(folder):
     """The Shares whose manifests lie in `folder`: a sorted list."""
-    found = [CorpusPart(*map(int, match.groups())) for path in Path(folder).glob("vctk_*_manifest.json")
+    found = [CorpusPart(*map(int, match.groups()))
+             for path in Path(folder).glob("vctk_*_manifest.json")
              if (match := MANIFEST_OF_SHARE.fullmatch(path.name))]
     return sorted([ENTIRE_CORPUS] * Path(folder, ENTIRE_CORPUS.manifest).exists() + found)
 

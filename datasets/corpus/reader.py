@@ -180,8 +180,9 @@ class Corpus:
         self.features = first.features
         self.label_names = sorted({name for share in shares for name in share.label_names})
         self.train, self.validation = (
-            merge_splits([share.parts[part] for share in shares], [share.label_names for share in shares],
-                   self.label_names) for part in PARTS)
+            merge_splits([share.parts[part] for share in shares],
+                         [share.label_names for share in shares], self.label_names)
+            for part in PARTS)
         where = first.path if len(shares) == 1 else folder
         if not self.train.recordings:
             what = "there is no recording" if len(shares) == 1 else (

@@ -88,9 +88,10 @@ def draw(entries, path):
     labels = dict(list(by_label(entries).items())[:SHOWN])
     figure = Figure(figsize=(10, max(3.0, 0.9 + 0.22 * len(labels))), layout="constrained")
     of_labels, lengths, loudness = figure.subplots(1, 3)
-    label_counts = {str(label or "all"): [seconds(entry for entry in own if entry.held_back == held_back)
-                                     for held_back in (False, True)]
-               for label, own in labels.items()}
+    label_counts = {
+        str(label or "all"): [seconds(entry for entry in own if entry.held_back == held_back)
+                              for held_back in (False, True)]
+        for label, own in labels.items()}
     draw_label_counts(of_labels, label_counts, "seconds")
     of_labels.set(title="sound of each label")
     lengths.hist([entry.seconds for entry in entries], bins=40)

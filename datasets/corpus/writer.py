@@ -234,9 +234,10 @@ def check_beside(folder, share):
     """Raises UserError if `folder` holds a corpus that `share` can't be read together with."""
     for other in shares_in(folder):
         if other.count != share.count:
-            what = "a whole corpus" if other == ENTIRE_CORPUS else f"a corpus in {other.count} parts"
+            what = f"a corpus in {other.count} parts"
             files = f"vctk_*_of_{other.count}_*"
             if other == ENTIRE_CORPUS:
+                what = "a whole corpus"
                 files = "vctk_manifest.json, vctk_train_* and vctk_validation_*"
             raise UserError(f"--output {folder}: holds {what}; remove {files} there, or give "
                             "another folder")

@@ -32,7 +32,8 @@ class ImageSplit(NamedTuple):
 
     def take(self, indices):
         """The images `indices`."""
-        return ImageSplit(self.pixels[indices], None if self.labels is None else self.labels[indices])
+        labels = None if self.labels is None else self.labels[indices]
+        return ImageSplit(self.pixels[indices], labels)
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,8 @@ def figure_of_data(unit, label_names, training_set, validation_set):
     names = label_names or ["all"]
     label_counts = [part.label_counts(len(names)) if part is not None else [0] * len(names)
                for part in (training_set, validation_set)]
-    largest = sorted(zip(names, *label_counts, strict=True), key=lambda row: -row[1] - row[2])[:SHOWN]
+    rows = zip(names, *label_counts, strict=True)
+    largest = sorted(rows, key=lambda row: -row[1] - row[2])[:SHOWN]
     figure = Figure(figsize=(8, max(2.5, 1 + 0.22 * len(largest))), layout="constrained")
     axes = figure.subplots()
     draw_label_counts(axes, {name: of_parts for name, *of_parts in largest}, unit)
