@@ -1,5 +1,6 @@
 # make demo: trains both networks on the data in assets/ and samples from them, into demo/
-# make test: ruff and the quick tests, on two cores; make test PYTEST="-m slow" runs the slow ones
+# make test: linters, types, imports and the quick tests, on two cores;
+# make test PYTEST="-m slow" runs the slow ones
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -26,6 +27,8 @@ $(VENV)/test_tools_installed: $(VENV)/installed tests/requirements.txt
 
 test: $(VENV)/test_tools_installed
 	$(RUN) -m ruff check .
+	$(VENV)/bin/lint-imports
+	$(RUN) -m mypy
 	$(RUN) -m pytest $(PYTEST)
 
 # ------------------------------------------------------------------------------ demo
