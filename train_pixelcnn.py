@@ -92,7 +92,7 @@ def main():
                                 args.blocks_num, len(images.label_names), images.vector,
                                 position=not args.no_position)
     except ValueError as error:
-        raise UserError(str(error)) from None
+        raise UserError(f"--{error}") from None
     model = PixelCNN(config)
     if images.vector:
         model.vector_scale.fill_(images.vector_scale)

@@ -44,7 +44,7 @@ def main():
     from common.errors import UserError
     from datasets.corpus.reader import Corpus
     from datasets.corpus.windows import Windows
-    from models.local import MARGIN
+    from models.local_conditioning import MARGIN_FRAMES
     from models.wavenet import WaveNet, WaveNetConfig
     from sampling.output.previews import draw_sounds
     from training import likelihood, run
@@ -61,16 +61,17 @@ def main():
                                *((corpus.features.width, corpus.features.hop)
                                  if corpus.features else ()))
     except ValueError as error:
-        raise UserError(str(error)) from None
+        raise UserError(f"--{error}") from None
 
     def windows(part):
         if not part.recordings:
             return None
-        return Windows(part, corpus.target_length, config.receptive_field, corpus.levels, MARGIN)
+        return Windows(part, corpus.target_length, config.receptive_field, corpus.levels,
+                       MARGIN_FRAMES)
 
     model = WaveNet(config)
     if corpus.features:
-        model.frames.standardize(*corpus.train.frame_statistics())
+        model.frames.set_normalization(*corpus.train.frame_statistics())
     run.train(args, start, "wavenet", model, training_set=windows(corpus.train),
               validation_set=windows(corpus.validation),
               data={"levels": corpus.levels, "rate": corpus.rate, **described(corpus.features)},

@@ -43,10 +43,10 @@ from datasets.corpus.windows import Windows
 from datasets.corpus.writer import CorpusWriter
 from datasets.images.dataset import ImageCodes, load_images
 from datasets.quantization import mu_law_encode
-from models.local import MARGIN
+from models.local_conditioning import MARGIN_FRAMES
 from models.pixelcnn import PixelCNN, PixelCNNConfig
 from models.wavenet import WaveNet, WaveNetConfig
-from sampling.wavenet import rounded
+from sampling.wavenet import round_to_bf16
 from training import likelihood
 from training.device import precision_on
 from training.optimization import optimizer_of
@@ -138,7 +138,7 @@ def sound(args, folder, encode):
                                args.layers_num, len(names) * args.labels,
                                *((features.width, features.hop) if features else ()))
     except ValueError as error:
-        raise UserError(str(error)) from None
+        raise UserError(f"--{error}") from None
     with CorpusWriter(folder, rate=RATE, levels=SOUND_LEVELS, stacks_num=args.stacks_num,
                       layers_num=args.layers_num, target_length=args.target_length,
                       labels="speaker", flush_every=10240, features=features) as writer:
@@ -151,14 +151,14 @@ def sound(args, folder, encode):
                        frames)
         writer.close()
     corpus = Corpus(folder)
-    sets = [Windows(part, args.target_length, config.receptive_field, SOUND_LEVELS, MARGIN)
+    sets = [Windows(part, args.target_length, config.receptive_field, SOUND_LEVELS, MARGIN_FRAMES)
             for part in (corpus.train, corpus.validation)]
     if not all(map(len, sets)):
         raise UserError(f"--data {args.data}: takes below {FIRST_TAKE} are for the test, the "
                         "others to train on; give recordings of both")
     model = WaveNet(config)
     if features:
-        model.frames.standardize(*corpus.train.frame_statistics())
+        model.frames.set_normalization(*corpus.train.frame_statistics())
     return Task(*sets, model, "samples", None)
 
 
@@ -233,7 +233,8 @@ def main():
     print(f"test: {mean / math.log(2):.4f} bits/dim{of_image} on {len(task.test_set):,} "
           f"{'images' if task.dimensions else 'windows'} ({time.monotonic() - began:.0f} s)")
     if args.network == "wavenet":
-        more = (mean_nll(rounded(trainer.eval_model), task.test_set, args) - mean) / math.log(2)
+        rounded = mean_nll(round_to_bf16(trainer.eval_model), task.test_set, args)
+        more = (rounded - mean) / math.log(2)
         print(f"with the weights of --precision bf16: {more:+.6f} bits/dim")
 
 

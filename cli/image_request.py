@@ -15,8 +15,8 @@ from datasets.quantization import dequantize_pixels
 from models.model_file import check_flags, load
 from sampling.output.image_grid import check_picture, read_codes, save_picture
 from sampling.output.page import facts_of
-from sampling.pixelcnn import sample
-from sampling.random_streams import Draws
+from sampling.pixelcnn import sample_images
+from sampling.random_streams import RandomStreams
 
 # Drawn at once, and kept of their rows: these bound the memory.
 BATCH_IMAGES, BATCH_PIXELS, BATCH_FLOATS = 256, 2 ** 18, 2 ** 28
@@ -149,13 +149,14 @@ def draw(model, images, plan, args, name):
         return None if numbers[0] is None else plan.conditions.labels[numbers].to(device)
 
     # One pixel, so that the sampler is loaded, or the first time on a machine compiled.
-    sample(model, Draws(args.seed, [0]), labels_of([images[0][0]]), 1, 1)
+    sample_images(model, RandomStreams(args.seed, [0]), labels_of([images[0][0]]), 1, 1)
     began = time.perf_counter()
     with tqdm(total=len(batches) * (height - upper.shape[2]), desc=name or None, unit="row",
               disable=None) as bar:
         for batch in batches:
             number, original, stream = map(list, zip(*batch, strict=True))
-            drawn.append(sample(
-                model, Draws(args.seed, stream), labels_of(number), height, width, args.temperature,
-                args.top_p, given=upper[original] if len(upper) else None, on_row=bar.update))
+            drawn.append(sample_images(
+                model, RandomStreams(args.seed, stream), labels_of(number), height, width,
+                args.temperature, args.top_p, prefix=upper[original] if len(upper) else None,
+                on_row=bar.update))
     return torch.cat(drawn), time.perf_counter() - began

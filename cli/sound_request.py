@@ -14,8 +14,8 @@ from common.text import printable
 from models.model_file import check_flags, load
 from sampling.output import sound
 from sampling.output.page import facts_of
-from sampling.random_streams import Draws
-from sampling.wavenet import sample
+from sampling.random_streams import RandomStreams
+from sampling.wavenet import sample_sounds
 
 # Drawn at once, and kept of their past: these bound the memory.
 BATCH_SOUNDS, BATCH_FLOATS = 64, 2 ** 28
@@ -165,8 +165,9 @@ def draw(model, batch, args):
     if model.config.features:
         frames = [torch.from_numpy(take.given.frames) for take in batch]
     longest = batch[-1].length
-    return sample(model, Draws(args.seed, [take.number for take in batch]), label, longest,
-                  args.temperature, args.top_p, codes, args.precision, frames=frames)
+    return sample_sounds(model, RandomStreams(args.seed, [take.number for take in batch]), label,
+                         longest, args.temperature, args.top_p, codes, args.precision,
+                         frames=frames)
 
 
 def perform(model, takes, output_of, progress, signals, args):

@@ -12,26 +12,9 @@ import torch
 from torch.utils.data import Dataset, Sampler
 
 from datasets.workers import each_part, read_ahead
+from models.local_conditioning import Frames
 
 IGNORED = -100  # a target that is none: torch's own `ignore_index`
-
-
-class Frames(NamedTuple):
-    """Features of the sequences of a batch.
-
-    values: (B, K, width), float32; 0 where `real`, (B, K), is False: before a recording and after
-    it. offset: (B,), int64: the sample that codes[:, 0] is of, counted from where the row's first
-    frame begins. So of a hop of so many samples the frame that covers codes[b, i] is
-    values[b, (offset[b] + i) // hop].
-    """
-
-    values: torch.Tensor
-    real: torch.Tensor
-    offset: torch.Tensor
-
-    def to(self, device, non_blocking=False):
-        """The same frames on `device`; non_blocking: see torch.Tensor.to."""
-        return Frames(*(part.to(device, non_blocking=non_blocking) for part in self))
 
 
 class Batch(NamedTuple):

@@ -24,7 +24,7 @@ from models.gated import gate
 from models.pixelcnn import PixelCNN, PixelCNNConfig
 from models.wavenet import WaveNet, WaveNetConfig
 from sampling import pixelcnn, wavenet
-from sampling.random_streams import Draws
+from sampling.random_streams import RandomStreams
 from training import likelihood
 from training.device import device_of, tf32
 from training.optimization import optimizer_of
@@ -245,11 +245,11 @@ def test_images_cached_there_are_those_that_the_network_draws(network, rows, rec
     model.load_state_dict(network.state_dict())
     condition = next(batch.label for it, batch in NETWORKS if it is network)
     given = torch.randint(4, (3, 3, rows, 4))
-    for sampler, device in ((pixelcnn.Cached, CUDA), (pixelcnn.Naive, CUDA),
-                            (pixelcnn.Cached, CPU)):
+    for sampler, device in ((pixelcnn.CachedPixelCNNSampler, CUDA), (pixelcnn.NaivePixelCNNSampler, CUDA),
+                            (pixelcnn.CachedPixelCNNSampler, CPU)):
         seen.clear()
         label = None if condition is None else condition.to(device)
-        codes = pixelcnn.sample(model.to(device), Draws(0, range(3)), label, 4, 4, given=given,
+        codes = pixelcnn.sample_images(model.to(device), RandomStreams(0, range(3)), label, 4, 4, given=given,
                                 sampler=sampler)
         assert codes.device == CPU
         found.append((codes, torch.stack(seen).cpu()))
@@ -268,11 +268,11 @@ def test_sounds_cached_there_are_those_that_the_network_draws(network, primed, p
     model.load_state_dict(network.state_dict())
     prime = torch.randint(16, (3, primed))
     frames = torch.randn(3, 12, 5, dtype=torch.float64) if network.config.features else None
-    for sampler, device in ((wavenet.Cached, CUDA), (wavenet.Naive, CUDA), (wavenet.Cached, CPU)):
+    for sampler, device in ((wavenet.CachedWaveNetSampler, CUDA), (wavenet.NaiveWaveNetSampler, CUDA), (wavenet.CachedWaveNetSampler, CPU)):
         seen.clear()
         label = torch.tensor([0, 1, 0], device=device) if network.config.labels else None
-        codes = torch.cat([*wavenet.sample(
-            model.to(device), Draws(0, range(3)), label, 100, top_p=0.9, prime=prime,
+        codes = torch.cat([*wavenet.sample_sounds(
+            model.to(device), RandomStreams(0, range(3)), label, 100, top_p=0.9, prime=prime,
             precision=precision, frames=frames, sampler=sampler)], dim=1)
         assert codes.device == CPU
         found.append((codes, torch.stack(seen).cpu()))

@@ -15,7 +15,7 @@ from models.pixelcnn import PixelCNN, PixelCNNConfig
 from models.wavenet import WaveNet, WaveNetConfig
 from sampling import pixelcnn, wavenet
 from sampling.output import previews
-from sampling.random_streams import Draws
+from sampling.random_streams import RandomStreams
 from training import device
 
 BOTH = pytest.mark.parametrize("command", [PIXELCNN, WAVENET], ids=["pixelcnn", "wavenet"])
@@ -122,7 +122,7 @@ def drawn(draw, network):
 
 
 @pytest.mark.parametrize("config", [dict(labels=2), dict(vector=3), dict(position=True)], ids=str)
-@pytest.mark.parametrize("sampler", [pixelcnn.Cached, pixelcnn.Naive])
+@pytest.mark.parametrize("sampler", [pixelcnn.CachedPixelCNNSampler, pixelcnn.NaivePixelCNNSampler])
 def test_images_drawn_there(config, sampler):
     torch.manual_seed(0)
     network = PixelCNN(PixelCNNConfig(4, 3, 6, 6, 2, **config)).eval()
@@ -131,7 +131,7 @@ def test_images_drawn_there(config, sampler):
     given = torch.randint(4, (2, 3, 1, 3))
 
     def draw(network, device):
-        return pixelcnn.sample(network, Draws(0, [0, 1]),
+        return pixelcnn.sample_images(network, RandomStreams(0, [0, 1]),
                                None if label is None else label.to(device), 3, 3, top_p=0.9,
                                given=given, sampler=sampler)
 
@@ -140,7 +140,7 @@ def test_images_drawn_there(config, sampler):
 
 
 @pytest.mark.parametrize("config", [dict(labels=2), dict(features=3, hop=10)], ids=str)
-@pytest.mark.parametrize("sampler", [wavenet.Cached, wavenet.Naive])
+@pytest.mark.parametrize("sampler", [wavenet.CachedWaveNetSampler, wavenet.NaiveWaveNetSampler])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_sounds_drawn_there(config, sampler, precision):
     torch.manual_seed(0)
@@ -150,7 +150,7 @@ def test_sounds_drawn_there(config, sampler, precision):
 
     def draw(network, device):
         label = torch.tensor([0, 1], device=device) if network.config.labels else None
-        return torch.cat([*wavenet.sample(network, Draws(0, [0, 1]), label, 20, prime=prime,
+        return torch.cat([*wavenet.sample_sounds(network, RandomStreams(0, [0, 1]), label, 20, prime=prime,
                                           frames=frames, precision=precision, sampler=sampler)], 1)
 
     here, there = drawn(draw, network)

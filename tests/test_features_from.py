@@ -13,12 +13,13 @@ from test_page import Page, wavs
 
 import infer_wavenet
 from datasets.audio.features import describe, features_of
-from datasets.batches import Batch, Frames
+from datasets.batches import Batch
 from models import model_file as snapshot
+from models.local_conditioning import Frames
 from models.wavenet import WaveNet, WaveNetConfig
 from sampling.output.sound import pcm_of_codes
-from sampling.random_streams import Draws
-from sampling.wavenet import sample
+from sampling.random_streams import RandomStreams
+from sampling.wavenet import sample_sounds
 from training import likelihood
 
 RATE, HOP = 8000, 100
@@ -57,8 +58,8 @@ def test_sound_as_long_as_its_features_from_sound_or_array(call, vocoder):
     assert all(len(samples) == 1000 for samples in found[0].values())
     assert all(np.array_equal(found[0][name], found[1][name]) for name in found[0])
     # They are what the sampler draws by these frames.
-    codes = torch.cat([*sample(model, Draws(0, [1]), torch.tensor([1]), 1000,
-                               frames=torch.from_numpy(frames)[None])], dim=1)[0]
+    codes = torch.cat([*sample_sounds(model, RandomStreams(0, [1]), torch.tensor([1]), 1000,
+                                      frames=torch.from_numpy(frames)[None])], dim=1)[0]
     assert np.array_equal(pcm_of_codes(256)[codes.numpy()], found[0]["sample_1.wav"])
 
 

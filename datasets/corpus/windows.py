@@ -4,9 +4,10 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from datasets.batches import IGNORED, Batch, Frames
+from datasets.batches import IGNORED, Batch
 from datasets.corpus.reader import check_codes, check_frames
 from datasets.quantization import silence
+from models.local_conditioning import Frames
 
 
 class Windows(Dataset):
@@ -78,14 +79,14 @@ class Windows(Dataset):
         # Where the first input is the last sample of its frame, the last target is that far on.
         count = self.margin + (features.hop - 1 + inputs) // features.hop + 1 + self.margin
         values = np.zeros((len(owners), count, features.width), np.float32)
-        real = np.zeros((len(owners), count), bool)
+        valid = np.zeros((len(owners), count), bool)
         firsts = origins // features.hop - self.margin
         for row, (owner, first) in enumerate(zip(owners, firsts, strict=True)):
             recording = self.part.frames(owner)
             given = recording[max(first, 0):first + count]
             places = slice(max(-first, 0), max(-first, 0) + len(given))
-            values[row, places], real[row, places] = given, True
+            values[row, places], valid[row, places] = given, True
         if not np.isfinite(values).all():
             for row, owner in zip(values, owners, strict=True):
                 check_frames(row, self.part.frame_shard(owner))
-        return Frames(*map(torch.from_numpy, (values, real, origins - firsts * features.hop)))
+        return Frames(*map(torch.from_numpy, (values, valid, origins - firsts * features.hop)))

@@ -12,7 +12,7 @@ from sampling import pixelcnn, wavenet
 from sampling.output.image_grid import save_picture
 from sampling.output.sound import pcm_of_codes
 from sampling.output.sound_plots import plot_sound
-from sampling.random_streams import Draws
+from sampling.random_streams import RandomStreams
 
 SOUNDS, SECONDS = 8, 2  # labels that are drawn, and how long each sound is at the least
 ROWS, COLUMNS = 10, 8  # of a picture; a row is a label
@@ -62,7 +62,8 @@ def _drawn(model, seed, streams, label, length, frames=None):
         frames = [*map(torch.from_numpy, frames)]
     blocks = []
     with _bar(length) as bar:
-        for codes in wavenet.sample(model, Draws(seed, streams), label, length, frames=frames):
+        for codes in wavenet.sample_sounds(model, RandomStreams(seed, streams), label, length,
+                                           frames=frames):
             blocks.append(codes)
             bar.update(codes.shape[1])
     return pcm_of_codes(model.config.levels)[torch.cat(blocks, dim=1).numpy()]
@@ -79,8 +80,8 @@ def draw_picture(model, seed, path, labels, height, width):
     label = (torch.as_tensor(labels[:ROWS], device=model.logits.weight.device)
              .repeat_interleave(COLUMNS, dim=0) if len(labels) else None)
     with _bar(height) as bar:
-        codes = pixelcnn.sample(model, Draws(seed, range(rows * COLUMNS)), label, height, width,
-                                on_row=bar.update)
+        codes = pixelcnn.sample_images(model, RandomStreams(seed, range(rows * COLUMNS)), label,
+                                       height, width, on_row=bar.update)
     pixels = dequantize_pixels(codes.permute(0, 2, 3, 1).numpy(), model.config.levels)
     picture = path.with_name(f"{path.name}.png")
     save_picture(picture, pixels.reshape(rows, COLUMNS, *pixels.shape[1:]))
