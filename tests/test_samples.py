@@ -155,9 +155,9 @@ def test_a_sound_for_each_of_the_first_labels_of_a_whole_receptive_field(tmp_pat
 @pytest.mark.parametrize("labels, rows", [(0, 8), (3, 3), (12, 10)])
 def test_a_row_of_pictures_for_each_of_the_first_labels(tmp_path, monkeypatch, labels, rows):
     model = PixelCNN(PixelCNNConfig(4, 1, 4, 4, 2, labels)).eval()
-    asked, sample = [], pixelcnn.sample
-    monkeypatch.setattr(pixelcnn, "sample", lambda model, draws, label, *size, **options: (
-        asked.append(label), sample(model, draws, label, *size, **options))[1])
+    asked, sample = [], pixelcnn.sample_images
+    monkeypatch.setattr(pixelcnn, "sample_images", lambda model, streams, label, *size, **options: (
+        asked.append(label), sample(model, streams, label, *size, **options))[1])
     path = tmp_path / "iteration_000007"
     file = draw_picture(model, 0, path, range(labels), 6, 5)["pictures"]
     assert file == tmp_path / "iteration_000007.png"
