@@ -114,12 +114,14 @@ def measure_sampling(row, device, seconds):
     streams = range(row.count)
     if isinstance(row.config, WaveNetConfig):
         model = WaveNet(row.config).eval().to(device)
-        blocks = wavenet.sample_sounds(model, RandomStreams(0, streams), None, sampler=wavenet.CachedWaveNetSampler)
+        blocks = wavenet.sample_sounds(model, RandomStreams(0, streams), None,
+                                       sampler=wavenet.CachedWaveNetSampler)
         rate = f"{best_rate(lambda: next(blocks).numel(), seconds):,.0f} samples"
     else:
         model, size = PixelCNN(row.config).eval().to(device), sampling_speed.HEIGHT
         images = best_rate(lambda: len(pixelcnn.sample_images(
-            model, RandomStreams(0, streams), None, size, size, sampler=pixelcnn.CachedPixelCNNSampler)), seconds)
+            model, RandomStreams(0, streams), None, size, size,
+            sampler=pixelcnn.CachedPixelCNNSampler)), seconds)
         rate = f"{images:,.3g} images ({row.count / images:.2f} s)"
     return f"| {row.name} | **{rate}** | {peak(device) / 2 ** 20:,.0f} MiB |"
 

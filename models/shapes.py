@@ -63,9 +63,9 @@ def _of_wavenet(config):
             layer |= _with_bias("residual", p, p)
         shapes |= {f"layers.{i}.{name}": shape for name, shape in layer.items()}
     if config.features:
-        shapes |= {"frames.proportions": (config.hop, INTERPOLATION_TAPS), "frames.mean": (config.features,),
-                   "frames.deviation": (config.features,),
-                   **_with_bias("frames.convolution", 2 * p, config.features, 2 * CONTEXT_FRAMES + 1)}
+        shapes |= {"frames.proportions": (config.hop, INTERPOLATION_TAPS),
+                   "frames.mean": (config.features,), "frames.deviation": (config.features,)}
+        shapes |= _with_bias("frames.convolution", 2 * p, config.features, 2 * CONTEXT_FRAMES + 1)
     return shapes | _with_bias("hidden", out, out) | _with_bias("logits", config.levels, out)
 
 

@@ -18,9 +18,10 @@ from forks import PIXELCNN, UPDATES, WAVENET, difference, snapshot_in
 from test_distributed import free_port
 from test_trainer import images
 
-from datasets.batches import Batch, Frames, evaluation_batches, training_batches
+from datasets.batches import Batch, evaluation_batches, training_batches
 from models.dropout import dropout_mask
 from models.gated import gate
+from models.local_conditioning import Frames
 from models.pixelcnn import PixelCNN, PixelCNNConfig
 from models.wavenet import WaveNet, WaveNetConfig
 from sampling import pixelcnn, wavenet
@@ -245,12 +246,13 @@ def test_images_cached_there_are_those_that_the_network_draws(network, rows, rec
     model.load_state_dict(network.state_dict())
     condition = next(batch.label for it, batch in NETWORKS if it is network)
     given = torch.randint(4, (3, 3, rows, 4))
-    for sampler, device in ((pixelcnn.CachedPixelCNNSampler, CUDA), (pixelcnn.NaivePixelCNNSampler, CUDA),
+    for sampler, device in ((pixelcnn.CachedPixelCNNSampler, CUDA),
+                            (pixelcnn.NaivePixelCNNSampler, CUDA),
                             (pixelcnn.CachedPixelCNNSampler, CPU)):
         seen.clear()
         label = None if condition is None else condition.to(device)
-        codes = pixelcnn.sample_images(model.to(device), RandomStreams(0, range(3)), label, 4, 4, given=given,
-                                sampler=sampler)
+        codes = pixelcnn.sample_images(model.to(device), RandomStreams(0, range(3)), label, 4, 4,
+                                       prefix=given, sampler=sampler)
         assert codes.device == CPU
         found.append((codes, torch.stack(seen).cpu()))
     for codes, logits in found[1:]:
@@ -268,7 +270,9 @@ def test_sounds_cached_there_are_those_that_the_network_draws(network, primed, p
     model.load_state_dict(network.state_dict())
     prime = torch.randint(16, (3, primed))
     frames = torch.randn(3, 12, 5, dtype=torch.float64) if network.config.features else None
-    for sampler, device in ((wavenet.CachedWaveNetSampler, CUDA), (wavenet.NaiveWaveNetSampler, CUDA), (wavenet.CachedWaveNetSampler, CPU)):
+    for sampler, device in ((wavenet.CachedWaveNetSampler, CUDA),
+                            (wavenet.NaiveWaveNetSampler, CUDA),
+                            (wavenet.CachedWaveNetSampler, CPU)):
         seen.clear()
         label = torch.tensor([0, 1, 0], device=device) if network.config.labels else None
         codes = torch.cat([*wavenet.sample_sounds(

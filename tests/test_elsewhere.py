@@ -132,8 +132,8 @@ def test_images_drawn_there(config, sampler):
 
     def draw(network, device):
         return pixelcnn.sample_images(network, RandomStreams(0, [0, 1]),
-                               None if label is None else label.to(device), 3, 3, top_p=0.9,
-                               given=given, sampler=sampler)
+                                      None if label is None else label.to(device), 3, 3, top_p=0.9,
+                                      prefix=given, sampler=sampler)
 
     here, there = drawn(draw, network)
     assert type(there) is torch.Tensor and torch.equal(here, there)
@@ -150,8 +150,9 @@ def test_sounds_drawn_there(config, sampler, precision):
 
     def draw(network, device):
         label = torch.tensor([0, 1], device=device) if network.config.labels else None
-        return torch.cat([*wavenet.sample_sounds(network, RandomStreams(0, [0, 1]), label, 20, prime=prime,
-                                          frames=frames, precision=precision, sampler=sampler)], 1)
+        chunks = wavenet.sample_sounds(network, RandomStreams(0, [0, 1]), label, 20, prime=prime,
+                                       frames=frames, precision=precision, sampler=sampler)
+        return torch.cat([*chunks], 1)
 
     here, there = drawn(draw, network)
     assert type(there) is torch.Tensor and torch.equal(here, there)

@@ -91,10 +91,10 @@ class Trainer:
                final=False):
         """Call `extension(trainer)` every n iterations or epochs: (n, "iteration" | "epoch").
 
-        (n, "both") means every n iterations and at each epoch's end. All extensions are called
-        when the run is complete, be it in mid-epoch; those with `call_before_training` also before
-        the first update. Extensions are called in the order they were added; of several processes
-        by the first, or `all_ranks`. The one that is `final` is called after every update, when it is
+        (n, "both") means every n iterations and at each epoch's end. All extensions are called when
+        the run is complete, be it in mid-epoch; those with `call_before_training` also before the
+        first update. Extensions are called in the order they were added; of several processes by
+        the first, or `all_ranks`. The one that is `final` is called after every update, when it is
         known whether that was the last and all others have been called, and when a signal ends the
         run: what it writes of `state()` holds the run's end too.
         """
