@@ -60,7 +60,7 @@ def test_copies_are_judged_by_their_spectra_and_by_what_is_said_in_them(tmp_path
         path = tmp_path / "sounds" / f"{digit}_anna_{take}.wav"
         path.parent.mkdir(exist_ok=True)
         soundfile.write(path, 0.3 * np.sin(phase) * np.hanning(4000), 8000)
-    subprocess.run([sys.executable, BENCHMARKS.parents[1] / "preprocess.py", "--data",
+    subprocess.run([sys.executable, BENCHMARKS.parent / "preprocess.py", "--data",
                     tmp_path / "sounds", "--output", tmp_path / "corpus", "--features", "mel",
                     "--labels", "none", "--validation", "_[0-4].wav", "--stacks_num", "1",
                     "--layers_num", "3", "--workers", "1"], check=True, capture_output=True)
