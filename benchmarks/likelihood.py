@@ -131,6 +131,9 @@ def sound(args, folder, encode):
     encode: makes codes of samples, as datasets.quantization.mu_law_encode does.
     """
     paths = find_recordings(args.data)
+    if len({is_held_back(path) for path in paths}) < 2:
+        raise UserError(f"--data {args.data}: takes below {FIRST_TAKE} are for the test, the "
+                        "others to train on; give recordings of both")
     names = sorted({speaker_of(path) for path in paths})
     features = describe(args.features, [], RATE, hop_seconds=0.0125, bins=80)
     try:
@@ -153,9 +156,6 @@ def sound(args, folder, encode):
     corpus = Corpus(folder)
     sets = [Windows(part, args.target_length, config.receptive_field, SOUND_LEVELS, MARGIN_FRAMES)
             for part in (corpus.train, corpus.validation)]
-    if not all(map(len, sets)):
-        raise UserError(f"--data {args.data}: takes below {FIRST_TAKE} are for the test, the "
-                        "others to train on; give recordings of both")
     model = WaveNet(config)
     if features:
         model.frames.set_normalization(*corpus.train.frame_statistics())

@@ -3,11 +3,12 @@
 import io
 import math
 import os
-import stat
 import warnings
 from os import PathLike
 
 import numpy as np
+
+from common.files import open_regular
 
 KINDS = "fiub"  # of numpy.dtype.kind: floating-point, integers, unsigned integers, booleans
 HEADER = 4096  # bytes at most: plain numbers need 128, and a longer one may be made to harm
@@ -24,11 +25,8 @@ def map_array(path: str | PathLike[str]) -> np.ndarray:
     complex and structured numbers are refused without a look at them.
     Raises NoArrayError for what is no such array, OSError for a file that can't be read.
     """
-    # Non-blocking, because a named pipe would be waited for.
-    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+    with open_regular(path) as file:
         status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise NoArrayError("it is no regular file")
         shape, is_fortran, dtype, begin = _header(file.read(HEADER))
         if dtype.kind not in KINDS:
             raise NoArrayError(f"it holds {dtype.name[:40]}, no plain numbers")

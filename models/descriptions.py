@@ -76,12 +76,16 @@ DATA = {"pixelcnn": ImageData, "wavenet": SoundData}
 
 # ------------------------------------------------------------------------------ snapshots
 
+# Of several processes it is a float: their counts are added up as such.
+Sum = Annotated[float, Meta(ge=0, le=2 ** 53)]
+
+
 class Interval(Struct, forbid_unknown_fields=True):
     """See `training.trainer.Interval`."""
 
     nll: Number = 0.0
-    targets: Count = 0
-    samples: Count = 0
+    targets: Sum = 0
+    samples: Sum = 0
     seconds: Seconds = 0.0
 
 

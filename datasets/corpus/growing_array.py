@@ -42,8 +42,9 @@ class GrowingArray:
         self.sync()
 
     def sync(self):
-        """Bring what was added down to the disk."""
-        to_disk(self.file)
+        """Bring what was added down to the disk, if that has not been done for good."""
+        if not self.file.closed:  # Ctrl+C may come just after a shard was closed
+            to_disk(self.file)
 
     def close(self):
         """No more rows."""
