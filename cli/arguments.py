@@ -2,11 +2,11 @@
 
 import argparse
 import sys
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from cli.config_file import flags_of
 from common.errors import UserError
+from training.moments import Every
 
 MOST = 2 ** 31 - 1  # of whole numbers, where nothing less is said
 MOST_FLOAT = 1e15
@@ -63,21 +63,6 @@ def label_pair(text):
     if not all(text.partition("=")):
         raise argparse.ArgumentTypeError(f"{text!r} is not NEW=OLD, two labels' names")
     return text
-
-
-@dataclass(frozen=True)
-class Every:
-    """How often: every so many updates or seconds of training."""
-
-    number: int
-    in_seconds: bool = False
-
-    def __str__(self):
-        return f"{self.number}{'s' if self.in_seconds else ''}"
-
-    def has_passed(self, now, since):
-        """Whether so much has passed between two moments, each (iteration, seconds)."""
-        return now[self.in_seconds] - since[self.in_seconds] >= self.number
 
 
 def every(text):

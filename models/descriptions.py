@@ -86,7 +86,7 @@ class Interval(Struct, forbid_unknown_fields=True):
 
 
 class Entry(Struct):
-    """An entry of the log: see `training.extensions.reports.LogReport`."""
+    """An entry of the log: see `training.extensions.log_report.LogReport`."""
 
     iteration: Count
     epoch: Count | UnsetType = UNSET
@@ -119,7 +119,7 @@ class OptimizerState(Struct):
     param_groups: Annotated[list[ParameterGroup], Meta(min_length=1, max_length=1)]
 
 
-Moment = tuple[Count, Seconds]  # see `training.extensions.checkpoints.Moment`
+Moment = tuple[Count, Seconds]  # see `training.moments.Moment`
 
 
 class BestState(Struct):
@@ -131,7 +131,7 @@ class BestState(Struct):
 
 
 class PrintState(Struct):
-    """Of `training.extensions.reports.PrintReport`."""
+    """Of `training.extensions.print_report.PrintReport`."""
 
     printed: Count
 
@@ -158,7 +158,7 @@ class SamplesState(Struct):
 
 
 class Extensions(Struct):
-    """What extensions keep in a snapshot, by their classes' names."""
+    """What extensions keep in a snapshot, by their `name`."""
 
     best: BestState | UnsetType = field(name="BestModel", default=UNSET)
     printed: PrintState | UnsetType = field(name="PrintReport", default=UNSET)
@@ -182,7 +182,7 @@ class Extensions(Struct):
 
 
 class Run(Struct):
-    """`run` of a snapshot: see `training.trainer.Trainer.state`."""
+    """`run` of a snapshot: see `training.trainer.Trainer.state_dict`."""
 
     iteration: Count
     epoch: Count

@@ -74,12 +74,12 @@ class PixelCNNConfig:
         for name, least in (("levels", 2), ("channels", 1), ("blocks_num", 1), ("labels", 0),
                             ("vector", 0)):
             if getattr(self, name) < least:
-                raise ValueError(f"--{name} {getattr(self, name)}: the least is {least}")
+                raise ValueError(f"{name} {getattr(self, name)}: the least is {least}")
         if self.blocks_num > MOST_BLOCKS:
-            raise ValueError(f"--blocks_num {self.blocks_num}: the most is {MOST_BLOCKS}")
+            raise ValueError(f"blocks_num {self.blocks_num}: the most is {MOST_BLOCKS}")
         for name in ("hidden_dim", "out_hidden_dim"):
             if getattr(self, name) < self.channels:
-                raise ValueError(f"--{name} {getattr(self, name)}: a picture of {self.channels} "
+                raise ValueError(f"{name} {getattr(self, name)}: a picture of {self.channels} "
                                  f"channels needs at least {self.channels}, a feature map for each")
         if self.labels and self.vector:
             raise ValueError(f"{self.labels} labels and vectors of {self.vector} numbers: the "

@@ -68,12 +68,12 @@ class WaveNetConfig:
                             ("stacks_num", 1), ("layers_num", 1), ("labels", 0),
                             ("features", 0), ("hop", int(self.features > 0))):
             if getattr(self, name) < least:
-                raise ValueError(f"--{name} {getattr(self, name)}: the least is {least}")
+                raise ValueError(f"{name} {getattr(self, name)}: the least is {least}")
         if self.layers_num > 24:
-            raise ValueError(f"--layers_num {self.layers_num}: the last layer's dilation would be "
+            raise ValueError(f"layers_num {self.layers_num}: the last layer's dilation would be "
                              f"2^{self.layers_num - 1} samples; the most is 24")
         if self.stacks_num * self.layers_num > MOST_LAYERS:
-            raise ValueError(f"--stacks_num {self.stacks_num}: with --layers_num "
+            raise ValueError(f"stacks_num {self.stacks_num}: with layers_num "
                              f"{self.layers_num} the most is {MOST_LAYERS // self.layers_num}")
 
     @property

@@ -12,11 +12,12 @@ import torch
 from forks import PIXELCNN, difference, forked, snapshot_in
 from test_optimization import trainer_of
 
-from cli.arguments import Every, every
+from cli.arguments import every
 from common.errors import UserError
 from models import model_file as snapshot
-from training.extensions.checkpoints import Snapshot
-from training.extensions.reports import LogReport
+from training.extensions.log_report import LogReport
+from training.extensions.snapshots import Snapshot
+from training.moments import Every
 from training.stopping import StopCondition
 from training.trainer import Trainer
 
@@ -32,8 +33,8 @@ def go_on(extension, until, since=0, epoch=10 ** 9, seconds=0.0):
     for iteration in range(since + 1, until + 1):
         extension(SimpleNamespace(iteration=iteration, elapsed_time=iteration * seconds,
                                   is_new_epoch=iteration % epoch == 0, is_ending=False,
-                                  state=lambda: {"extensions": extension.state()}))
-        extension.finish()
+                                  state_dict=lambda: {"extensions": extension.state_dict()}))
+        extension.finalize()
         seen.append(iterations(extension.out))
     return seen
 
@@ -42,7 +43,7 @@ def resumed_from(folder, iteration, *args, **options):
     """A `Snapshot` that has taken up what one of its snapshots says."""
     content = torch.load(folder / f"snapshot_iter_{iteration}", weights_only=True)
     extension = Snapshot(folder, dict, *args, **options)
-    extension.restore(content["run"]["extensions"])
+    extension.load_state_dict(content["run"]["extensions"])
     return extension
 
 
@@ -122,7 +123,7 @@ def test_by_the_clock_of_a_run_that_is_resumed(monkeypatch, tmp_path):
     run(StopCondition(epoch=1)).run()  # 6 updates
     assert iterations(tmp_path) == [3, 6]
     second = run(StopCondition(epoch=4))
-    second.restore(snapshot_in(tmp_path, 6)["run"])
+    second.load_state_dict(snapshot_in(tmp_path, 6)["run"])
     second.run()
     assert iterations(tmp_path) == [12, 18, 21, 24]  # those of 240 and 480 s, and the last two
 
@@ -139,7 +140,7 @@ def test_the_training_goes_on_while_a_snapshot_is_written(monkeypatch, tmp_path)
         save(path, content)
 
     def look(trainer):
-        weights[trainer.iteration] = snapshot.on_cpu(trainer.state()["optimizer"])
+        weights[trainer.iteration] = snapshot.on_cpu(trainer.state_dict()["optimizer"])
         if trainer.iteration == 10:
             later.set()
 

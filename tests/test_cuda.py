@@ -26,8 +26,8 @@ from models.wavenet import WaveNet, WaveNetConfig
 from sampling import pixelcnn, wavenet
 from sampling.random_streams import Draws
 from training import likelihood
-from training.device import device_of, tf32
-from training.optimization import optimizer_of
+from training.device import select_device, tf32
+from training.optimization import make_optimizer
 from training.stopping import StopCondition
 from training.trainer import Trainer
 
@@ -43,7 +43,7 @@ SLOT = {"CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "0").spli
 def _as_scripts_compute():
     """In full single precision, and the same again."""
     if torch.cuda.is_available():
-        device_of(0)
+        select_device(0)
 
 
 def typed(command, folder, code=0, environment=(), launcher=()):
@@ -189,7 +189,7 @@ def test_dropout_has_the_gradient_of_what_it_left_in(network, batch):
 def trainer_on(device, network=None, steps=6, **options):
     torch.manual_seed(3)
     model = (network or PixelCNN(PixelCNNConfig(2, 1, 6, 5, 2, labels=2))).to(device)
-    return Trainer(model, optimizer_of("adam", model.parameters(), 3e-3, 1e-4), images(),
+    return Trainer(model, make_optimizer("adam", model.parameters(), 3e-3, 1e-4), images(),
                    batchsize=4, seed=3, clip=1.0, stop=StopCondition(iterations=steps),
                    device=device,
                    samples=lambda batch: len(batch.codes), unit="images", **options)

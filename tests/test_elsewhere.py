@@ -98,7 +98,7 @@ def test_steps_that_were_counted_on_the_cpu_are_counted_there():
     from training.stopping import StopCondition
     first = trainer_of(StopCondition(iterations=3))
     first.run()
-    state = on_cpu(first.state())
+    state = on_cpu(first.state_dict())
     for group in state["optimizer"]["param_groups"]:
         group["fused"] = None
     with Elsewhere():
@@ -106,7 +106,7 @@ def test_steps_that_were_counted_on_the_cpu_are_counted_there():
         trainer.model.to(CUDA)
         trainer.optimizer = type(trainer.optimizer)(trainer.model.parameters(), lr=3e-3, fused=True)
         trainer.device = CUDA
-        trainer.restore(state)
+        trainer.load_state_dict(state)
         trainer.run()
         assert {type(value) for kept in trainer.optimizer.state.values()
                 for value in kept.values()} == {Remote}

@@ -9,14 +9,15 @@ import torch
 from forks import PIXELCNN, WAVENET, difference, forked, snapshot_in
 from test_trainer import images
 
-from cli.arguments import Every
 from common.errors import UserError
 from models import model_file as snapshot
 from models.pixelcnn import PixelCNN, PixelCNNConfig
 from training import likelihood
-from training.extensions import checkpoints
-from training.extensions import reports as extensions
-from training.optimization import learning_rate_factor, optimizer_of
+from training.extensions.best_model import BestModel
+from training.extensions.evaluator import Evaluator
+from training.extensions.snapshots import Snapshot
+from training.moments import Every
+from training.optimization import learning_rate_factor, make_optimizer
 from training.stopping import StopCondition
 from training.trainer import Trainer
 
@@ -27,7 +28,8 @@ OPTIMIZERS = {"adam": 3e-3, "sgd": 3e-1, "rmsprop": 1e-3}
 def trainer_of(stop, optimizer="adam", **options):
     torch.manual_seed(3)
     model = PixelCNN(PixelCNNConfig(2, 1, 6, 5, 2, labels=2))
-    return Trainer(model, optimizer_of(optimizer, model.parameters(), OPTIMIZERS[optimizer], 1e-4),
+    return Trainer(model,
+                   make_optimizer(optimizer, model.parameters(), OPTIMIZERS[optimizer], 1e-4),
                    images(), batchsize=4, seed=3, clip=1.0, stop=stop, device=CPU,
                    samples=lambda batch: len(batch.codes), unit="images", dimensions=36, **options)
 
@@ -36,7 +38,7 @@ def resumed(first, stop, **options):
     """A new trainer that has taken up the run of another."""
     trainer = trainer_of(stop, **options)
     trainer.model.load_state_dict(first.eval_model.state_dict())
-    trainer.restore(snapshot.on_cpu(first.state()))
+    trainer.load_state_dict(snapshot.on_cpu(first.state_dict()))
     return trainer
 
 
@@ -83,9 +85,9 @@ def test_the_rate_of_an_update_is_a_function_of_its_iteration(schedule):
 
 
 def test_the_length_of_a_run_is_what_ends_it_first():
-    assert trainer_of(StopCondition(epoch=2)).length == 12  # 22 images in batches of 4
-    assert trainer_of(StopCondition(epoch=2, iterations=7)).length == 7
-    assert trainer_of(StopCondition(epoch=2, iterations=70)).length == 12
+    assert trainer_of(StopCondition(epoch=2)).total_updates == 12  # 22 images in batches of 4
+    assert trainer_of(StopCondition(epoch=2, iterations=7)).total_updates == 7
+    assert trainer_of(StopCondition(epoch=2, iterations=70)).total_updates == 12
 
 
 # ------------------------------------------------------------------------------ optimizers
@@ -107,14 +109,14 @@ def test_every_optimizer_is_taken_up_exactly(name, ema):
     first.run()
     second = resumed(first, StopCondition(iterations=13), optimizer=name, ema=ema)
     second.run()
-    assert difference(whole.state(), second.state()) == ""
+    assert difference(whole.state_dict(), second.state_dict()) == ""
     assert difference(*(dict(trainer.eval_model.state_dict()) for trainer in (whole, second))) == ""
 
 
 def test_weight_decay_draws_weights_to_0():
     for name in OPTIMIZERS:
         weight = torch.nn.Parameter(torch.full((3,), 2.0))
-        optimizer = optimizer_of(name, [weight], 1e-2, 0.5)
+        optimizer = make_optimizer(name, [weight], 1e-2, 0.5)
         for _ in range(5):
             weight.grad = torch.zeros(3)
             optimizer.step()
@@ -157,8 +159,8 @@ def test_what_is_evaluated_and_kept_are_the_averaged_weights(tmp_path):
     held_back = images(7, seed=5)
     describe = partial(snapshot.describe, "pixelcnn", label_names=["a", "b"],
                        data={"levels": 2, "channels": 1, "height": 8, "width": 8})
-    trainer.extend(extensions.Evaluator(held_back, 4))
-    for extension in (checkpoints.BestModel, partial(checkpoints.Snapshot, every=Every(50))):
+    trainer.extend(Evaluator(held_back, 4))
+    for extension in (BestModel, partial(Snapshot, every=Every(50))):
         trainer.extend(extension(tmp_path, lambda: describe(model=trainer.eval_model)))
     trainer.run()
     averaged = trainer.eval_model.state_dict()

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from common.plots import save_figure
 from datasets.corpus.reader import Part, Recording
 from datasets.corpus.windows import Windows
 from datasets.images.dataset import ImageCodes
@@ -15,7 +16,6 @@ from training.extensions.plots import (
     figure_of_labels,
     figure_of_loss,
     figure_of_speed,
-    save,
     trend,
 )
 
@@ -66,7 +66,7 @@ def test_short_epochs_are_not_all_drawn_but_the_last_one_is(tmp_path, monkeypatc
         now += 0.5
         drawn.append((path.name, len(trainer.log)))
 
-    monkeypatch.setattr(plots, "save", draw_slowly)
+    monkeypatch.setattr(plots, "save_figure", draw_slowly)
     monkeypatch.setattr(plots.time, "monotonic", lambda: now)
     trainer, report = SimpleNamespace(log=[], unit="images"), plots.PlotReport(tmp_path)
     for epoch in range(95):  # of 0.6 s
@@ -75,7 +75,7 @@ def test_short_epochs_are_not_all_drawn_but_the_last_one_is(tmp_path, monkeypatc
         report(trainer)
     assert [count for name, count in drawn if name == "loss.png"] == [1, 35, 69]
     for _ in range(2):  # the second time there is nothing left to draw
-        report.finish()
+        report.finalize()
     assert drawn[6:] == [("loss.png", 95), ("speed.png", 95)]
 
 
@@ -133,10 +133,10 @@ def test_any_name_of_a_label_is_drawn_as_it_is(tmp_path, name):
     log[2] |= {f"validation/label/{label}/bits/dim": 3.5 for label in (name, "other")}
     figure = figure_of_labels(log)
     assert {text.get_text() for text in figure.axes[0].get_legend().get_texts()} == {name, "other"}
-    save(tmp_path / "labels.png", figure)
+    save_figure(tmp_path / "labels.png", figure)
     data = ImageCodes(np.zeros((3, 1, 2, 2), np.uint8), np.array([0, 0, 1]), 2)
-    save(tmp_path / "data.png", figure_of_data("images", [name, "other"], data, None))
-    save(tmp_path / "sound.png", figure_of_sound(np.ones(9), 8000, name))
+    save_figure(tmp_path / "data.png", figure_of_data("images", [name, "other"], data, None))
+    save_figure(tmp_path / "sound.png", figure_of_sound(np.ones(9), 8000, name))
 
 
 def test_of_many_labels_those_with_most():

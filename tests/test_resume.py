@@ -13,7 +13,7 @@ import torch
 from forks import PIXELCNN, UPDATES, WAVENET, Fork, difference, forked, once, snapshot_in
 
 from training import likelihood
-from training.extensions.reports import Evaluator
+from training.extensions.evaluator import Evaluator
 from training.trainer import Trainer
 
 BOTH = pytest.mark.parametrize("command", [PIXELCNN, WAVENET], ids=["pixelcnn", "wavenet"])

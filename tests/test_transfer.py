@@ -11,10 +11,10 @@ from test_commands import run, write_sounds
 from common.errors import UserError
 from datasets.batches import Batch
 from models import model_file as snapshot
+from models.model_file import LABEL_EMBEDDING_SUFFIX
 from models.pixelcnn import PixelCNN, PixelCNNConfig
 from models.wavenet import WaveNet, WaveNetConfig
 from training import likelihood
-from training.extensions.label_embeddings import EMBEDDING
 from training.transfer import init_from
 
 CPU = torch.device("cpu")
@@ -34,7 +34,7 @@ def saved(path, kind, names):
 
 
 def embeddings(state):
-    return {name: weight for name, weight in state.items() if name.endswith(EMBEDDING)}
+    return {name: weight for name, weight in state.items() if name.endswith(LABEL_EMBEDDING_SUFFIX)}
 
 
 @pytest.mark.parametrize("kind", NETWORKS)
