@@ -187,8 +187,10 @@ class Trainer:
     def _run_epoch(self, bar: tqdm) -> None:
         """Update from `position` to the epoch's end, or until the run ends."""
         began = time.monotonic()
-        for batch in training_batches(self.dataset, self.batchsize, seed=self.seed,
-                                      epoch=self.epoch, position=self.position, **self.loading):
+        batches = training_batches(self.dataset,  # type: ignore[arg-type] # a Dataset by its form
+                                   self.batchsize, seed=self.seed, epoch=self.epoch,
+                                   position=self.position, **self.loading)
+        for batch in batches:
             self.update(batch)
             self.interval.seconds += time.monotonic() - began
             self.position += self.batchsize

@@ -33,7 +33,8 @@ class Evaluator(Extension):
     def __call__(self, trainer: Trainer) -> None:
         """Evaluate the whole dataset. Raises DivergedError for a likelihood that is not finite."""
         batches = evaluation_batches(
-            self.dataset, self.batchsize * distributed.world_size(), **trainer.loading)
+            self.dataset,  # type: ignore[arg-type] # a Dataset by its form
+            self.batchsize * distributed.world_size(), **trainer.loading)
         bar = tqdm(batches, desc=self.prefix, leave=False, dynamic_ncols=True,
                    disable=distributed.is_bar_disabled())
         mean, label_means = likelihood.evaluate_labels(trainer.eval_model, bar, trainer.device,

@@ -72,7 +72,7 @@ def figure_of(embeddings: np.ndarray, names: Sequence[str]) -> Figure:
     points, explained = principal_plane(embeddings)
     figure = Figure(figsize=(8, 6.5), layout="constrained")
     axes = figure.subplots()
-    axes.scatter(*points.T, s=18)
+    axes.scatter(points[:, 0], points[:, 1], s=18)
     if len(names) <= MAX_NAMED_POINTS:
         for name, point in zip(names, points, strict=True):
             axes.annotate(legible(name[:MAX_NAME_LENGTH]), point, xytext=(4, 3),

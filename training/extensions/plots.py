@@ -119,9 +119,10 @@ def draw_curves(log: Log, unit: str, curves: Mapping[str, str],
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
     for name, key in curves.items():
-        points = [(entry["iteration"], entry[key]) for entry in log if key in entry]
-        if points:
-            _draw_curve(axes, name, *zip(*points, strict=True), name in smoothed)
+        entries = [entry for entry in log if key in entry]
+        if entries:
+            _draw_curve(axes, name, [entry["iteration"] for entry in entries],
+                        [entry[key] for entry in entries], name in smoothed)
     resumptions = [entry for entry in log if "resumed_at" in entry]
     _mark_iterations(axes, "resumed", [entry["resumed_at"] for entry in resumptions
                                        if "restart" not in entry], "grey", "--")
