@@ -119,7 +119,7 @@ class OptimizerState(Struct):
     param_groups: Annotated[list[ParameterGroup], Meta(min_length=1, max_length=1)]
 
 
-Moment = tuple[Count, Seconds]  # see `training.moments.Moment`
+Moment = tuple[Count, Seconds]  # see `common.moments.Moment`
 
 
 class BestState(Struct):

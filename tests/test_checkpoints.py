@@ -14,10 +14,10 @@ from test_optimization import trainer_of
 
 from cli.arguments import every
 from common.errors import UserError
+from common.moments import Every
 from models import model_file as snapshot
 from training.extensions.log_report import LogReport
 from training.extensions.snapshots import Snapshot
-from training.moments import Every
 from training.stopping import StopCondition
 from training.trainer import Trainer
 

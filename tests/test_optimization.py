@@ -10,13 +10,13 @@ from forks import PIXELCNN, WAVENET, difference, forked, snapshot_in
 from test_trainer import images
 
 from common.errors import UserError
+from common.moments import Every
 from models import model_file as snapshot
 from models.pixelcnn import PixelCNN, PixelCNNConfig
 from training import likelihood
 from training.extensions.best_model import BestModel
 from training.extensions.evaluator import Evaluator
 from training.extensions.snapshots import Snapshot
-from training.moments import Every
 from training.optimization import learning_rate_factor, make_optimizer
 from training.stopping import StopCondition
 from training.trainer import Trainer

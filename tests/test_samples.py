@@ -12,13 +12,13 @@ from test_begin_and_end import log_of
 from test_optimization import trainer_of
 from test_resume import at, best_model, check_killed, in_update
 
+from common.moments import Every
 from models.pixelcnn import PixelCNN, PixelCNNConfig
 from models.wavenet import WaveNet, WaveNetConfig
 from sampling import pixelcnn
 from sampling.output.previews import draw_picture, draw_sounds
 from training.extensions.samples import Samples
 from training.extensions.tensorboard import Board
-from training.moments import Every
 from training.stopping import StopCondition
 
 BOTH = pytest.mark.parametrize("command", [PIXELCNN, WAVENET], ids=["pixelcnn", "wavenet"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from training.moments import Every
+from common.moments import Every
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 
 from common.files import make_folder
+from common.moments import Every, Moment
 from training import distributed
 from training.extensions.extension import Extension
 from training.extensions.tensorboard import Board
-from training.moments import Every, Moment
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter

@@ -7,9 +7,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from common.moments import Every, Moment
 from models import model_file
 from training.extensions.extension import Extension
-from training.moments import Every, Moment
 
 if TYPE_CHECKING:
     from training.trainer import Trainer
