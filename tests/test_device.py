@@ -1,4 +1,4 @@
-"""Which device --gpu is; what it computes fast: bf16 only where it is fast; how exactly."""
+"""The device that --gpu selects, and the precisions that a device supports."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -63,7 +63,7 @@ def test_each_process_of_a_machine_has_a_device_of_its_own(gpus, monkeypatch):
         select_device(1)
 
 
-def test_without_cuda_the_cpu_is_taken_and_that_is_said(gpus, capsys):
+def test_without_cuda_the_cpu_is_used_and_reported(gpus, capsys):
     gpus(0)
     assert select_device(3) == CPU
     assert capsys.readouterr().err == "--gpu 3: no CUDA on this machine, running on the CPU\n"
@@ -84,7 +84,7 @@ def tf32_allowed():
     return torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
 
 
-def test_on_cuda_all_is_in_single_precision_and_the_same_again(gpus):
+def test_cuda_computes_deterministically_in_single_precision(gpus):
     """What samplers compute there; torch itself would take tf32 for convolutions."""
     gpus(1)
     select_device(0)
@@ -93,7 +93,7 @@ def test_on_cuda_all_is_in_single_precision_and_the_same_again(gpus):
 
 
 @pytest.mark.parametrize("precision, allowed", [("fp32", False), ("bf16", False), ("tf32", True)])
-def test_convolutions_are_in_the_precision_of_products(precision, allowed):
+def test_convolutions_have_the_precision_of_matrix_products(precision, allowed):
     before = tf32_allowed()
     with matmul_precision(PixelCNN(PixelCNNConfig(hidden_dim=1, out_hidden_dim=1)), precision):
         assert tf32_allowed() == (allowed, allowed)
@@ -103,7 +103,7 @@ def test_convolutions_are_in_the_precision_of_products(precision, allowed):
 # ------------------------------------------------------------------------------ how fast
 
 @pytest.mark.parametrize("precision", ["tf32", "bf16"])
-def test_a_gpu_too_old_for_a_precision_computes_in_fp32_and_that_is_said(gpus, capsys, precision):
+def test_a_gpu_too_old_for_a_precision_uses_fp32_and_reports_it(gpus, capsys, precision):
     gpus(1, capability=(7, 5))
     assert supported_precision(torch.device("cuda", 0), "fp32") == "fp32"
     assert capsys.readouterr().err == ""
@@ -112,13 +112,13 @@ def test_a_gpu_too_old_for_a_precision_computes_in_fp32_and_that_is_said(gpus, c
     assert line.startswith(f"--precision {precision}: this GPU ") and "fp32" in line
 
 
-def test_bf16_is_taken_where_the_processor_has_it(has_bf16, capsys):
+def test_bf16_is_used_where_the_processor_has_it(has_bf16, capsys):
     has_bf16(True)
     assert supported_precision(CPU, "bf16") == "bf16"
     assert capsys.readouterr().err == ""
 
 
-def test_elsewhere_fp32_is_and_that_is_said(has_bf16, capsys):
+def test_a_processor_without_bf16_uses_fp32_and_reports_it(has_bf16, capsys):
     has_bf16(False)
     assert supported_precision(CPU, "bf16") == "fp32"
     (line, ) = capsys.readouterr().err.splitlines()
@@ -127,14 +127,14 @@ def test_elsewhere_fp32_is_and_that_is_said(has_bf16, capsys):
 
 @pytest.mark.parametrize("where, precision", [("cpu", "fp32"), ("cpu", "tf32"), ("cuda", "bf16"),
                                               ("cuda", "tf32")])
-def test_nothing_else_is_changed(has_bf16, gpus, capsys, where, precision):
+def test_supported_precisions_are_not_changed(has_bf16, gpus, capsys, where, precision):
     has_bf16(False)
     gpus(1, capability=(8, 0))
     assert supported_precision(torch.device(where), precision) == precision
     assert capsys.readouterr().err == ""
 
 
-def test_a_run_without_bf16_is_one_in_fp32(world, tmp_path):
+def test_a_run_without_bf16_is_the_run_in_fp32(world, tmp_path):
     command = f"{PIXELCNN} -e 1"
 
     def without_bf16():
@@ -146,7 +146,7 @@ def test_a_run_without_bf16_is_one_in_fp32(world, tmp_path):
     assert difference(*(snapshot_in(tmp_path / name, 8) for name in ("bf16", "fp32"))) == ""
 
 
-def test_whether_there_is_bf16_is_what_the_processor_says():
+def test_bf16_is_detected_as_the_processor_reports_it():
     """Linux on x86 lists its instructions; those for bf16 are used if AVX-512's are there."""
     try:
         flags = Path("/proc/cpuinfo").read_text().split()

@@ -1,4 +1,4 @@
-"""How the weights are moved: optimizers, the learning rate's course, the average of the weights."""
+"""Optimizers, learning rate schedules, and the average of the weights."""
 
 import math
 import signal
@@ -64,7 +64,7 @@ def test_step_rises_and_is_then_divided_by_10_twice(done, factor):
 
 
 @pytest.mark.parametrize("schedule", ["constant", "cosine", "step"])
-def test_the_rate_of_an_update_is_a_function_of_its_iteration(schedule):
+def test_the_learning_rate_is_a_function_of_the_iteration(schedule):
     def rates_of(trainer):
         seen = []
         trainer.extend(lambda trainer: seen.append(trainer.optimizer.param_groups[0]["lr"]),
@@ -84,7 +84,7 @@ def test_the_rate_of_an_update_is_a_function_of_its_iteration(schedule):
     assert 0 < cut < 18 and rates_of(second) == whole[cut:]
 
 
-def test_the_length_of_a_run_is_what_ends_it_first():
+def test_total_updates_are_those_of_the_first_condition():
     assert trainer_of(StopCondition(epoch=2)).total_updates == 12  # 22 images in batches of 4
     assert trainer_of(StopCondition(epoch=2, iterations=7)).total_updates == 7
     assert trainer_of(StopCondition(epoch=2, iterations=70)).total_updates == 12
@@ -103,7 +103,7 @@ def test_every_optimizer_lowers_the_loss(name):
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.parametrize("ema", [None, 0.9])
-def test_every_optimizer_is_taken_up_exactly(name, ema):
+def test_every_optimizer_is_resumed_exactly(name, ema):
     whole, first = (trainer_of(StopCondition(iterations=n), name, ema=ema) for n in (13, 7))
     whole.run()
     first.run()
@@ -113,7 +113,7 @@ def test_every_optimizer_is_taken_up_exactly(name, ema):
     assert difference(*(dict(trainer.eval_model.state_dict()) for trainer in (whole, second))) == ""
 
 
-def test_weight_decay_draws_weights_to_0():
+def test_weight_decay_shrinks_weights():
     for name in OPTIMIZERS:
         weight = torch.nn.Parameter(torch.full((3,), 2.0))
         optimizer = make_optimizer(name, [weight], 1e-2, 0.5)
@@ -124,7 +124,7 @@ def test_weight_decay_draws_weights_to_0():
 
 
 @pytest.mark.parametrize("first, second", [("adam", "sgd"), ("sgd", "adam"), ("adam", "rmsprop")])
-def test_going_on_with_another_optimizer_is_refused(first, second):
+def test_resuming_with_another_optimizer_is_refused(first, second):
     run = trainer_of(StopCondition(iterations=3), first)
     run.run()
     with pytest.raises(UserError, match="--optimizer"):
@@ -133,7 +133,7 @@ def test_going_on_with_another_optimizer_is_refused(first, second):
 
 # ------------------------------------------------------------------------------ averaged weights
 
-def test_the_average_is_the_one_that_is_defined():
+def test_the_average_follows_its_definition():
     trainer, seen = trainer_of(StopCondition(epoch=7), ema=0.7), []
 
     def look(trainer):
@@ -154,7 +154,7 @@ def test_the_average_is_the_one_that_is_defined():
         assert not torch.equal(theirs, moved)
 
 
-def test_what_is_evaluated_and_kept_are_the_averaged_weights(tmp_path):
+def test_averaged_weights_are_evaluated_and_saved(tmp_path):
     trainer = trainer_of(StopCondition(epoch=2), ema=0.9)
     held_back = images(7, seed=5)
     describe = partial(snapshot.describe, "pixelcnn", label_names=["a", "b"],
@@ -175,7 +175,7 @@ def test_what_is_evaluated_and_kept_are_the_averaged_weights(tmp_path):
     assert difference(run["weights"], dict(trainer.model.state_dict())) == ""
 
 
-def test_an_average_can_be_begun_and_left_on_resuming():
+def test_averaging_can_start_or_stop_at_a_resumption():
     plain = trainer_of(StopCondition(iterations=7))
     plain.run()
     begun = resumed(plain, StopCondition(iterations=7), ema=0.9)
@@ -190,7 +190,7 @@ def test_an_average_can_be_begun_and_left_on_resuming():
 
 
 @pytest.mark.parametrize("command", [PIXELCNN, WAVENET], ids=["pixelcnn", "wavenet"])
-def test_a_script_can_begin_and_leave_the_average_on_resuming(world, tmp_path, command):
+def test_a_script_can_start_or_stop_averaging_at_a_resumption(world, tmp_path, command):
     forked(f"{command} -o {tmp_path}/whole", world)
     flags = ("-e 1 --ema 0.9", "-e 2", "-e 3 --ema 0.9")
     for each in flags:

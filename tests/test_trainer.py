@@ -55,7 +55,7 @@ class Recorder(Extension):
         self.calls.append((trainer.iteration, trainer.epoch))
 
 
-def test_training_lowers_the_loss_far_below_that_of_a_coin():
+def test_training_lowers_the_loss_far_below_chance():
     trainer = trainer_of(StopCondition(epoch=30))
     trainer.run()
     mean = likelihood.evaluate(trainer.model, [images(40, seed=9)[range(40)]],
@@ -64,7 +64,7 @@ def test_training_lowers_the_loss_far_below_that_of_a_coin():
 
 
 @pytest.mark.parametrize("cut", [1, 4, 6, 9])
-def test_a_run_resumed_from_any_iteration_ends_with_the_very_same_weights(cut):
+def test_a_run_resumed_at_any_iteration_ends_with_the_same_weights(cut):
     whole = trainer_of(StopCondition(iterations=13))
     whole.run()
     first = trainer_of(StopCondition(iterations=cut))
@@ -82,7 +82,7 @@ def test_a_run_resumed_from_any_iteration_ends_with_the_very_same_weights(cut):
     assert (second.iteration, second.epoch, second.position) == (13, 2, 4)
 
 
-def test_another_seed_is_another_run():
+def test_another_seed_gives_other_weights():
     runs = [trainer_of(StopCondition(iterations=5), seed=seed) for seed in (1, 1, 2)]
     for run in runs:
         run.run()
@@ -104,7 +104,7 @@ def test_triggers_fire_at_iterations_epochs_and_both():
     assert called[4, "both"] == [(4, 0), (6, 1), (8, 1), (12, 2), (16, 2), (18, 3)]
 
 
-def test_a_run_that_ends_in_mid_epoch_is_reported_as_at_an_epochs_end():
+def test_a_run_that_ends_in_mid_epoch_calls_extensions_as_at_an_epochs_end():
     trainer, recorder = trainer_of(StopCondition(iterations=8)), Recorder()
     trainer.extend(recorder)
     trainer.run()
@@ -112,7 +112,7 @@ def test_a_run_that_ends_in_mid_epoch_is_reported_as_at_an_epochs_end():
     assert trainer.reason == "--iterations 8 reached"
 
 
-def test_all_extensions_are_told_of_the_end_though_one_of_them_fails():
+def test_all_extensions_are_finalized_even_if_one_fails():
     def finisher(number, wrong):
         def finish():
             told.append(number)
@@ -131,7 +131,7 @@ def test_all_extensions_are_told_of_the_end_though_one_of_them_fails():
     assert told == [0, 1, 2]
 
 
-def test_every_image_is_trained_on_once_an_epoch_in_an_order_that_changes():
+def test_an_epoch_uses_every_image_once_in_a_new_order():
     trainer = trainer_of(StopCondition(epoch=2))
     seen, dataset = [], trainer.dataset
     get = type(dataset).__getitem__
@@ -148,7 +148,7 @@ def test_every_image_is_trained_on_once_an_epoch_in_an_order_that_changes():
     assert first != second != sorted(second)
 
 
-def test_target_loss_stops_the_run_by_the_logs_mean(tmp_path):
+def test_target_loss_is_compared_with_the_logs_mean(tmp_path):
     trainer = trainer_of(StopCondition(epoch=200, target_loss=0.4))
     trainer.extend(LogReport(tmp_path), (5, "both"))
     trainer.run()
@@ -156,7 +156,7 @@ def test_target_loss_stops_the_run_by_the_logs_mean(tmp_path):
     assert "--target_loss 0.4" in trainer.reason
 
 
-def test_a_loss_that_is_not_finite_stops_before_it_reaches_the_weights():
+def test_a_loss_that_is_not_finite_stops_the_run_before_the_weights_change():
     trainer = trainer_of(StopCondition(epoch=9))
 
     def poison(trainer):
@@ -173,7 +173,7 @@ def test_a_loss_that_is_not_finite_stops_before_it_reaches_the_weights():
     assert all(torch.isfinite(p).all() for p in others)
 
 
-def test_gradients_are_cut_to_the_norm():
+def test_gradients_are_clipped():
     trainer = trainer_of(StopCondition(iterations=1))
     trainer.clip = 1e-3
     trainer.run()
@@ -191,7 +191,7 @@ def test_evaluation_is_the_mean_over_targets_not_over_batches():
     assert trainer.model.training
 
 
-def test_the_log_has_the_means_of_the_interval_and_what_was_observed(tmp_path):
+def test_the_log_has_means_of_the_interval_and_the_observation(tmp_path):
     trainer = trainer_of(StopCondition(epoch=2))
     losses = []
     trainer.extend(lambda trainer: losses.append(trainer.observation["main/nll"]),
@@ -228,7 +228,7 @@ def test_the_best_model_is_kept_and_only_that(tmp_path):
     assert (again.nll, again.path) == (0.2, tmp_path / "pixelcnn_24")
 
 
-def test_tensorboard_shows_the_log_once_over_a_resumption(tmp_path):
+def test_tensorboard_shows_each_entry_once_after_resumptions(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     def trainer_with_report(stop):
@@ -250,7 +250,7 @@ def test_tensorboard_shows_the_log_once_over_a_resumption(tmp_path):
         [entry["main/nll"] for entry in lost.log], rel=1e-6)
 
 
-def test_the_logs_means_stay_when_a_run_is_complete_right_after_an_entry(tmp_path):
+def test_the_logs_means_stay_if_the_run_ends_right_after_an_entry(tmp_path):
     trainer, losses = trainer_of(StopCondition(iterations=5)), []
     trainer.extend(lambda trainer: losses.append(trainer.observation["main/nll"]),
                    (1, "iteration"))
@@ -265,7 +265,7 @@ def test_the_logs_means_stay_when_a_run_is_complete_right_after_an_entry(tmp_pat
     assert len(events.Scalars("validation/main/nll")) == len(events.Scalars("main/nll")) == 1
 
 
-def test_without_validation_the_mean_of_the_epoch_decides_on_the_best_model(tmp_path):
+def test_without_validation_the_epochs_mean_decides_which_model_is_best(tmp_path):
     trainer = trainer_of(StopCondition(epoch=1))
     losses = []
     trainer.extend(lambda trainer: losses.append(trainer.observation["main/nll"]),
@@ -279,7 +279,7 @@ def test_without_validation_the_mean_of_the_epoch_decides_on_the_best_model(tmp_
     assert best.nll == pytest.approx((4 * np.average(losses[:4], weights=counts) + 2 * last) / 6)
 
 
-def test_a_run_is_not_gone_on_with_on_other_data():
+def test_a_run_is_not_resumed_on_other_data():
     first = trainer_of(StopCondition(iterations=8))
     first.run()
     second = trainer_of(StopCondition(iterations=13))

@@ -1,4 +1,4 @@
-"""Training on the CPU uses again the memory that it has freed."""
+"""Training on the CPU reuses the memory that it has freed."""
 
 import platform
 import subprocess
@@ -39,11 +39,11 @@ def mebibytes_got_anew(prepare, *args):
     return float(run.stdout)
 
 
-def test_a_plain_process_gets_large_blocks_anew():
+def test_a_plain_process_gets_large_blocks_from_the_system():
     assert mebibytes_got_anew("") > 60
 
 
-def test_a_process_that_keeps_what_it_frees_does_not():
+def test_a_process_that_keeps_freed_memory_does_not():
     assert mebibytes_got_anew("allocator.keep_freed_memory()") < 1
 
 
