@@ -111,14 +111,6 @@ def load(path, kind):
     return ModelFile(model.eval(), content["label_names"], content["data"], content)
 
 
-def flag_hint(name, value):
-    """How to ask for a network whose configuration has `name` as `value`, where that is not said by
-    a flag of the same name; else None."""
-    if name != "position":
-        return None
-    return "leave out --no_position" if value else "give --no_position"
-
-
 def files_asked(wanted, kind, snapshots):
     """The model files that the paths `wanted` mean, in their order.
 

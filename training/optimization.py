@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch.optim.swa_utils import AveragedModel
 
+from common.errors import UserError
+
 WARM_UP = 0.01  # the fraction of a run in which the learning rate rises
 STEPS = (0.6, 0.85)  # the fractions of a run after which "step" divides the learning rate by 10
 MOMENTUM = 0.9
@@ -26,8 +28,16 @@ def make_optimizer(name: str, parameters: Iterable[torch.nn.Parameter], learning
     return torch.optim.RMSprop(parameters, **settings, momentum=MOMENTUM)
 
 
-def load_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Load a `state_dict`, but keep the optimizer's own hyperparameters."""
+def load_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, Any],
+                         name: str) -> None:
+    """Load the `state_dict` of an optimizer, but keep the hyperparameters of this one.
+
+    name: the class of the other optimizer. Raises UserError if this one is of another.
+    """
+    own_name = type(optimizer).__name__
+    if name != own_name:
+        raise UserError(f"--resume: the snapshot's run had the optimizer {name}, this one has "
+                        f"{own_name}; give the same --optimizer, or begin anew")
     own_groups = [{name: value for name, value in group.items() if name != "params"}
                   for group in optimizer.param_groups]
     # Replaced before loading: they decide on which device an optimizer counts its steps.

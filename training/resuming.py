@@ -11,6 +11,7 @@ from typing import Any
 from common.errors import UserError
 from common.files import resolved
 from models import model_file
+from training.settings import flag_hint
 from training.task import Task
 
 Content = dict[str, Any]  # of a snapshot
@@ -60,7 +61,7 @@ def check_same_task(path: Path, content: Content, task: Task) -> None:
         for name, our_value in ours[section].items():
             their_value = theirs[section].get(name)
             if their_value != our_value:
-                advice = model_file.flag_hint(name, their_value) or (
+                advice = flag_hint(name, their_value) or (
                     f"give its flags and data, as with --config {path.parent / 'config.json'}")
                 raise UserError(f"--resume: {path} has {name} {their_value}, this run {our_value}; "
                                 f"{advice}")

@@ -56,3 +56,13 @@ class TrainingSettings:
     snapshots_kept: int = 3
     keep_every: Every | None = None
     sample_every: Every | None = None
+
+
+def flag_hint(name: str, value: object) -> str | None:
+    """How to ask for a network whose configuration has `name` as `value`.
+
+    None where a flag of the same name takes the value.
+    """
+    if name != "position":
+        return None
+    return "leave out --no_position" if value else "give --no_position"

@@ -22,7 +22,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from common.errors import DivergedError, UserError
 from common.signals import Signals
@@ -30,6 +29,7 @@ from datasets.batches import Batch, training_batches
 from training import distributed, likelihood
 from training.extensions.extension import Extension, FunctionExtension
 from training.optimization import average_weights, learning_rate_factor, load_optimizer_state
+from training.progress_bar import ProgressBar
 from training.stopping import StopCondition
 from training.task import BatchDataset
 
@@ -163,7 +163,7 @@ class Trainer:
             try:
                 if self.reason:  # resumed from a snapshot of a longer run, in mid-epoch
                     self._finish_update()
-                with self._progress_bar() as bar:
+                with ProgressBar(self) as bar:
                     if not self.iteration:
                         for extension in self._before_training:
                             extension(self)
@@ -184,7 +184,7 @@ class Trainer:
         self.reason = self.stop.reached(self)
         return bool(self.reason) and (self.is_new_epoch or self._has_ended)
 
-    def _run_epoch(self, bar: tqdm) -> None:
+    def _run_epoch(self, bar: ProgressBar) -> None:
         """Update from `position` to the epoch's end, or until the run ends."""
         began = time.monotonic()
         batches = training_batches(self.dataset,  # type: ignore[arg-type] # a Dataset by its form
@@ -201,8 +201,7 @@ class Trainer:
             signals, = distributed.all_reduce_sum(bool(self._signals.number))
             if signals:  # to whichever process: all end after the same update
                 self._signal = self._signals.number or signal.SIGTERM
-            bar.update()
-            bar.set_postfix_str(self._postfix(bar), refresh=False)
+            bar.advance()
             self.reason = self.stop.reached(self)
             self._finish_update()
             if self.is_ending:
@@ -283,18 +282,15 @@ class Trainer:
         if state["items"] != len(self.dataset):
             raise UserError(f"--resume: the snapshot's run had {state['items']} items to train on, "
                             f"this one has {len(self.dataset)}; give the same data, or begin anew")
-        theirs, ours = state.get("optimizer_name", "Adam"), type(self.optimizer).__name__
-        if theirs != ours:
-            raise UserError(f"--resume: the snapshot's run had the optimizer {theirs}, this one "
-                            f"has {ours}; give the same --optimizer, or begin anew")
+        load_optimizer_state(self.optimizer, state["optimizer"],
+                             state.get("optimizer_name", "Adam"))  # the oldest have no name
         self.iteration, self.epoch = state["iteration"], state["epoch"]
         self.position, self.seed = state["position"], state["seed"]
         self._earlier_seconds = state["elapsed_time"]
         self.interval, self.log = Interval(**state["interval"]), list(state["log"])
         self.resumed_at = self.iteration
         self.is_new_epoch = self.position == 0
-        self._has_ended = state.get("has_ended", False)  # not in the oldest snapshots
-        load_optimizer_state(self.optimizer, state["optimizer"])
+        self._has_ended = state.get("has_ended", False)  # the oldest don't say
         if self._average:
             self._average.module.load_state_dict(self.model.state_dict())
             self._average.n_averaged.fill_(self.iteration)
@@ -303,16 +299,6 @@ class Trainer:
         for extension, _ in self._extensions:
             if extension.name and extension.name in state["extensions"]:
                 extension.load_state_dict(state["extensions"][extension.name])
-
-    def _progress_bar(self) -> tqdm:
-        return tqdm(total=self.total_updates, initial=self.iteration, unit="it",
-                    dynamic_ncols=True, disable=distributed.is_bar_disabled())
-
-    def _postfix(self, bar: tqdm) -> str:
-        if bar.disable or not self.interval.seconds:
-            return ""
-        speed = self.interval.samples / self.interval.seconds
-        return f"{self.observation['main/bits/dim']:.3f} bits/dim, {speed:,.0f} {self.unit}/s"
 
     def _exit_after_signal(self, number: int) -> None:
         distributed.barrier()

@@ -8,6 +8,7 @@ from typing import Any
 from common.errors import UserError
 from models import model_file
 from models.model_file import LABEL_EMBEDDING_SUFFIX, ModelFile
+from training.settings import flag_hint
 
 
 def init_from(path: str, kind: str, model: Any, label_names: Sequence[str],
@@ -41,7 +42,7 @@ def _check_networks(path: str, source: ModelFile, model: Any, label_names: Seque
     theirs, ours = vars(source.model.config), vars(model.config)
     for name, value in theirs.items():
         if name not in ("labels", "vector") and value != ours[name]:
-            advice = (model_file.flag_hint(name, value)
+            advice = (flag_hint(name, value)
                       or f"give --{name} {value}, and data of that kind")
             raise UserError(f"--init_from {path}: has {name} {value}, this network {ours[name]}; "
                             f"{advice}")
