@@ -59,10 +59,10 @@ def main():
 
     from cli import image_request as sheets
     from models.model_file import files_asked, load
-    from training.device import device_of
+    from training.device import select_device
 
     plans = sheets.plans(files_asked(args.model, "pixelcnn", args.snapshots), args)
-    in_folder, device, drawn = sheets.is_folder(args.output), device_of(args.gpu), []
+    in_folder, device, drawn = sheets.is_folder(args.output), select_device(args.gpu), []
     for plan in plans:
         model = load(plan.file, "pixelcnn").model
         model.to(device)

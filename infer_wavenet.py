@@ -96,12 +96,12 @@ def main():
     from common.signals import Signals
     from models.model_file import files_asked, load
     from sampling.output import sound, sound_page
-    from training.device import device_of
+    from training.device import select_device
 
     stem = f"pred_{datetime.now():%Y%m%d-%H%M%S}" if args.timestamp else "sample"
     sessions = takes.sessions(files_asked(args.model, "wavenet", args.snapshots),
                               None if piped else Path(args.output), stem, args)
-    device, done = device_of(args.gpu), []
+    device, done = select_device(args.gpu), []
     page = Path(args.output) / "index.html" if takes.comparable(sessions) and not piped else None
     if not piped:
         make_folder(args.output, "--output")

@@ -30,7 +30,7 @@ from models.pixelcnn import PixelCNN
 from models.wavenet import WaveNet, WaveNetConfig
 from sampling import pixelcnn, wavenet
 from sampling.random_streams import RandomStreams
-from training.device import device_of, tf32
+from training.device import select_device, tf32
 
 PRECISIONS = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16}
 
@@ -54,7 +54,7 @@ def main():
     if args.gpu < 0 or not torch.cuda.is_available():
         raise UserError(f"--gpu {args.gpu}: this measures CUDA, of which there is none here; on a "
                         "CPU run benchmarks/training.py and benchmarks/sampling.py")
-    device = device_of(args.gpu)
+    device = select_device(args.gpu)
     print(described(device), flush=True)
     for line in tables(device, args.seconds, args.only):
         tqdm.write(line)

@@ -48,8 +48,8 @@ from models.pixelcnn import PixelCNN, PixelCNNConfig
 from models.wavenet import WaveNet, WaveNetConfig
 from sampling.wavenet import round_to_bf16
 from training import likelihood
-from training.device import precision_on
-from training.optimization import optimizer_of
+from training.device import supported_precision
+from training.optimization import make_optimizer
 from training.stopping import StopCondition
 from training.trainer import Trainer
 
@@ -178,27 +178,27 @@ class TimedTrainer(Trainer):
     seconds = None
 
     @property
-    def done(self):
-        """The part of the time that is gone."""
+    def progress(self):
+        """The fraction of the time that has passed."""
         return self.elapsed_time / self.seconds
 
     def end_in_time(self, _):
         """An extension for every update."""
-        if self.done >= 1:
+        if self.progress >= 1:
             self.stop = StopCondition(iterations=self.iteration)
 
 
 def train(task, args):
     """Train the task's network for `args.minutes`: the trainer, and the seconds that it took."""
     task.model.dropout = args.dropout
-    optimizer = optimizer_of(args.optimizer, task.model.parameters(), args.learning_rate,
-                             args.weight_decay)
+    optimizer = make_optimizer(args.optimizer, task.model.parameters(), args.learning_rate,
+                               args.weight_decay)
     count = (lambda batch: len(batch.codes)) if task.dimensions else likelihood.count_targets
     trainer = TimedTrainer(
         task.model, optimizer, task.training_set, batchsize=batchsize(args), seed=args.seed,
         clip=1.0, stop=StopCondition(), device=torch.device("cpu"), unit=task.unit, samples=count,
         dimensions=task.dimensions, schedule=args.schedule, ema=args.ema,
-        precision=precision_on(torch.device("cpu"), args.precision))
+        precision=supported_precision(torch.device("cpu"), args.precision))
     trainer.seconds = args.minutes * 60
     trainer.extend(trainer.end_in_time, (1, "iteration"))
     trainer.run()

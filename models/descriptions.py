@@ -90,7 +90,7 @@ class Interval(Struct, forbid_unknown_fields=True):
 
 
 class Entry(Struct):
-    """An entry of the log: see `training.extensions.reports.LogReport`."""
+    """An entry of the log: see `training.extensions.log_report.LogReport`."""
 
     iteration: Count
     epoch: Count | UnsetType = UNSET
@@ -123,7 +123,7 @@ class OptimizerState(Struct):
     param_groups: Annotated[list[ParameterGroup], Meta(min_length=1, max_length=1)]
 
 
-Moment = tuple[Count, Seconds]  # see `training.extensions.checkpoints.Moment`
+Moment = tuple[Count, Seconds]  # see `common.moments.Moment`
 
 
 class BestState(Struct):
@@ -135,7 +135,7 @@ class BestState(Struct):
 
 
 class PrintState(Struct):
-    """Of `training.extensions.reports.PrintReport`."""
+    """Of `training.extensions.print_report.PrintReport`."""
 
     printed: Count
 
@@ -162,7 +162,7 @@ class SamplesState(Struct):
 
 
 class Extensions(Struct):
-    """What extensions keep in a snapshot, by their classes' names."""
+    """What extensions keep in a snapshot, by their `name`."""
 
     best: BestState | UnsetType = field(name="BestModel", default=UNSET)
     printed: PrintState | UnsetType = field(name="PrintReport", default=UNSET)
@@ -186,7 +186,7 @@ class Extensions(Struct):
 
 
 class Run(Struct):
-    """`run` of a snapshot: see `training.trainer.Trainer.state`."""
+    """`run` of a snapshot: see `training.trainer.Trainer.state_dict`."""
 
     iteration: Count
     epoch: Count

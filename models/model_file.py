@@ -2,8 +2,8 @@
 
 A model file holds what is needed to sample: the kind of network, its configuration, the names of
 its labels, what its data was, and the weights. A snapshot of a run holds, besides, what is needed
-to go on: see `training.trainer.Trainer.state`. Both are written by torch.save and hold nothing but
-tensors and plain values. A file with anything else in it, which could run code when read, is
+to go on: see `training.trainer.Trainer.state_dict`. Both are written by torch.save and hold nothing
+but tensors and plain values. A file with anything else in it, which could run code when read, is
 refused, and so is one that is damaged or does not fit its description: see `models.archive` and
 `models.contents`.
 """
@@ -25,6 +25,7 @@ from models.wavenet import WaveNet, WaveNetConfig
 
 FORMAT_VERSION = 1
 PARTS = ("config", "label_names", "data", "weights")
+LABEL_EMBEDDING_SUFFIX = "condition.weight"  # of the weights' names; a row for each label
 NETWORKS = {"pixelcnn": (PixelCNN, PixelCNNConfig), "wavenet": (WaveNet, WaveNetConfig)}
 
 
@@ -108,14 +109,6 @@ def load(path, kind):
     model = network(config(**content["config"]))
     model.load_state_dict(content["weights"])
     return ModelFile(model.eval(), content["label_names"], content["data"], content)
-
-
-def flag_hint(name, value):
-    """How to ask for a network whose configuration has `name` as `value`, where that is not said by
-    a flag of the same name; else None."""
-    if name != "position":
-        return None
-    return "leave out --no_position" if value else "give --no_position"
 
 
 def files_asked(wanted, kind, snapshots):

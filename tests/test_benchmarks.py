@@ -20,7 +20,7 @@ from datasets.corpus.reader import Corpus
 from models.model_file import describe, save
 from models.pixelcnn import PixelCNNConfig
 from models.wavenet import WaveNet, WaveNetConfig
-from training.device import precision_on
+from training.device import supported_precision
 
 CPU = torch.device("cpu")
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
@@ -110,7 +110,7 @@ def test_sampling_speed_beside_its_limit():
 
 
 def test_training_speed_beside_the_original_and_its_limit():
-    precisions = [name for name in ("fp32", "bf16") if precision_on(CPU, name) == name]
+    precisions = [name for name in ("fp32", "bf16") if supported_precision(CPU, name) == name]
     only = [f"16 images 28×28×3, {name}" for name in precisions]
     printed = run("training.py", "--seconds", 0.1, "--threads", 1, "--only", *only)
     threads, _, header, _, *lines = printed.splitlines()

@@ -27,8 +27,8 @@ from models.wavenet import WaveNet, WaveNetConfig
 from sampling import pixelcnn, wavenet
 from sampling.random_streams import RandomStreams
 from training import likelihood
-from training.device import device_of, tf32
-from training.optimization import optimizer_of
+from training.device import select_device, tf32
+from training.optimization import make_optimizer
 from training.stopping import StopCondition
 from training.trainer import Trainer
 
@@ -44,7 +44,7 @@ SLOT = {"CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "0").spli
 def _as_scripts_compute():
     """In full single precision, and the same again."""
     if torch.cuda.is_available():
-        device_of(0)
+        select_device(0)
 
 
 def typed(command, folder, code=0, environment=(), launcher=()):
@@ -190,7 +190,7 @@ def test_dropout_has_the_gradient_of_what_it_left_in(network, batch):
 def trainer_on(device, network=None, steps=6, **options):
     torch.manual_seed(3)
     model = (network or PixelCNN(PixelCNNConfig(2, 1, 6, 5, 2, labels=2))).to(device)
-    return Trainer(model, optimizer_of("adam", model.parameters(), 3e-3, 1e-4), images(),
+    return Trainer(model, make_optimizer("adam", model.parameters(), 3e-3, 1e-4), images(),
                    batchsize=4, seed=3, clip=1.0, stop=StopCondition(iterations=steps),
                    device=device,
                    samples=lambda batch: len(batch.codes), unit="images", **options)
@@ -371,11 +371,11 @@ import sys
 import torch
 from models.pixelcnn import PixelCNN, PixelCNNConfig
 from training import distributed
-from training.device import device_of
+from training.device import select_device
 
 distributed.world_size = lambda: 2  # the one that there is does what one of several does
 with distributed.connected():
-    device = device_of(int(sys.argv[1]))
+    device = select_device(int(sys.argv[1]))
     network = distributed.parallel(PixelCNN(PixelCNNConfig(2, 1, 6, 6, 2)).to(device), device)
     network(torch.zeros(2, 1, 4, 4, dtype=torch.long, device=device)).sum().backward()
     assert {weight.grad.device for weight in network.parameters()} == {device}

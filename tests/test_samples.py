@@ -1,4 +1,4 @@
-"""Samples drawn while a network learns: when, what, and that they change nothing of the run."""
+"""Samples drawn during training: when, what, and that the run is not affected."""
 
 import time
 import wave
@@ -12,7 +12,7 @@ from test_begin_and_end import log_of
 from test_optimization import trainer_of
 from test_resume import at, best_model, check_killed, in_update
 
-from cli.arguments import Every
+from common.moments import Every
 from models.pixelcnn import PixelCNN, PixelCNNConfig
 from models.wavenet import WaveNet, WaveNetConfig
 from sampling import pixelcnn
@@ -54,7 +54,7 @@ def test_a_run_ends_as_one_without_samples(world, tmp_path, sampled, command, fl
 
 
 @BOTH
-def test_killed_or_made_longer_it_draws_the_same_at_the_same_moments(
+def test_a_killed_or_longer_run_draws_the_same_samples_at_the_same_moments(
         world, tmp_path, sampled, command):
     whole = drawn(sampled(command))
     flags = f"{command} --sample_every 10 --snapshot_every 3"
@@ -79,13 +79,13 @@ def test_killed_or_made_longer_it_draws_the_same_at_the_same_moments(
         else ({"samples/pictures": steps}, {}))
 
 
-def test_a_snapshot_of_a_run_without_samples_goes_on_with_them(world, tmp_path):
+def test_a_run_without_samples_can_be_resumed_with_them(world, tmp_path):
     forked(f"{PIXELCNN} -e 1 -o {tmp_path}", world)
     forked(f"{PIXELCNN} -e 2 --sample_every 7 -o {tmp_path} --resume auto", world)
     assert moments(tmp_path) == [9, 16]
 
 
-def test_a_new_run_sets_its_predecessors_samples_aside_and_no_others(world, tmp_path):
+def test_a_new_run_sets_only_its_predecessors_samples_aside(world, tmp_path):
     command = f"{PIXELCNN} --iterations 2 --sample_every 1 -o {tmp_path}"
     forked(command, world)
     (tmp_path / "samples/sample_0.wav").touch()
@@ -94,7 +94,7 @@ def test_a_new_run_sets_its_predecessors_samples_aside_and_no_others(world, tmp_
     assert set(drawn(tmp_path / "earlier_1")) == {"iteration_000001.png", "iteration_000002.png"}
 
 
-def test_a_folder_that_cannot_be_written_is_told_before_the_run(world, tmp_path):
+def test_a_folder_that_cannot_be_written_is_reported_before_the_run(world, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run/samples").write_text("a file")
     done = forked(f"{WAVENET} --sample_every 2 -o {tmp_path}/run", world, code=2)
@@ -102,7 +102,7 @@ def test_a_folder_that_cannot_be_written_is_told_before_the_run(world, tmp_path)
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["samples"]
 
 
-def test_the_network_is_as_it_was_and_no_update_is_timed_meanwhile(tmp_path):
+def test_drawing_leaves_the_network_unchanged_and_is_not_timed(tmp_path):
     trainer, seen = trainer_of(StopCondition(iterations=4), ema=0.5), []
 
     def draw(model, seed, path):
@@ -120,7 +120,7 @@ def test_the_network_is_as_it_was_and_no_update_is_timed_meanwhile(tmp_path):
     assert trainer.interval.seconds < 0.2 < trainer.elapsed_time
 
 
-def test_by_the_clock_the_network_learns_between_however_long_drawing_takes(tmp_path):
+def test_slow_drawing_by_the_clock_leaves_updates_in_between(tmp_path):
     trainer, seen = trainer_of(StopCondition(iterations=9)), []
 
     def draw(model, seed, path):
@@ -135,7 +135,7 @@ def test_by_the_clock_the_network_learns_between_however_long_drawing_takes(tmp_
     assert 1 <= len(seen) <= 3
 
 
-def test_a_sound_for_each_of_the_first_labels_of_a_whole_receptive_field(tmp_path):
+def test_sounds_of_the_first_labels_cover_the_receptive_field(tmp_path):
     torch.manual_seed(0)
     names = ["a/b", *"cdefghijk"]
     model = WaveNet(WaveNetConfig(16, 4, 4, 1, 8, len(names))).eval()
@@ -167,7 +167,7 @@ def test_a_row_of_pictures_for_each_of_the_first_labels(tmp_path, monkeypatch, l
     assert label is None if not labels else label.tolist() == [n // 8 for n in range(8 * rows)]
 
 
-def test_the_same_seed_draws_the_same_and_another_one_others(tmp_path):
+def test_samples_depend_on_the_seed_alone(tmp_path):
     model = PixelCNN(PixelCNNConfig(4, 1, 4, 4, 2)).eval()
     a, b, c = (draw_picture(model, seed, Path(tmp_path, str(n)), [], 6, 6)["pictures"].read_bytes()
                for n, seed in enumerate((1, 1, 2)))

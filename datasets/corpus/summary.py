@@ -6,7 +6,7 @@ from statistics import fmean, median
 import numpy as np
 
 from common.files import atomic_write
-from common.fonts import legible
+from common.plots import draw_label_counts
 from common.text import columns, padded, printable
 
 SHOWN = 30  # labels in the table and in the picture, those with most sound
@@ -61,24 +61,6 @@ def sparse(entries, share=0.1):
             f"{'recording' if len(own) == 1 else 'recordings'}, next to nothing beside the others; "
             "the network will not learn it" for label, own in labels.items()
             if seconds(own) < enough]
-
-
-def draw_label_counts(axes, label_counts, unit):
-    """Bars on matplotlib's `axes`: of each label how much there is to train on, and held back.
-
-    amounts: {label: (training, validation)}, in `unit`.
-    """
-    training, validation = zip(*label_counts.values(), strict=True)
-    bars = range(len(label_counts))
-    axes.barh(bars, training, label="training")
-    axes.barh(bars, validation, left=training, label="validation")
-    # A name may have dollars in it.
-    axes.set_yticks(bars, list(map(legible, label_counts)), parse_math=False)
-    axes.invert_yaxis()
-    axes.set(xlabel=unit)
-    axes.grid(alpha=0.3)
-    axes.set_xlim(0, 1.35 * max(map(sum, label_counts.values())))  # room for the legend
-    axes.legend(fontsize="small", loc="lower right")
 
 
 def draw(entries, path):
