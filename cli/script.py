@@ -44,7 +44,7 @@ def _code_of(main, smaller):
         with distributed.process_group(), _lack_of_memory_told(smaller):
             return main() or 0
     except UserError as error:
-        distributed.print_once_per_node(f"error: {printable(error)}")
+        distributed.print_once_per_node(f"error: {printable(error.line())}")
         return error.exit_code
     except KeyboardInterrupt:
         # Threads are waited for. Who presses Ctrl+C once more ends that too, without a word.

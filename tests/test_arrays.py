@@ -13,7 +13,7 @@ import infer_wavenet
 import preprocess
 import train_wavenet
 from common.errors import UserError
-from datasets.arrays import NoArrayError, map_array
+from datasets.arrays import InvalidArrayError, map_array
 from datasets.images.dataset import load_images
 from datasets.images.vectors import read_vectors
 
@@ -155,7 +155,7 @@ def test_nothing_is_read_before_it_is_used(tmp_path):
 def test_what_is_no_file_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "a.npy")
     for path in (tmp_path / "a.npy", "/dev/zero"):
-        with pytest.raises(NoArrayError, match="no regular file"):
+        with pytest.raises(InvalidArrayError, match="no regular file"):
             map_array(path)
     for path in (tmp_path, tmp_path / "none"):
         with pytest.raises(OSError):

@@ -43,7 +43,7 @@ def test_links_are_followed_and_loops_survived(tmp_path):
 
 
 def test_missing_and_empty_folders(tmp_path):
-    with pytest.raises(UserError, match="--data .*nowhere: no such folder"):
+    with pytest.raises(UserError, match="data .*nowhere: no such folder"):
         find_recordings(tmp_path / "nowhere")
     touch(tmp_path / "notes.txt")
     with pytest.raises(UserError, match="no recordings.*wav flac ogg oga opus mp3 .*m4a"):
@@ -83,7 +83,7 @@ def test_long_recordings_are_decoded_in_blocks_without_seams(tmp_path, monkeypat
     path = tmp_path / "x.wav"
     soundfile.write(path, np.random.default_rng(0).uniform(-1, 1, 40000), 44100)
     whole = read_recording(path, 8000)
-    monkeypatch.setattr(audio, "BLOCK", 777)
+    monkeypatch.setattr(audio, "BLOCK_FRAMES", 777)
     assert (read_recording(path, 8000) == whole).all()
 
 

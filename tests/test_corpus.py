@@ -111,7 +111,7 @@ def test_a_writer_that_dies_while_renaming_leaves_no_mixture(tmp_path, monkeypat
         raise OSError("power cut")
 
     monkeypatch.setattr(os, "replace", once)
-    with pytest.raises(UserError, match="--output .*power cut"):
+    with pytest.raises(UserError, match="output .*power cut"):
         write(tmp_path, [recording[::-1] for recording in recordings()])
     with pytest.raises(UserError, match="not found; run preprocess.py first"):
         Corpus(tmp_path)
@@ -120,7 +120,7 @@ def test_a_writer_that_dies_while_renaming_leaves_no_mixture(tmp_path, monkeypat
 def test_output_that_cannot_be_written(tmp_path):
     (tmp_path / "file").touch()
     for folder in (tmp_path / "file", tmp_path / "file/below"):
-        with pytest.raises(UserError, match="--output .*file"):
+        with pytest.raises(UserError, match="output .*file"):
             writer(folder)
 
 

@@ -125,7 +125,7 @@ def test_the_mean_and_the_deviation_of_frames(tmp_path, monkeypatch):
     for wanted, found in zip((frames.mean(0), frames.std(0)), corpus.train.frame_statistics(),
                              strict=True):
         assert found == pytest.approx(wanted, abs=1e-6)
-    monkeypatch.setattr(corpus_module, "SURVEYED", len(frames) // 3)
+    monkeypatch.setattr(corpus_module, "STATISTICS_FRAMES", len(frames) // 3)
     part = Corpus(tmp_path).train
     assert part.frame_statistics()[0] == pytest.approx(
         np.concatenate([shard[::3] for shard in part.frame_shards], dtype=float).mean(0))

@@ -16,7 +16,7 @@ from test_preprocess import SCRIPT, contents, preprocess
 
 from common.errors import UserError
 from datasets.audio.encoding import EncodingConfig
-from datasets.audio.features import describe
+from datasets.audio.features import make_features
 from datasets.audio.labels import Labelling
 from datasets.corpus import journal
 from datasets.corpus import writer as corpus_writer
@@ -139,9 +139,9 @@ def gathered(data, out, features=None, silence_threshold=0.0, **changes):
     paths = {path.relative_to(data).as_posix(): path for path in sorted(data.rglob("*.wav"))}
     settings = dict(validation=0.1, strict=False, workers=1, labels="folder", stacks_num=5,
                     layers_num=10, target_length=1600, flush_every=6)
-    recipe = EncodingConfig(Labelling(data, "folder"), RATE, 256,
+    config = EncodingConfig(Labelling(data, "folder"), RATE, 256,
                             silence_threshold=silence_threshold, features=features)
-    return build_corpus(paths, recipe, out, data=str(data), **settings | changes)
+    return build_corpus(paths, config, out, data=str(data), **settings | changes)
 
 
 def interrupted(after, data, out, **changes):
@@ -158,7 +158,7 @@ def interrupted(after, data, out, **changes):
         gathered(data, out, **changes)
 
 
-@pytest.mark.parametrize("features", [None, describe("mel", [], RATE, 0.0125, 20)])
+@pytest.mark.parametrize("features", [None, make_features("mel", [], RATE, 0.0125, 20)])
 def test_killed_before_whatever_it_does_to_the_disk(data, tmp_path, monkeypatch, features):
     """At each fsync and each renaming, in turns, until one run gets through."""
     for path in [*data.rglob("*.wav")][:5]:
@@ -251,8 +251,8 @@ def test_a_disk_that_is_full_when_all_is_put_in_place(data, tmp_path, monkeypatc
             raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(corpus_writer, "to_disk", full)
-        with pytest.raises(UserError, match="--output .*No space left on device; make room"):
+        patch.setattr(corpus_writer, "flush_to_disk", full)
+        with pytest.raises(UserError, match="output .*No space left on device; make room"):
             gathered(data, out)
     assert before.items() <= contents(out).items()
     gathered(data, out)
@@ -262,10 +262,10 @@ def test_a_disk_that_is_full_when_all_is_put_in_place(data, tmp_path, monkeypatc
 def test_parts_go_on_beside_each_other(data, tmp_path, capfd):
     out, again = tmp_path / "out", tmp_path / "again"
     for number in (1, 2):
-        gathered(data, again, share=CorpusPart(number, 2))
-    interrupted(4, data, out, share=CorpusPart(1, 2))
-    gathered(data, out, share=CorpusPart(2, 2))
+        gathered(data, again, part=CorpusPart(number, 2))
+    interrupted(4, data, out, part=CorpusPart(1, 2))
+    gathered(data, out, part=CorpusPart(2, 2))
     assert "going on" not in capfd.readouterr().err
-    gathered(data, out, share=CorpusPart(1, 2))
+    gathered(data, out, part=CorpusPart(1, 2))
     assert "going on after 4 of 6" in capfd.readouterr().err
     assert contents(out) == contents(again)

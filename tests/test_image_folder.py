@@ -125,11 +125,11 @@ def test_unreadable_pictures_are_left_out_with_their_reasons(tmp_path, capsys):
     assert len(told) == 11 and told[-1] == "and 2 more left out"
     for number in range(4):
         (tmp_path / f"{number}.png").unlink()
-    with pytest.raises(UserError, match="--dataset .*none of its 12 pictures.*bad00.png: is empty"):
+    with pytest.raises(UserError, match="dataset .*none of its 12 pictures.*bad00.png: is empty"):
         load_images(str(tmp_path))
 
 
 def test_a_folder_without_pictures(tmp_path):
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(UserError, match="--dataset .*no pictures"):
+    with pytest.raises(UserError, match="dataset .*no pictures"):
         load_images(str(tmp_path))

@@ -9,7 +9,7 @@ from test_images import write_cifar, write_idx
 
 from common.errors import UserError
 from datasets.images.dataset import ImageCodes, load_images
-from datasets.images.vectors import named_vectors, read_vectors
+from datasets.images.vectors import load_named_vectors, read_vectors
 
 GENERATOR = np.random.default_rng(0)
 
@@ -120,7 +120,7 @@ def test_pictures_without_a_vector(tmp_path, capsys):
     assert len(told) == 4 and "0.npy: No such file" in told[0]
     for number in (4, 5):
         (tmp_path / f"{number}.npy").unlink()
-    with pytest.raises(UserError, match="--dataset .*none of its 6 pictures.*numpy.save"):
+    with pytest.raises(UserError, match="dataset .*none of its 6 pictures.*numpy.save"):
         load_images(str(tmp_path), condition="npy")
 
 
@@ -151,22 +151,22 @@ def test_vectors_that_do_not_belong_to_the_published_images(tmp_path):
 def test_a_named_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "a.npy")
     with pytest.raises(UserError, match="a.npy: is a named pipe"):
-        named_vectors(tmp_path / "a.npy")
+        load_named_vectors(tmp_path / "a.npy")
 
 
 def test_names_of_vectors(tmp_path):
     np.save(tmp_path / "b.npy", np.ones(2))
     (tmp_path / "a").mkdir()
     np.save(tmp_path / "a/c.npy", np.arange(6).reshape(3, 2))
-    assert named_vectors(tmp_path / "b.npy")[0] == ["b"]
-    assert named_vectors(tmp_path / "a/c.npy")[0] == ["c 0", "c 1", "c 2"]
-    names, vectors = named_vectors(tmp_path)
+    assert load_named_vectors(tmp_path / "b.npy")[0] == ["b"]
+    assert load_named_vectors(tmp_path / "a/c.npy")[0] == ["c 0", "c 1", "c 2"]
+    names, vectors = load_named_vectors(tmp_path)
     assert names == ["a/c 0", "a/c 1", "a/c 2", "b"]
     assert vectors.tolist() == [[0, 1], [2, 3], [4, 5], [1, 1]]
     np.save(tmp_path / "d.npy", np.ones(3))
     with pytest.raises(UserError, match="d.npy: has 3 numbers a vector, .*c.npy 2"):
-        named_vectors(tmp_path)
+        load_named_vectors(tmp_path)
     (tmp_path / "empty").mkdir()
     for wrong in ("empty", "missing.npy"):
         with pytest.raises(UserError, match=wrong):
-            named_vectors(tmp_path / wrong)
+            load_named_vectors(tmp_path / wrong)

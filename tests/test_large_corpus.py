@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from datasets.corpus.reader import Part, Recording
+from datasets.corpus.reader import Recording, Split
 from datasets.corpus.windows import Windows
 from models.wavenet import WaveNet, WaveNetConfig
 from training import likelihood
@@ -30,7 +30,7 @@ def windows(shard, offset):
     lengths = BEGIN - offset + 1000, 2000
     recordings = [Recording("long", None, 0, 0, lengths[0]),
                   Recording("short", None, 0, lengths[0], lengths[1])]
-    return Windows(Part(recordings, [shard]), TARGETS, CONFIG.receptive_field, 256)
+    return Windows(Split(recordings, [shard]), TARGETS, CONFIG.receptive_field, 256)
 
 
 def step(dataset, indices):

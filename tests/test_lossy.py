@@ -12,8 +12,8 @@ from test_preprocess import preprocess
 
 from common.errors import UserError
 from datasets.audio import recordings as audio
-from datasets.audio.features import describe, features_of
-from datasets.audio.lossy import parts_of
+from datasets.audio.features import compute_features, make_features
+from datasets.audio.lossy import find_streams
 from datasets.audio.opening import Sound
 from datasets.audio.recordings import Excerpt, read_recording
 from datasets.corpus.reader import Corpus
@@ -88,7 +88,7 @@ def test_blocks_of_an_mp3_have_no_seams(tmp_path, monkeypatch, variable, capfd):
     path = tmp_path / "x.mp3"
     encoded(path, noise(3), variable=variable)
     whole = read_recording(path, RATE)
-    monkeypatch.setattr(audio, "BLOCK", 777)
+    monkeypatch.setattr(audio, "BLOCK_FRAMES", 777)
     assert np.array_equal(read_recording(path, RATE), whole)
     assert capfd.readouterr().err == ""
 
@@ -205,7 +205,7 @@ def test_an_excerpt_is_that_of_all_that_is_decoded(tmp_path, kind):
     assert np.array_equal(part, whole[24000:56000])
     assert np.array_equal(read_recording(path, RATE, Excerpt(3.5)), whole[56000:])
     assert np.array_equal(read_recording(path, RATE, Excerpt(0, 1, length)), whole[:RATE])
-    for excerpt, told in ((Excerpt(least=length + 0.01), "shorter than --min_seconds"),
+    for excerpt, told in ((Excerpt(minimum=length + 0.01), "shorter than --min_seconds"),
                           (Excerpt(0, 1, length + 0.01), "shorter than --min_seconds"),
                           (Excerpt(length), "over before --offset_seconds")):
         with pytest.raises(UserError, match=rf"{path}: [\d.]+ seconds long, {told}"):
@@ -223,10 +223,10 @@ def test_an_excerpt_over_streams_of_several_rates(tmp_path):
 
 
 def test_features_are_those_of_all_that_is_decoded(tmp_path):
-    features = describe("mel", [], RATE, 0.0125, 20)
+    features = make_features("mel", [], RATE, 0.0125, 20)
     content = encoded(tmp_path / "x.ogg", noise(2))
     chain = written(tmp_path / "chain.ogg", content, content)
-    assert len(features_of(chain, features)) == features.count(4 * RATE)
+    assert len(compute_features(chain, features)) == features.count(4 * RATE)
 
 
 def test_files_that_only_look_like_mp3(tmp_path):
@@ -237,7 +237,7 @@ def test_files_that_only_look_like_mp3(tmp_path):
                           ("h.ogg", b"OggS\0\2" * 999)):
         with pytest.raises(UserError, match=f"{name}: not a recording that can be decoded"):
             read_recording(written(tmp_path / name, content), RATE)
-    assert parts_of(written(tmp_path / "x.wav", b"RIFF")) is None
+    assert find_streams(written(tmp_path / "x.wav", b"RIFF")) is None
 
 
 def test_the_notes_of_decoders_are_not_heard(tmp_path, capfd):

@@ -169,7 +169,7 @@ def test_a_recording_in_two_shares_is_refused(tmp_path):
     for number in (1, 2):
         with CorpusWriter(tmp_path, rate=8000, levels=256, stacks_num=1, layers_num=1,
                           target_length=4, labels="none", flush_every=9,
-                          share=CorpusPart(number, 2), collection="c") as writer:
+                          part=CorpusPart(number, 2), collection="c") as writer:
             writer.add("train", "same.wav", None, [np.zeros(9)])
             writer.close()
     with pytest.raises(UserError, match="'same.wav' is in it 2 times"):

@@ -41,7 +41,7 @@ def test_blocks_stay_short_whatever_is_resampled(tmp_path):
 
 
 def test_many_channels_are_read_in_short_blocks(tmp_path, monkeypatch):
-    monkeypatch.setattr(audio, "LARGEST", 10_000)
+    monkeypatch.setattr(audio, "BLOCK_SAMPLES", 10_000)
     samples = np.random.default_rng(0).uniform(-0.5, 0.5, (500, 300))
     soundfile.write(tmp_path / "x.wav", samples, 8000, subtype="FLOAT")
     blocks = [*audio.recording_blocks(tmp_path / "x.wav", 8000)]
@@ -113,7 +113,7 @@ def test_a_recording_that_one_may_not_read(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="x.wav: can't be read \\(permission denied\\); "):
         read_recording(path, 8000)
     monkeypatch.setattr(os, "stat", refuse)
-    with pytest.raises(UserError, match="--data .*x.wav: can't be read \\(permission denied\\)"):
+    with pytest.raises(UserError, match="data .*x.wav: can't be read \\(permission denied\\)"):
         find_recordings(path)
 
 

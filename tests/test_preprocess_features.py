@@ -10,7 +10,7 @@ from test_preprocess import contents, preprocess
 
 from common.errors import UserError
 from datasets.audio import recordings as audio
-from datasets.audio.features import Features, describe, features_of
+from datasets.audio.features import Features, compute_features, make_features
 from datasets.audio.recordings import find_recordings, read_recording
 from datasets.corpus.reader import Corpus, CorpusPart
 
@@ -63,7 +63,7 @@ def test_a_corpus_holds_the_features_of_its_recordings(data, tmp_path, kind):
         kind, width, HOP, RATE)
     given = {"mel": lambda path: path, "npy": lambda path: path.with_suffix(".npy")}[kind]
     same(in_corpus(tmp_path / "1"), {path.relative_to(data).as_posix():
-                                     features_of(given(path), features)
+                                     compute_features(given(path), features)
                                      for path in data.rglob("*.wav")})
 
 
@@ -82,20 +82,20 @@ def test_mel_frames_are_of_the_samples_that_are_kept(tmp_path, monkeypatch, bloc
     path = tmp_path / "data/x.wav"
     path.parent.mkdir()
     soundfile.write(path, noise, RATE, subtype="FLOAT")
-    features = describe("mel", [], RATE, 0.0125, 80)
-    monkeypatch.setattr(audio, "BLOCK", block)
+    features = make_features("mel", [], RATE, 0.0125, 80)
+    monkeypatch.setattr(audio, "BLOCK_FRAMES", block)
     gathered(tmp_path / "data", tmp_path / "out", features, silence_threshold=0.1)
     begin, end = 1920, 16480  # of frames of 20 ms
     found, = in_corpus(tmp_path / "out").values()
     assert Corpus(tmp_path / "out").train.recordings[0].length == end - begin
-    assert np.array_equal(found, features_of(noise[begin:end], features))
+    assert np.array_equal(found, compute_features(noise[begin:end], features))
 
 
 @pytest.mark.parametrize("kind", ["mel", "npy"])
 @pytest.mark.parametrize("after", [1, 4, 7])
 def test_after_an_interruption_it_goes_on_and_comes_out_the_same(data, tmp_path, kind, after,
                                                                   capfd):
-    features = describe(kind, find_recordings(data), RATE, 0.0125, 80)
+    features = make_features(kind, find_recordings(data), RATE, 0.0125, 80)
     gathered(data, tmp_path / "whole", features)
     out = tmp_path / "out"
     interrupted(after, data, out, features=features)
@@ -117,22 +117,22 @@ def test_what_has_changed_since_is_prepared_anew(data, tmp_path, capfd):
     np.save(path, np.load(path) + 1)
     gathered(data, out, features)
     interrupted(5, data, out, features=features)
-    mel = describe("mel", [], RATE, 0.0125, 8)
+    mel = make_features("mel", [], RATE, 0.0125, 8)
     gathered(data, out, mel)
     assert "going on" not in capfd.readouterr().err
-    same(in_corpus(out), {path.relative_to(data).as_posix(): features_of(path, mel)
+    same(in_corpus(out), {path.relative_to(data).as_posix(): compute_features(path, mel)
                           for path in data.rglob("*.wav")})
 
 
 def test_parts_are_the_whole_and_have_to_agree(data, tmp_path):
-    mel, npy, fewer = (describe(kind, find_recordings(data), RATE, 0.0125, bins)
+    mel, npy, fewer = (make_features(kind, find_recordings(data), RATE, 0.0125, bins)
                        for kind, bins in (("mel", 80), ("npy", 0), ("mel", 79)))
     gathered(data, tmp_path / "whole", mel)
     for number in (1, 2):
-        gathered(data, tmp_path / "parts", mel, share=CorpusPart(number, 2))
+        gathered(data, tmp_path / "parts", mel, part=CorpusPart(number, 2))
     same(in_corpus(tmp_path / "parts"), in_corpus(tmp_path / "whole"))
     for other in (npy, None, fewer):
-        gathered(data, tmp_path / "parts", other, share=CorpusPart(2, 2))
+        gathered(data, tmp_path / "parts", other, part=CorpusPart(2, 2))
         with pytest.raises(UserError, match="vctk_2_of_2_manifest.json: prepared with other flags"):
             Corpus(tmp_path / "parts")
 
@@ -141,7 +141,7 @@ def test_parts_prepared_before_there_were_features_go_with_others(tmp_path):
     (tmp_path / "data").mkdir()
     for number in range(4):
         soundfile.write(tmp_path / f"data/{number}.wav", np.full(900, 0.1), RATE)
-    gathered(tmp_path / "data", tmp_path / "out", share=CorpusPart(1, 2))
+    gathered(tmp_path / "data", tmp_path / "out", part=CorpusPart(1, 2))
     manifest = json.loads((tmp_path / "out/vctk_1_of_2_manifest.json").read_text())
     assert manifest["collection"][:20] == "3f094ef81991ee05228f"
 
@@ -151,8 +151,8 @@ def test_parts_with_features_prepared_before_go_with_others(tmp_path):
     (tmp_path / "data").mkdir()
     for number in range(4):
         soundfile.write(tmp_path / f"data/{number}.wav", np.full(900, 0.1), RATE)
-    gathered(tmp_path / "data", tmp_path / "out", describe("mel", [], RATE, 0.0125, 20),
-             share=CorpusPart(1, 2))
+    gathered(tmp_path / "data", tmp_path / "out", make_features("mel", [], RATE, 0.0125, 20),
+             part=CorpusPart(1, 2))
     manifest = json.loads((tmp_path / "out/vctk_1_of_2_manifest.json").read_text())
     assert manifest["collection"][:20] == "efb4b1bbde677006e57c"
     assert list(manifest["features"].items()) == [

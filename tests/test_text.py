@@ -8,9 +8,9 @@ import pytest
 from cli.labels import distinct
 from common import fonts
 from common.fonts import legible
-from common.text import columns, for_terminal, printable
+from common.text import display_width, for_terminal, printable
 from datasets.corpus.builder import Entry
-from datasets.corpus.summary import draw, sparse, table
+from datasets.corpus.summary import draw_summary, sparse_label_warnings, summary_table
 from sampling.output.sound_plots import plot_sound
 from training.extensions.label_embeddings import figure_of
 from training.extensions.plots import figure_of_data, figure_of_labels
@@ -48,23 +48,23 @@ def entries():
 
 
 def test_a_table_stays_a_table():
-    head, *lines = table(entries())
+    head, *lines = summary_table(entries())
     assert len(lines) == len(NAMES) and all(line == printable(line) for line in lines)
-    ends = {columns(line.partition("  " + " " * 9 + "1 ")[0]) for line in lines}
-    assert len(ends) == 1 and len({columns(line) for line in lines}) == 1
+    ends = {display_width(line.partition("  " + " " * 9 + "1 ")[0]) for line in lines}
+    assert len(ends) == 1 and len({display_width(line) for line in lines}) == 1
     assert head.index("recordings") - 2 == ends.pop()
 
 
 def test_warnings_are_lines():
     few = [Entry("a", 100.0, 0.1, False), Entry("b\n\x1b[2J", 0.5, 0.1, False)]
-    line, = sparse(few)
+    line, = sparse_label_warnings(few)
     assert line.startswith("label b\\n\\x1b[2J has 0.5 seconds")
 
 
 def test_pictures_of_any_name_are_drawn_without_a_warning(tmp_path, monkeypatch):
     from matplotlib import rcParams
     monkeypatch.setitem(rcParams, "font.family", rcParams["font.family"])
-    draw(entries(), tmp_path / "overview.png")
+    draw_summary(entries(), tmp_path / "overview.png")
     plot_sound(tmp_path / "sound.png", np.zeros(400, np.float32), 8000, "a 你好 \x1b\n مرحبا.wav")
     points = np.random.default_rng(0).normal(size=(len(NAMES), 4))
     figure_of(points, NAMES).savefig(tmp_path / "embeddings.png", bbox_inches="tight")

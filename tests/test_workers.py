@@ -161,7 +161,7 @@ def test_no_process_can_be_started(monkeypatch):
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
     monkeypatch.setattr(os, "fork", fork)
-    with pytest.raises(UserError, match="--workers 2: can't start so many processes"):
+    with pytest.raises(UserError, match="workers 2: can't start so many processes"):
         list(evaluation_batches(Rows(), 2, workers=2))
 
 

@@ -140,7 +140,7 @@ def process_group():
         if not is_local_main_process():
             # torchrun ends all as soon as one has: who is still there alone knows of this error.
             time.sleep(SECONDS_TO_SPEAK)
-            print(f"error: {printable(error)}", file=sys.stderr)
+            print(f"error: {printable(error.line())}", file=sys.stderr)
         raise
     except RuntimeError as error:
         text = str(error).strip()

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 
 from common.errors import UserError
-from common.files import atomic_write, make_folder, resolved
+from common.files import atomic_write, make_folder, real_path
 from models import model_file as snapshot
 from training import allocator as memory
 from training import distributed, transfer
@@ -102,7 +102,7 @@ def _set_aside(start, kind):
     """
     out = start.out
     left = snapshot.numbered(out, "snapshot_iter") + snapshot.numbered(out, kind)
-    if start.path and resolved(start.path).parent == resolved(out):
+    if start.path and real_path(start.path).parent == real_path(out):
         reached = start.content["run"]["iteration"]
         left = [path for path in left if int(path.name.rpartition("_")[2]) > reached]
     else:
@@ -132,7 +132,7 @@ def _clear_up(out, kind):
 def _weights_to_begin_from(args, kind, model, label_names):
     """What --init_from makes of the weights of `model`."""
     path = Path(args.init_from)
-    if resolved(args.out) in (resolved(path), resolved(path).parent):
+    if real_path(args.out) in (real_path(path), real_path(path).parent):
         raise UserError(f"--init_from {path}: is of the run in --out {args.out}, which is moved "
                         "aside; give another --out")
     said = transfer.init_from(args.init_from, kind, model, label_names, args.start_label)
@@ -230,7 +230,7 @@ def _recorded_ending(trainer, start, test_set):
     It is the last thing that a run writes: with it, nothing is left to do.
     """
     def read():
-        if resolved(start.path).parent != resolved(start.out):
+        if real_path(start.path).parent != real_path(start.out):
             return None
         try:
             entry = json.loads((start.out / "log").read_bytes())[-1]
