@@ -140,7 +140,7 @@ def test_unusual_forms_are_read(tmp_path, content):
 
 
 @pytest.mark.parametrize("shape", [(0,), (3, 0), (0, 3)])
-def test_an_empty_array_is_one(tmp_path, shape):
+def test_an_empty_array_is_read(tmp_path, shape):
     np.save(tmp_path / "a.npy", np.zeros(shape))
     assert map_array(tmp_path / "a.npy").shape == shape
 
@@ -152,7 +152,7 @@ def test_nothing_is_read_before_it_is_used(tmp_path):
     assert map_array(tmp_path / "a.npy")[2 ** 37] == 0
 
 
-def test_what_is_no_file_is_not_waited_for(tmp_path):
+def test_named_pipes_do_not_hang(tmp_path):
     os.mkfifo(tmp_path / "a.npy")
     for path in (tmp_path / "a.npy", "/dev/zero"):
         with pytest.raises(InvalidArrayError, match="no regular file"):
@@ -162,7 +162,7 @@ def test_what_is_no_file_is_not_waited_for(tmp_path):
             map_array(path)
 
 
-def test_a_vector_that_is_none_leaves_its_picture_out(tmp_path, capsys):
+def test_a_picture_with_a_bad_vector_is_left_out(tmp_path, capsys):
     for number, content in enumerate((GOOD, b"PK\3\4", header("  x\n y\n"), DAMAGED["deeper"])):
         Image.new("L", (4, 4)).save(tmp_path / f"{number}.png")
         np.save(tmp_path / f"{number}.npy", np.ones(3))

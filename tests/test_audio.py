@@ -117,7 +117,7 @@ def test_streamed_wav_of_unknown_size_is_read_whole(tmp_path, riff, data):
     assert (samples == np.arange(1000) / 32768).all()
 
 
-def test_files_that_are_no_recordings(tmp_path):
+def test_files_that_are_not_recordings(tmp_path):
     cases = {"text.wav": b"no sound at all" * 99, "nothing.wav": b"", "head.wav": b"RIFF\0\0\0\0WA",
              "text.mp3": b"hello" * 99, "text.flac": b"fLaC" + b"x" * 99}
     for name, content in cases.items():

@@ -32,7 +32,7 @@ def write(folder, hop=7, width=3, features=True, flush_every=4):
 
 
 @pytest.mark.parametrize("hop", [1, 7, 1000])
-def test_what_is_written_is_read(tmp_path, hop):
+def test_a_written_corpus_is_read_back(tmp_path, hop):
     corpus, told = write(tmp_path, hop)
     assert corpus.features == corpus.train.features == Features("npy", 3, hop, 8000)
     shards = json.loads((tmp_path / ENTIRE_CORPUS.manifest).read_text())["parts"]["train"]["shards"]

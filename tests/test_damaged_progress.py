@@ -62,7 +62,7 @@ def replaced(*lines):
     return damage
 
 
-def test_the_note_that_others_are_made_of_is_good(few, tmp_path, capfd):
+def test_the_reference_record_is_valid(few, tmp_path, capfd):
     interrupted(1, few[0], tmp_path / "out")
     replaced(json.dumps(GOOD).encode() + b"\n")(tmp_path / "out")
     gathered(few[0], tmp_path / "out")
@@ -71,21 +71,21 @@ def test_the_note_that_others_are_made_of_is_good(few, tmp_path, capfd):
 
 
 @pytest.mark.parametrize("wrong", NOTES.values(), ids=NOTES)
-def test_a_note_that_is_none(begins_anew, wrong):
+def test_a_wrong_record_discards_the_journal(begins_anew, wrong):
     begins_anew(replaced(json.dumps(wrong).encode() + b"\n"))
 
 
 @pytest.mark.parametrize("line", LINES.values(), ids=LINES)
-def test_a_line_that_is_no_note(begins_anew, line):
+def test_a_line_that_is_no_record(begins_anew, line):
     begins_anew(replaced(line))
 
 
-def test_more_notes_than_recordings(begins_anew):
+def test_more_records_than_recordings(begins_anew):
     begins_anew(replaced(*[json.dumps(note(problem="x")).encode() + b"\n"] * 9))
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"\0" * 99, b"{}\n[]\n"])
-def test_a_progress_file_of_something_else(begins_anew, content):
+def test_a_journal_of_another_task(begins_anew, content):
     begins_anew(lambda out: (out / PROGRESS).write_bytes(content))
 
 
@@ -103,7 +103,7 @@ def test_links_are_not_followed(begins_anew, tmp_path):
     assert victim.read_text() == "mine" and folder.is_dir()
 
 
-def test_a_shard_that_is_a_link_is_not_gone_on_with(begins_anew, tmp_path):
+def test_a_shard_that_is_a_link_is_not_continued(begins_anew, tmp_path):
     victim, shard = tmp_path / "victim", ".vctk_train_00000.npy.temporary"
 
     def link(out):

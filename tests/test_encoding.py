@@ -47,7 +47,7 @@ def kept_of(samples, threshold):
 @pytest.mark.parametrize("block", [63, 777, 1 << 17])
 @pytest.mark.parametrize("rate, channels", [(RATE, 1), (44100, 2), (4000, 3)])
 @pytest.mark.parametrize("threshold, levels", [(0, 256), (0.1, 256), (0.1, 1024)])
-def test_block_by_block_it_is_what_the_whole_array_gives(tmp_path, monkeypatch, block, rate,
+def test_block_by_block_encoding_equals_encoding_the_whole_array(tmp_path, monkeypatch, block, rate,
                                                           channels, threshold, levels):
     if block == 63:
         monkeypatch.setattr(audio, "SILENCE_FRAME", 0.0125)  # frames of 100 samples, blocks shorter
@@ -72,7 +72,7 @@ def test_block_by_block_it_is_what_the_whole_array_gives(tmp_path, monkeypatch, 
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_silence_is_the_same_however_the_blocks_are_cut(seed):
+def test_silence_does_not_depend_on_block_sizes(seed):
     generator = np.random.default_rng(seed)
     samples = bursts(seed, seconds=generator.uniform(0, 0.5))[:, 0]
     cuts = np.sort(generator.integers(0, len(samples) + 1, generator.integers(0, 9)))
@@ -84,7 +84,7 @@ def test_silence_is_the_same_however_the_blocks_are_cut(seed):
     assert np.array_equal(kept, kept_of(samples, 0.1))
 
 
-def test_what_can_not_be_used_leaves_no_codes(tmp_path):
+def test_unusable_recordings_leave_no_codes(tmp_path):
     late = bursts(0)[:, 0]
     late[-1] = np.nan
     for name, samples, threshold, told in (("late", late, 0, "NaN"), ("empty", late[:0], 0, "no s"),
@@ -119,7 +119,7 @@ def full(*_):
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def test_a_full_disk_is_not_taken_for_a_bad_recording(monkeypatch, tmp_path):
+def test_a_full_disk_is_not_reported_as_a_bad_recording(monkeypatch, tmp_path):
     soundfile.write(tmp_path / "x.wav", np.zeros(9), RATE)
     monkeypatch.setattr(encoding, "mu_law_encode", full)
     with pytest.raises(OSError, match="No space left"):
@@ -139,7 +139,7 @@ def is_running(pid):
 
 
 @pytest.mark.parametrize("interrupted", [True, False])
-def test_workers_end_at_once_with_the_process_that_began_them(monkeypatch, tmp_path, interrupted):
+def test_workers_exit_with_their_parent(monkeypatch, tmp_path, interrupted):
     monkeypatch.setattr(encoding, "encode_recording", wait_a_minute)
     parent = os.fork()
     if not parent:
@@ -167,7 +167,7 @@ def threads_of_products():
             if library["user_api"] == "blas"}
 
 
-def test_a_worker_makes_matrix_products_in_one_thread():
+def test_a_worker_computes_matrix_products_in_one_thread():
     """In as many as there are cores, two workers took longer for mel spectra than one."""
     end, told_to_end = Pipe()
     with threadpool_limits(2), ProcessPoolExecutor(1, initializer=encoding._begin_worker,

@@ -38,7 +38,7 @@ def by_definition(samples, features, frame):
 
 @pytest.mark.parametrize("rate, hop_seconds, bins", [
     (8000, 0.0125, 80), (16000, 0.0125, 80), (22050, 0.01, 40), (8000, 0.1, 20), (4000, 0.001, 7)])
-def test_a_mel_frame_is_what_its_definition_says(rate, hop_seconds, bins):
+def test_a_mel_frame_equals_its_definition(rate, hop_seconds, bins):
     features = make_features("mel", [], rate, hop_seconds, bins)
     samples = noise(7001) * np.linspace(0, 1, 7001, dtype=np.float32)
     found = compute_features(samples, features)
@@ -65,7 +65,7 @@ def test_a_click_is_loudest_in_the_frame_that_covers_it(hop_seconds):
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_mel_frames_are_the_same_bit_for_bit_however_the_samples_come(seed):
+def test_mel_frames_do_not_depend_on_block_sizes(seed):
     generator = np.random.default_rng(seed)
     samples = noise(int(generator.integers(0, 40000)), seed)
     cuts = np.sort(generator.integers(0, len(samples) + 1, generator.integers(0, 20)))
@@ -77,7 +77,7 @@ def test_mel_frames_are_the_same_bit_for_bit_however_the_samples_come(seed):
     assert np.array_equal(np.concatenate(found), compute_features(samples, MEL))
 
 
-def test_a_recording_is_brought_to_the_rate_of_the_features(tmp_path):
+def test_a_recording_is_resampled_to_the_rate_of_the_features(tmp_path):
     tone = 0.5 * np.sin(2 * np.pi * 700 / RATE * np.arange(RATE))
     soundfile.write(tmp_path / "x.wav", tone, RATE, subtype="FLOAT")
     soundfile.write(tmp_path / "y.wav", np.repeat(np.interp(
@@ -88,7 +88,7 @@ def test_a_recording_is_brought_to_the_rate_of_the_features(tmp_path):
     assert found.shape == wanted.shape and np.abs(found - wanted)[5:-5, :30].max() < 0.2
 
 
-def test_what_was_stored_as_text_computes_the_same():
+def test_features_restored_from_json_compute_the_same():
     again = Features(**json.loads(json.dumps(MEL.as_dict())))
     assert again == MEL
     assert np.array_equal(compute_features(noise(3000), again), compute_features(noise(3000), MEL))
@@ -96,7 +96,7 @@ def test_what_was_stored_as_text_computes_the_same():
 
 @pytest.mark.parametrize("order", "CF")
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
-def test_given_frames_are_those_of_the_file(tmp_path, dtype, order):
+def test_stored_frames_equal_the_file(tmp_path, dtype, order):
     frames = np.asarray(noise(24).reshape(8, 3), dtype, order=order)
     np.save(tmp_path / "x.npy", frames)
     features = make_features("npy", [tmp_path / "none.wav", tmp_path / "x.wav"], RATE, 0.0125, 80)
@@ -126,7 +126,7 @@ def stored(array, **how):
     (stored(np.zeros((9, 3))), "holds 9 frames"), (stored(np.zeros((0, 3))), "holds 0 frames"),
     (stored(np.full((8, 3), np.nan)), "NaN"), (stored(np.full((8, 3), 1e300)), "infinite"),
     (None, "missing")])
-def test_given_frames_that_can_not_be_used_are_told(tmp_path, content, told):
+def test_unusable_stored_frames_are_reported(tmp_path, content, told):
     if content is not None:
         (tmp_path / "x.npy").write_bytes(content)
     with pytest.raises(UserError, match=told) as error:
@@ -143,7 +143,7 @@ def test_an_archive_of_arrays_is_no_array(tmp_path):
         compute_features(tmp_path / "x.npy", Features("npy", 3, 100, RATE))
 
 
-def test_what_can_not_be_described_or_computed_is_told(tmp_path):
+def test_impossible_features_are_reported(tmp_path):
     for rate, hop_seconds, bins, told in ((8000, 0.0001, 80, "hop_seconds 0.0001: shorter than"),
                                           (1000, 0.0125, 80, "bins 80: too many to be told")):
         with pytest.raises(UserError, match=told):

@@ -88,7 +88,7 @@ def whole(data, tmp_path):
 
 
 @pytest.mark.parametrize("reached", [1, 3, 4, 9])
-def test_a_run_that_is_killed_goes_on_where_it_was(data, tmp_path, whole, reached):
+def test_a_killed_run_continues(data, tmp_path, whole, reached):
     out = tmp_path / "out"
     run = begin(data, out, seconds=0)
     wait_for(lambda: notes(out) >= reached)
@@ -120,7 +120,7 @@ def limited():
     resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))
 
 
-def test_when_there_is_room_again_a_full_disk_is_forgotten(data, tmp_path, whole):
+def test_a_run_continues_once_a_full_disk_has_room(data, tmp_path, whole):
     out = tmp_path / "out"
     assert preprocess(*flags(data / "1", out), cwd=tmp_path)[0] == 0
     before = contents(out)
@@ -159,7 +159,7 @@ def interrupted(after, data, out, **changes):
 
 
 @pytest.mark.parametrize("features", [None, make_features("mel", [], RATE, 0.0125, 20)])
-def test_killed_before_whatever_it_does_to_the_disk(data, tmp_path, monkeypatch, features):
+def test_a_run_killed_before_any_disk_operation_continues(data, tmp_path, monkeypatch, features):
     """At each fsync and each renaming, in turns, until one run gets through."""
     for path in [*data.rglob("*.wav")][:5]:
         path.unlink()
@@ -192,7 +192,7 @@ def test_killed_before_whatever_it_does_to_the_disk(data, tmp_path, monkeypatch,
     assert moment > 20
 
 
-def test_what_has_changed_since_is_prepared_anew(data, tmp_path, capfd):
+def test_changed_recordings_are_prepared_again(data, tmp_path, capfd):
     out = tmp_path / "out"
 
     interrupted(5, data, out)
@@ -220,7 +220,7 @@ def test_what_has_changed_since_is_prepared_anew(data, tmp_path, capfd):
     assert contents(out) == contents(tmp_path / "again")
 
 
-def test_a_strict_run_that_goes_on_is_as_strict(data, tmp_path):
+def test_a_continued_strict_run_stays_strict(data, tmp_path):
     out = tmp_path / "out"
     run = begin(data, out, seconds=0)
     wait_for(lambda: notes(out) >= 5)
@@ -230,7 +230,7 @@ def test_a_strict_run_that_goes_on_is_as_strict(data, tmp_path):
     assert (code, said) == (2, "") and "02.wav: not a recording" in err.splitlines()[-1]
 
 
-def test_two_at_once_into_one_folder_are_refused(data, tmp_path):
+def test_two_runs_at_once_into_one_folder_are_refused(data, tmp_path):
     out = tmp_path / "out"
     run = begin(data, out, seconds=0)
     wait_for(lambda: notes(out) >= 2)
@@ -241,7 +241,7 @@ def test_two_at_once_into_one_folder_are_refused(data, tmp_path):
     run.stderr.close()
 
 
-def test_a_disk_that_is_full_when_all_is_put_in_place(data, tmp_path, monkeypatch):
+def test_a_disk_that_fills_up_in_the_final_step(data, tmp_path, monkeypatch):
     out = tmp_path / "out"
     gathered(data, out)
     before = contents(out)
@@ -259,7 +259,7 @@ def test_a_disk_that_is_full_when_all_is_put_in_place(data, tmp_path, monkeypatc
     assert contents(out) == before
 
 
-def test_parts_go_on_beside_each_other(data, tmp_path, capfd):
+def test_parts_continue_independently(data, tmp_path, capfd):
     out, again = tmp_path / "out", tmp_path / "again"
     for number in (1, 2):
         gathered(data, again, part=CorpusPart(number, 2))

@@ -23,7 +23,7 @@ def write_pictures(folder, count, width=3):
         np.save(folder / f"{number}.npy", vector)
 
 
-def test_each_picture_of_a_folder_has_the_vector_beside_it(tmp_path):
+def test_each_picture_of_a_folder_has_its_vector(tmp_path):
     write_pictures(tmp_path, 9)
     write_pictures(tmp_path / "deeper", 1)
     images = load_images(str(tmp_path), validation=0.4, condition="npy")
@@ -53,7 +53,7 @@ def test_published_images_have_the_vectors_in_their_order(tmp_path, dataset):
         np.testing.assert_allclose(part.labels, np.stack((means, -means), 1), rtol=1e-6)
 
 
-def test_conditioned_on_nothing_there_are_no_labels(tmp_path):
+def test_without_conditioning_there_are_no_labels(tmp_path):
     write_idx(tmp_path)
     images = load_images("mnist", tmp_path, condition="none")
     assert images.label_names == [] and images.vector == 0
@@ -74,7 +74,7 @@ BAD = {  # what is written, and what is said of it
 
 
 @pytest.mark.parametrize("content, reason", BAD.values(), ids=BAD)
-def test_what_is_no_vector(tmp_path, capsys, content, reason):
+def test_files_that_hold_no_vector(tmp_path, capsys, content, reason):
     write_pictures(tmp_path, 5)
     if isinstance(content, bytes):
         (tmp_path / "2.npy").write_bytes(content)
@@ -90,7 +90,7 @@ def test_what_is_no_vector(tmp_path, capsys, content, reason):
     assert f"2.npy: {reason[:12]}" in told
 
 
-def test_a_file_cut_off_is_no_vector(tmp_path):
+def test_a_truncated_file_holds_no_vector(tmp_path):
     np.save(tmp_path / "a.npy", np.ones(100))
     content = (tmp_path / "a.npy").read_bytes()
     for length in (1, 7, 60, 200, len(content) - 1):
@@ -148,7 +148,7 @@ def test_vectors_that_do_not_belong_to_the_published_images(tmp_path):
         load_images("mnist", tmp_path, condition="npy")
 
 
-def test_a_named_pipe_is_not_waited_for(tmp_path):
+def test_a_named_pipe_does_not_hang(tmp_path):
     os.mkfifo(tmp_path / "a.npy")
     with pytest.raises(UserError, match="a.npy: is a named pipe"):
         load_named_vectors(tmp_path / "a.npy")

@@ -174,7 +174,7 @@ def test_a_failed_download_leaves_nothing_and_says_what_to_do(tmp_path, monkeypa
     assert list((tmp_path / "new").iterdir()) == []
 
 
-def test_a_download_is_put_where_it_is_found_again(tmp_path, monkeypatch):
+def test_a_download_is_found_by_the_next_run(tmp_path, monkeypatch):
     calls = []
 
     def download(root, download):
@@ -239,7 +239,7 @@ def test_fixed_binarisation_is_the_same_in_all_epochs():
 
 
 @pytest.mark.parametrize("pixel", [0, 1, 64, 200, 254, 255])
-def test_sampled_binarisation_has_the_pixels_probability(pixel):
+def test_sampled_binarisation_has_the_probability_of_the_pixel(pixel):
     images = ImageCodes(np.full((100, 1, 40, 40), pixel, np.uint8), None, 2, "sampled")
     drawn = images[np.arange(100)].codes.double()
     probability = pixel / 255

@@ -44,7 +44,7 @@ def step(dataset, indices):
     return trainer.observation["main/nll"], [*model.parameters()]
 
 
-def test_a_step_on_a_map_beyond_4_gib_is_that_on_an_array(tmp_path):
+def test_training_on_a_map_beyond_4_gib_equals_training_on_an_array(tmp_path):
     offset = BEGIN - 4096  # whole windows of silence before
     large = windows(mapped(tmp_path / "shard.npy"), 0)
     small = windows(np.concatenate((np.zeros(BEGIN - offset, np.uint8), CODES)), offset)

@@ -114,7 +114,7 @@ def test_a_chain_of_one_rate_is_resampled_without_seams(tmp_path):
     assert np.abs(read_recording(chain, 8000) - expected).max() < 1e-6
 
 
-def test_an_mp3_with_a_tag_goes_on_behind_what_the_tag_says(tmp_path):
+def test_an_mp3_may_continue_after_the_length_in_its_tag(tmp_path):
     first, second = encoded(tmp_path / "a.mp3", noise(2)), encoded(tmp_path / "b.mp3", noise(3))
     bare = written(tmp_path / "b.mp3", without_tag(second))
     tag = b"ID3\4\0\0\0\0\1\0" + bytes(128)
@@ -146,7 +146,7 @@ def test_an_mp3_in_a_wav(tmp_path):
 
 
 @pytest.mark.parametrize("ending", ["ogg", "opus", "mp3"])
-def test_what_is_short_of_its_claim_is_used_as_far_as_it_goes(tmp_path, ending):
+def test_a_recording_shorter_than_its_header_says_is_used_to_its_end(tmp_path, ending):
     content = encoded(tmp_path / f"x.{ending}", noise(20))
     whole = read_recording(tmp_path / f"x.{ending}", RATE)
     if ending == "mp3":
@@ -181,7 +181,7 @@ def test_pages_behind_the_end_of_an_ogg_stream(tmp_path):
     assert "y.ogg: ends early, 700 of 320,700 samples" in notes[0] and len(notes) == 1
 
 
-def test_a_stream_in_a_chain_that_is_damaged_is_told(tmp_path):
+def test_a_damaged_stream_in_a_chain_is_reported(tmp_path):
     content = encoded(tmp_path / "x.ogg", noise(2))
     damaged = bytearray(content)
     damaged[pages(content)[1][0] + 26] ^= 255  # so that one does not see where the page ends
@@ -192,7 +192,7 @@ def test_a_stream_in_a_chain_that_is_damaged_is_told(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["ogg", "opus", "bare.mp3", "chain.ogg"])
-def test_an_excerpt_is_that_of_all_that_is_decoded(tmp_path, kind):
+def test_an_excerpt_equals_the_same_cut_of_the_whole(tmp_path, kind):
     path = tmp_path / f"x.{kind.rpartition('.')[2]}"
     content = encoded(path, noise(4))
     if kind == "bare.mp3":
@@ -222,7 +222,7 @@ def test_an_excerpt_over_streams_of_several_rates(tmp_path):
     assert len(read_recording(chain, RATE, Excerpt(2.5))) == 1.5 * RATE
 
 
-def test_features_are_those_of_all_that_is_decoded(tmp_path):
+def test_features_cover_all_decoded_samples(tmp_path):
     features = make_features("mel", [], RATE, 0.0125, 20)
     content = encoded(tmp_path / "x.ogg", noise(2))
     chain = written(tmp_path / "chain.ogg", content, content)
@@ -240,7 +240,7 @@ def test_files_that_only_look_like_mp3(tmp_path):
     assert find_streams(written(tmp_path / "x.wav", b"RIFF")) is None
 
 
-def test_the_notes_of_decoders_are_not_heard(tmp_path, capfd):
+def test_notes_of_decoders_are_silenced(tmp_path, capfd):
     content = encoded(tmp_path / "x.mp3", noise(2))
     (tmp_path / "data").mkdir()
     path = written(tmp_path / "data/x.mp3", content, content)
@@ -256,7 +256,7 @@ def test_the_notes_of_decoders_are_not_heard(tmp_path, capfd):
     assert (code, err) == (0, "")
 
 
-def test_preprocess_counts_and_tells_what_is_short_and_strict_refuses(tmp_path):
+def test_preprocess_reports_short_recordings_and_strict_refuses_them(tmp_path):
     (tmp_path / "data").mkdir()
     content = encoded(tmp_path / "data/a.mp3", noise(4))
     written(tmp_path / "data/short.mp3", content[:len(content) // 2])

@@ -60,7 +60,7 @@ def png_that_claims(width, height, *chunks):
 # ------------------------------------------------------------------------------ what is no file
 
 
-def test_what_is_no_regular_file_is_left_out_by_its_kind(tmp_path, capsys):
+def test_irregular_files_are_left_out_with_their_kind(tmp_path, capsys):
     Image.new("L", (8, 8)).save(tmp_path / "good.png")
     (tmp_path / "link.png").symlink_to("good.png")
     os.mkfifo(tmp_path / "a.png")
@@ -107,7 +107,7 @@ def test_pillow_and_its_libraries_add_nothing_to_our_lines(tmp_path, capfd):
     assert capfd.readouterr().err == ""
 
 
-def test_what_we_say_ourselves_while_a_library_is_silent_is_seen():
+def test_our_own_messages_appear_while_a_library_is_silent():
     code = ("import os, sys\nfrom common.quiet import silent_library\n"
             "with silent_library('PIL') as stderr:\n"
             "    os.write(2, b'from C\\n'); print('ours', file=sys.stderr)\n"
@@ -188,7 +188,7 @@ def test_text_that_unpacks_to_much_more(tmp_path):
     assert "too large" in refused(tmp_path / "a.png")
 
 
-def test_scans_without_number_are_not_decoded(tmp_path):
+def test_a_jpeg_with_too_many_scans_is_not_decoded(tmp_path):
     """Of a few bytes each, for each of which the whole picture is gone through again."""
     Image.new("L", (2000, 2000)).save(tmp_path / "a.jpg", progressive=True)
     read_picture(tmp_path / "a.jpg", 8, 8)
@@ -198,7 +198,7 @@ def test_scans_without_number_are_not_decoded(tmp_path):
     assert refused(tmp_path / "a.jpg") == "too many scans"
 
 
-def test_a_file_that_is_read_whole_is_no_longer_than_it_should_be(tmp_path):
+def test_a_whole_read_is_limited(tmp_path):
     Image.new("L", (8, 8)).save(tmp_path / "a.webp")
     with open(tmp_path / "a.webp", "rb+") as file:
         file.truncate(2 ** 36)  # takes no room on the disk
@@ -258,7 +258,7 @@ def test_odd_pictures_are_read(tmp_path, capfd):
 
 
 @pytest.mark.filterwarnings("ignore")  # of pillow: here each is read on its own
-def test_pictures_cut_off(tmp_path):
+def test_truncated_pictures(tmp_path):
     odd(tmp_path)
     reasons = set()
     for path in [*tmp_path.iterdir()]:
@@ -290,7 +290,7 @@ def test_a_file_is_not_handed_to_another_program(tmp_path):
 # ------------------------------------------------------------------------------ folders
 
 
-def test_kinds_of_pictures_that_are_passed_over_are_told(tmp_path, capsys):
+def test_skipped_kinds_of_pictures_are_reported(tmp_path, capsys):
     for name in ("a.heic", "b.HEIC", "c.svg", "notes.txt"):
         (tmp_path / name).write_bytes(b"x")
     with pytest.raises(UserError, match="no pictures below it.* there are 2 .heic, 1 .svg; conv"):
@@ -302,7 +302,7 @@ def test_kinds_of_pictures_that_are_passed_over_are_told(tmp_path, capsys):
     assert "passed over are 2 .heic, 1 .svg" in line and "notes" not in line
 
 
-def test_two_folders_that_come_to_one_class_are_told(tmp_path, capsys):
+def test_two_folders_that_give_one_class_are_reported(tmp_path, capsys):
     folder = tmp_path / "cats"
     for place in ("a.png", "cats/b.png", "dogs/c.png"):
         (folder / place).parent.mkdir(parents=True, exist_ok=True)

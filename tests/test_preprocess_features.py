@@ -67,7 +67,7 @@ def test_a_corpus_holds_the_features_of_its_recordings(data, tmp_path, kind):
                                      for path in data.rglob("*.wav")})
 
 
-def test_hop_and_bins_are_as_wanted(data, tmp_path):
+def test_hop_and_bins_follow_the_flags(data, tmp_path):
     code, out, _ = preprocess("--data", data, "--output", "out", "--features", "mel", "--bins", 20,
                               "--hop_seconds", 0.0101, "--rate", 4000, cwd=tmp_path)
     assert code == 0 and "features: mel, 20 numbers for every 40 samples (10 ms)" in out
@@ -75,7 +75,7 @@ def test_hop_and_bins_are_as_wanted(data, tmp_path):
 
 
 @pytest.mark.parametrize("block", [63, 777, 1 << 17])
-def test_mel_frames_are_of_the_samples_that_are_kept(tmp_path, monkeypatch, block):
+def test_mel_frames_describe_the_kept_samples(tmp_path, monkeypatch, block):
     noise = np.random.default_rng(1).uniform(-1, 1, 20000).astype(np.float32)
     for begin, end in ((0, 2050), (6000, 13000), (16333, 20000)):
         noise[begin:end] *= 0.001
@@ -93,7 +93,7 @@ def test_mel_frames_are_of_the_samples_that_are_kept(tmp_path, monkeypatch, bloc
 
 @pytest.mark.parametrize("kind", ["mel", "npy"])
 @pytest.mark.parametrize("after", [1, 4, 7])
-def test_after_an_interruption_it_goes_on_and_comes_out_the_same(data, tmp_path, kind, after,
+def test_a_continued_run_gives_the_same_corpus(data, tmp_path, kind, after,
                                                                   capfd):
     features = make_features(kind, find_recordings(data), RATE, 0.0125, 80)
     gathered(data, tmp_path / "whole", features)
@@ -110,7 +110,7 @@ def test_after_an_interruption_it_goes_on_and_comes_out_the_same(data, tmp_path,
     assert contents(out) == contents(tmp_path / "whole")
 
 
-def test_what_has_changed_since_is_prepared_anew(data, tmp_path, capfd):
+def test_changed_recordings_are_prepared_again(data, tmp_path, capfd):
     features, out = Features("npy", 5, HOP, RATE), tmp_path / "out"
     interrupted(5, data, out, features=features)
     path = data / "0/0.npy"
@@ -124,7 +124,7 @@ def test_what_has_changed_since_is_prepared_anew(data, tmp_path, capfd):
                           for path in data.rglob("*.wav")})
 
 
-def test_parts_are_the_whole_and_have_to_agree(data, tmp_path):
+def test_parts_equal_the_whole_and_must_agree(data, tmp_path):
     mel, npy, fewer = (make_features(kind, find_recordings(data), RATE, 0.0125, bins)
                        for kind, bins in (("mel", 80), ("npy", 0), ("mel", 79)))
     gathered(data, tmp_path / "whole", mel)
@@ -137,7 +137,7 @@ def test_parts_are_the_whole_and_have_to_agree(data, tmp_path):
             Corpus(tmp_path / "parts")
 
 
-def test_parts_prepared_before_there_were_features_go_with_others(tmp_path):
+def test_parts_from_before_features_existed_go_with_new_parts(tmp_path):
     (tmp_path / "data").mkdir()
     for number in range(4):
         soundfile.write(tmp_path / f"data/{number}.wav", np.full(900, 0.1), RATE)
@@ -146,7 +146,7 @@ def test_parts_prepared_before_there_were_features_go_with_others(tmp_path):
     assert manifest["collection"][:20] == "3f094ef81991ee05228f"
 
 
-def test_parts_with_features_prepared_before_go_with_others(tmp_path):
+def test_older_parts_with_features_go_with_new_parts(tmp_path):
     """Whatever type Features are of, a collection is called what it was."""
     (tmp_path / "data").mkdir()
     for number in range(4):
@@ -160,7 +160,7 @@ def test_parts_with_features_prepared_before_go_with_others(tmp_path):
         ("floor", 1e-05)]
 
 
-def test_features_that_can_not_be_used_are_left_out_and_listed(data, tmp_path):
+def test_unusable_features_are_left_out_and_listed(data, tmp_path):
     generator = np.random.default_rng(2)
     whole = np.load(data / "1/1.npy")
     np.save(data / "0/2.npy", frames_for(data / "0/2.wav", generator, width=6))
@@ -202,7 +202,7 @@ def test_features_that_can_not_be_used_are_left_out_and_listed(data, tmp_path):
     (["npy", "--hop_seconds", 0.0001], "--hop_seconds 0.0001: shorter than a sample"),
     (["mel", "--hop_seconds", 0], "--hop_seconds"), (["mel", "--bins", 0], "--bins"),
     (["mel", "--bins", 999], "--bins 999: too many"), (["mfcc"], "--features")])
-def test_flags_that_can_not_be_followed_are_one_line(data, tmp_path, flags, told):
+def test_impossible_flags_give_one_line(data, tmp_path, flags, told):
     (tmp_path / "bare").mkdir()
     soundfile.write(tmp_path / "bare/x.wav", np.zeros(900), RATE)
     code, out, err = preprocess("--data", data, "--output", "out", "--features", *flags,

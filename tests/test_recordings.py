@@ -13,7 +13,7 @@ from test_preprocess import SCRIPT, contents, preprocess, tone
 from datasets.corpus.reader import Corpus
 
 
-def test_bad_files_of_all_kinds_beside_a_good_one(tmp_path):
+def test_bad_files_of_all_kinds_next_to_a_good_one(tmp_path):
     noise = np.random.default_rng(0).uniform(-0.5, 0.5, 40000)
     told = {}
 
@@ -76,7 +76,7 @@ def test_names_that_are_not_utf_8_are_read_as_latin_1(tmp_path):
     assert first == again
 
 
-def test_a_single_file_that_cannot_be_used_is_named_itself(tmp_path):
+def test_a_single_unusable_file_is_named(tmp_path):
     path = tmp_path / "data/none.wav"
     path.parent.mkdir()
     soundfile.write(path, np.zeros(0), 8000)

@@ -32,7 +32,7 @@ def _warnings_are_errors():
     ("\u202ea\u2066b\u2028\ufeff", "\\u202ea\\u2066b\\u2028\\ufeff"), ("\udcff", "\\udcff"),
     ("你好 مرحبا é", "你好 مرحبا é"), ("👨\u200d👩 नमस\u200cते", "👨\u200d👩 नमस\u200cते"),
     ("C:\\n", "C:\\n")])
-def test_what_can_not_be_seen_is_escaped(name, expected):
+def test_invisible_characters_are_escaped(name, expected):
     assert printable(name) == expected and printable(expected) == expected
 
 
@@ -86,7 +86,7 @@ def test_a_character_that_no_font_has_is_escaped(monkeypatch):
     fonts._has_font.cache_clear()
 
 
-def test_another_font_is_made_known_to_matplotlib(monkeypatch):
+def test_another_font_is_registered_with_matplotlib(monkeypatch):
     from matplotlib import rcParams
     monkeypatch.setitem(rcParams, "font.family", ["DejaVu Sans Mono"])
     fonts._has_font.cache_clear()
