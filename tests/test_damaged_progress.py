@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from test_gathering import data, gathered, interrupted
+from test_continued_builds import built, data, interrupted
 from test_preprocess import contents
 
 PROGRESS = ".vctk_progress.temporary"
@@ -37,7 +37,7 @@ def few(tmp_path_factory):
     for path in sorted(recordings.rglob("*.wav"))[3:]:
         path.unlink()
     (recordings / "0/02.wav").unlink(missing_ok=True)
-    gathered(recordings, folder / "whole")
+    built(recordings, folder / "whole")
     return recordings, contents(folder / "whole")
 
 
@@ -47,7 +47,7 @@ def begins_anew(few, tmp_path, capfd):
     def check(damage):
         interrupted(1, few[0], tmp_path / "out")
         damage(tmp_path / "out")
-        gathered(few[0], tmp_path / "out")
+        built(few[0], tmp_path / "out")
         assert "going on" not in capfd.readouterr().err
         assert contents(tmp_path / "out") == few[1]
 
@@ -65,7 +65,7 @@ def replaced(*lines):
 def test_the_reference_record_is_valid(few, tmp_path, capfd):
     interrupted(1, few[0], tmp_path / "out")
     replaced(json.dumps(GOOD).encode() + b"\n")(tmp_path / "out")
-    gathered(few[0], tmp_path / "out")
+    built(few[0], tmp_path / "out")
     assert "going on after 1 of 2" in capfd.readouterr().err
     assert contents(tmp_path / "out") == few[1]
 

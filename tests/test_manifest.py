@@ -177,9 +177,10 @@ def test_a_recording_in_two_parts_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("flags, told", [
-    (["--layers_num", 25], "--layers_num 25: out of range; give 1 to 24"),
-    (["--rate", 10 ** 12], "--rate 1000000000000"), (["--levels", 65537], "--levels 65537"),
-    (["--target_length", 10 ** 30], "--target_length 1000"),
+    (["--layers_num", 25], "argument --layers_num: '25' is not a whole number from 1 up to 24"),
+    (["--rate", 10 ** 12], "argument --rate: '1000000000000'"),
+    (["--levels", 65537], "--levels 65537"),
+    (["--target_length", 10 ** 30], "argument --target_length: '1000"),
     (["--stacks_num", 5, "--layers_num", 24], "--stacks_num 5, layers_num 24: the receptive field"),
     (["--features", "mel", "--hop_seconds", 10 ** 6], "--hop_seconds 1e.06: too long")])
 def test_settings_that_can_not_be_read_are_not_written(call, flags, told):

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import soundfile
-from test_gathering import gathered, interrupted
+from test_continued_builds import built, interrupted
 from test_preprocess import contents, preprocess
 
 from common.errors import UserError
@@ -84,7 +84,7 @@ def test_mel_frames_describe_the_kept_samples(tmp_path, monkeypatch, block):
     soundfile.write(path, noise, RATE, subtype="FLOAT")
     features = make_features("mel", [], RATE, 0.0125, 80)
     monkeypatch.setattr(audio, "BLOCK_FRAMES", block)
-    gathered(tmp_path / "data", tmp_path / "out", features, silence_threshold=0.1)
+    built(tmp_path / "data", tmp_path / "out", features, silence_threshold=0.1)
     begin, end = 1920, 16480  # of frames of 20 ms
     found, = in_corpus(tmp_path / "out").values()
     assert Corpus(tmp_path / "out").train.recordings[0].length == end - begin
@@ -96,16 +96,16 @@ def test_mel_frames_describe_the_kept_samples(tmp_path, monkeypatch, block):
 def test_a_continued_run_gives_the_same_corpus(data, tmp_path, kind, after,
                                                                   capfd):
     features = make_features(kind, find_recordings(data), RATE, 0.0125, 80)
-    gathered(data, tmp_path / "whole", features)
+    built(data, tmp_path / "whole", features)
     out = tmp_path / "out"
     interrupted(after, data, out, features=features)
-    gathered(data, out, features)
+    built(data, out, features)
     assert f"going on after {after} of {COUNT}" in capfd.readouterr().err
     assert contents(out) == contents(tmp_path / "whole")
     # A shard of frames that is not as it was left.
     interrupted(after, data, out, features=features)
     (out / ".vctk_train_features_00000.npy.temporary").unlink()
-    gathered(data, out, features)
+    built(data, out, features)
     assert "going on" not in capfd.readouterr().err
     assert contents(out) == contents(tmp_path / "whole")
 
@@ -115,10 +115,10 @@ def test_changed_recordings_are_prepared_again(data, tmp_path, capfd):
     interrupted(5, data, out, features=features)
     path = data / "0/0.npy"
     np.save(path, np.load(path) + 1)
-    gathered(data, out, features)
+    built(data, out, features)
     interrupted(5, data, out, features=features)
     mel = make_features("mel", [], RATE, 0.0125, 8)
-    gathered(data, out, mel)
+    built(data, out, mel)
     assert "going on" not in capfd.readouterr().err
     same(in_corpus(out), {path.relative_to(data).as_posix(): compute_features(path, mel)
                           for path in data.rglob("*.wav")})
@@ -127,12 +127,12 @@ def test_changed_recordings_are_prepared_again(data, tmp_path, capfd):
 def test_parts_equal_the_whole_and_must_agree(data, tmp_path):
     mel, npy, fewer = (make_features(kind, find_recordings(data), RATE, 0.0125, bins)
                        for kind, bins in (("mel", 80), ("npy", 0), ("mel", 79)))
-    gathered(data, tmp_path / "whole", mel)
+    built(data, tmp_path / "whole", mel)
     for number in (1, 2):
-        gathered(data, tmp_path / "parts", mel, part=CorpusPart(number, 2))
+        built(data, tmp_path / "parts", mel, part=CorpusPart(number, 2))
     same(in_corpus(tmp_path / "parts"), in_corpus(tmp_path / "whole"))
     for other in (npy, None, fewer):
-        gathered(data, tmp_path / "parts", other, part=CorpusPart(2, 2))
+        built(data, tmp_path / "parts", other, part=CorpusPart(2, 2))
         with pytest.raises(UserError, match="vctk_2_of_2_manifest.json: prepared with other flags"):
             Corpus(tmp_path / "parts")
 
@@ -141,7 +141,7 @@ def test_parts_from_before_features_existed_go_with_new_parts(tmp_path):
     (tmp_path / "data").mkdir()
     for number in range(4):
         soundfile.write(tmp_path / f"data/{number}.wav", np.full(900, 0.1), RATE)
-    gathered(tmp_path / "data", tmp_path / "out", part=CorpusPart(1, 2))
+    built(tmp_path / "data", tmp_path / "out", part=CorpusPart(1, 2))
     manifest = json.loads((tmp_path / "out/vctk_1_of_2_manifest.json").read_text())
     assert manifest["collection"][:20] == "3f094ef81991ee05228f"
 
@@ -151,7 +151,7 @@ def test_older_parts_with_features_go_with_new_parts(tmp_path):
     (tmp_path / "data").mkdir()
     for number in range(4):
         soundfile.write(tmp_path / f"data/{number}.wav", np.full(900, 0.1), RATE)
-    gathered(tmp_path / "data", tmp_path / "out", make_features("mel", [], RATE, 0.0125, 20),
+    built(tmp_path / "data", tmp_path / "out", make_features("mel", [], RATE, 0.0125, 20),
              part=CorpusPart(1, 2))
     manifest = json.loads((tmp_path / "out/vctk_1_of_2_manifest.json").read_text())
     assert manifest["collection"][:20] == "efb4b1bbde677006e57c"
