@@ -28,8 +28,8 @@ def read_arguments(description: str) -> argparse.Namespace:
     _add_recordings(parser.add_argument)
     _add_features(parser.add_argument)
     parser.add_argument("--strict", action="store_true",
-                        help="a recording that can't be used is an error, instead of being left "
-                             "out")
+                        help="treat a recording that can't be used as an error, instead of leaving "
+                             "it out")
     args = parse(parser)
     if args.genres and args.labels != "genre":
         parser.error("--genres goes with --labels genre")
@@ -46,13 +46,13 @@ def _add_work(add):
     add("--workers", type=whole_number(1, 256), default=8, metavar="N",
         help="processes (default: 8)")
     add("--part", type=corpus_part, default=ENTIRE_CORPUS, metavar="I/N",
-        help="prepare only part I of N, as on each of N machines; training reads the parts in one "
-             "folder as the whole (default: 1/1)")
+        help="prepare only part I of N, on each of N machines; training reads all parts in one "
+             "folder as the whole corpus (default: 1/1)")
 
 
 def _add_network(add):
     add("--rate", type=sampling_rate, default=8000, metavar="HZ",
-        help="samples a second that recordings are brought to (default: 8000)")
+        help="resample recordings to this many samples a second (default: 8000)")
     add("--stacks_num", type=whole_number(1, 4096), default=5, metavar="N",
         help="stacks of layers in the network to be trained (default: 5)")
     add("--layers_num", type=whole_number(1, 24), default=10, metavar="N",
@@ -71,26 +71,26 @@ def _add_recordings(add):
              "from the file name; genre or year, from the tags in the file; or the first group of "
              "a regular expression, found in the path below --data (default: folder)")
     add("--genres", type=genre_list, default=(), metavar="A,B,…",
-        help="with --labels genre: fold sub-genres into these, as metalcore into metal, and leave "
-             "others out")
+        help="with --labels genre: fold sub-genres into these, such as metalcore into metal, and "
+             "leave others out")
     add("--validation", type=fraction_or_expression, default=0.1, metavar="X|REGEX",
-        help="fraction of the recordings held back for validation, or what is found in the paths "
-             "of those (default: 0.1)")
+        help="fraction of the recordings to hold back for validation, or a regular expression that "
+             "is found in their paths (default: 0.1)")
     add("--min_seconds", type=non_negative_float, default=0, metavar="S",
         help="leave out shorter recordings")
     add("--max_seconds", type=positive_float, default=0, metavar="S",
-        help="read no more than this of each")
+        help="read at most this much of each")
     add("--offset_seconds", type=non_negative_float, default=0, metavar="S",
-        help="and begin so late in it (default: 0)")
+        help="and skip this much at its beginning (default: 0)")
     add("--silence_threshold", type=non_negative_float, default=0, metavar="X",
-        help="cut off a recording's beginning and end where the root mean square is below this, "
-             "full scale being 1 (default: 0, nothing)")
+        help="cut off a recording's beginning and end if their root mean square is below this, "
+             "full scale being 1 (default: 0, cut nothing)")
 
 
 def _add_features(add):
     add("--features", choices=FEATURES, default="none",
-        help="what the network is conditioned on from moment to moment: nothing; log-mel spectra "
-             "of the recordings; or arrays (frames, width) in NAME.npy beside NAME.wav (default: "
+        help="what else the network is conditioned on, frame by frame: nothing; log-mel spectra of "
+             "the recordings; or arrays (frames, width) in NAME.npy next to NAME.wav (default: "
              "none)")
     add("--hop_seconds", type=positive_float, default=0.0125, metavar="S",
         help="sound that each frame of the features covers, rounded to samples (default: 0.0125)")

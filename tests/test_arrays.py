@@ -1,4 +1,4 @@
-""".npy files from a stranger, through all that reads such: one line, nothing unpickled."""
+""".npy files from a stranger, in all places that read them: one line, nothing unpickled."""
 
 import io
 import os
@@ -146,7 +146,7 @@ def test_an_empty_array_is_read(tmp_path, shape):
 
 
 def test_nothing_is_read_before_it_is_used(tmp_path):
-    """A hole of a terabyte."""
+    """A sparse file of a terabyte."""
     (tmp_path / "a.npy").write_bytes(described(shape=f"({2 ** 38},)"))
     os.truncate(tmp_path / "a.npy", 2 ** 40 + 200)
     assert map_array(tmp_path / "a.npy")[2 ** 37] == 0

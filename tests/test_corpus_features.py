@@ -1,4 +1,4 @@
-"""A corpus with features: what is written is read, and windows have the frames that they need."""
+"""A corpus with features is read back, and windows have the frames that they need."""
 
 import json
 
@@ -18,7 +18,7 @@ from models.local import MARGIN
 
 
 def write(folder, hop=7, width=3, features=True, flush_every=4):
-    """Recordings of LENGTHS whose frames tell recording and number: the corpus, and the frames."""
+    """Write recordings of LENGTHS whose frames encode recording and number; return both."""
     described = Features("npy", width, hop, 8000) if features else None
     told = [(1000 * number + np.arange(-(-length // hop))[:, None]
              + np.arange(width) / 10).astype(np.float32) for number, length in enumerate(LENGTHS)]

@@ -1,4 +1,4 @@
-"""Shards whose form is right and whose numbers are not: told when read, by the file's name."""
+"""Shards with wrong numbers in a right form are reported by name when they are read."""
 
 import numpy as np
 import pytest

@@ -27,7 +27,7 @@ def config_for(folder, levels=256, threshold=0.0):
 
 
 def bursts(seed, rate=RATE, seconds=3.0, channels=1):
-    """Noise that is loud, beyond full scale or next to silent for random whiles."""
+    """Noise that is loud, beyond full scale or almost silent for random times."""
     generator = np.random.default_rng(seed)
     samples = generator.uniform(-1, 1, (round(rate * seconds), channels))
     for begin in range(0, len(samples), 700):
@@ -36,7 +36,7 @@ def bursts(seed, rate=RATE, seconds=3.0, channels=1):
 
 
 def kept_of(samples, threshold):
-    """Of a whole recording what is between the silent frames at its ends."""
+    """Cut the silent frames at the ends of a whole recording."""
     size = round(audio.SILENCE_FRAME * RATE)
     heard = [begin for begin in range(0, len(samples), size)
              if np.sqrt(np.sum(np.square(samples[begin:begin + size], dtype=float)) / size)
@@ -168,7 +168,7 @@ def threads_of_products():
 
 
 def test_a_worker_computes_matrix_products_in_one_thread():
-    """In as many as there are cores, two workers took longer for mel spectra than one."""
+    """With one thread per core, two workers took longer for mel spectra than one."""
     end, told_to_end = Pipe()
     with threadpool_limits(2), ProcessPoolExecutor(1, initializer=encoding._begin_worker,
                                                    initargs=(told_to_end,)) as pool:

@@ -1,4 +1,4 @@
-"""Frames of features: what they are of, and that they are the same however the samples come."""
+"""Frames of features follow their definition, and don't depend on block sizes."""
 
 import copy
 import io
@@ -21,7 +21,7 @@ def noise(length, seed=0):
 
 
 def by_definition(samples, features, frame):
-    """One log-mel frame, in double precision: every step as datasets.audio.features tells it."""
+    """One log-mel frame, in double precision: each step as datasets.audio.features defines it."""
     window, hop = features.window, features.hop
     begin = frame * hop + hop // 2 - window // 2
     padded = np.pad(samples.astype(float), window)[begin + window:begin + 2 * window]

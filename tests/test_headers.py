@@ -1,4 +1,4 @@
-"""What does not fit a file's description is refused in one line that names file and field."""
+"""Values that don't fit a description are refused in one line that names file and field."""
 
 import json
 from dataclasses import dataclass

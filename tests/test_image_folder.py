@@ -90,7 +90,7 @@ def test_damaged_pictures_are_left_out_whatever_pillow_raises(tmp_path, monkeypa
 @pytest.mark.parametrize("mode, value", [
     ("RGBA", (0, 0, 0, 0)), ("LA", (0, 0)), ("P", 0), ("RGB", (0, 0, 0)), ("L", 0)])
 def test_transparency_becomes_white(tmp_path, mode, value):
-    """Of whatever colour it would be: a black drawing on nothing is not all black."""
+    """A black drawing on a transparent background is not all black."""
     black = (0, 0, 0, 255)[-len(value):] if mode.endswith("A") else {"P": 1, "L": 1}.get(
         mode, (1, 1, 1))
     image = Image.new(mode, (32, 32), value)

@@ -1,4 +1,4 @@
-"""Vectors beside images: found, checked, and learned from."""
+"""Vectors of images are found, checked, and trained on."""
 
 import os
 
@@ -15,7 +15,7 @@ GENERATOR = np.random.default_rng(0)
 
 
 def write_pictures(folder, count, width=3):
-    """Pictures each of one grey, and beside each a vector that begins with that grey."""
+    """Pictures of one grey each, with vectors that begin with that grey."""
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(count):
         Image.new("L", (8, 8), number).save(folder / f"{number}.png")

@@ -1,4 +1,4 @@
-"""A corpus that fits no memory: a step on a memory map beyond 4 GiB is that on an array."""
+"""Training on a memory map beyond 4 GiB equals training on an array."""
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ CODES = np.random.default_rng(0).integers(0, 256, 3000).astype(np.uint8)
 
 
 def mapped(path):
-    """A shard that is a file with a hole of 4 GiB."""
+    """A sparse shard of 4 GiB."""
     shard = np.lib.format.open_memmap(path, "w+", np.uint8, (BEGIN + len(CODES),))
     shard[BEGIN:] = CODES
     shard.flush()
@@ -26,7 +26,7 @@ def mapped(path):
 
 
 def windows(shard, offset):
-    """One long recording that ends in silence and 1,000 codes; and one of the 2,000 after them."""
+    """Windows of one long recording that ends in silence and 1,000 codes, and one of 2,000."""
     lengths = BEGIN - offset + 1000, 2000
     recordings = [Recording("long", None, 0, 0, lengths[0]),
                   Recording("short", None, 0, lengths[0], lengths[1])]

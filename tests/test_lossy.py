@@ -27,7 +27,7 @@ def noise(seconds=4.0, channels=1, seed=0):
 
 
 def encoded(path, samples, rate=RATE, variable=True):
-    """The bytes of a file of that kind, as its ending says."""
+    """The bytes of a file of the kind that its ending names."""
     kind = {"mp3": ("MP3", "MPEG_LAYER_III"), "ogg": ("OGG", "VORBIS"), "opus": ("OGG", "OPUS")}
     how = {}
     if path.suffix == ".mp3":
@@ -45,7 +45,7 @@ def without_tag(content):
 
 
 def pages(content):
-    """Of ogg: [(begin, end)]."""
+    """The pages of an ogg: [(begin, end)]."""
     found, begin = [], 0
     while begin < len(content):
         assert content[begin:begin + 4] == b"OggS"
@@ -62,7 +62,7 @@ def written(path, *contents):
 
 
 def notes_of(path, rate=RATE, excerpt=Excerpt()):  # noqa: B008 - immutable
-    """The samples, and what is noted of them."""
+    """The samples, and the notes about them."""
     notes = []
     blocks = [*audio.recording_blocks(path, rate, excerpt, notes.append)]
     return np.concatenate(blocks), notes

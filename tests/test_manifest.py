@@ -1,4 +1,4 @@
-"""A manifest from a stranger: whatever it says, it is used as a whole or refused in one line."""
+"""A manifest from a stranger is used as a whole or refused in one line."""
 
 import json
 import os
@@ -111,7 +111,7 @@ WRONG = {  # how a manifest is changed, and what the line says of it
 
 @pytest.fixture(scope="module")
 def good(tmp_path_factory):
-    """A corpus with features, and what its manifest says."""
+    """A corpus with features, and its manifest."""
     folder = tmp_path_factory.mktemp("good")
     write(folder)
     return folder, (folder / ENTIRE_CORPUS.manifest).read_text()

@@ -1,4 +1,4 @@
-"""Recordings with odd headers, things that are no files, and kinds that are not read."""
+"""Recordings with odd headers, irregular files, and kinds that are not read."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""Published sets whose files were made to do harm: one line, little memory, and no code is run."""
+"""Malicious files of published sets: one line, little memory, and no code runs."""
 
 import gzip
 import os
@@ -21,7 +21,7 @@ GOOD = {b"data": ROWS, b"labels": [1, 2]}
 
 @pytest.fixture(autouse=True)
 def _no_hanging():
-    """What waits for ever ends."""
+    """End tests that hang."""
     signal.signal(signal.SIGALRM, lambda *_: pytest.fail("hangs"))
     signal.alarm(30)
     yield
@@ -30,7 +30,7 @@ def _no_hanging():
 
 @pytest.fixture(autouse=True)
 def _little_memory():
-    """Nothing here has more than two megabytes in it."""
+    """Check that memory grows by little: no file here holds more than two megabytes."""
     tracemalloc.start()
     yield
     _, peak = tracemalloc.get_traced_memory()
@@ -40,7 +40,7 @@ def _little_memory():
 
 @pytest.fixture
 def cifar(tmp_path):
-    """A function of a file's content: the line that refuses the set with it, None if it is read."""
+    """A function of a file's content: the line that refuses the set, None if it is read."""
     write_cifar(tmp_path)
 
     def read(content, name="data_batch_3"):
@@ -58,12 +58,12 @@ def cifar(tmp_path):
 
 
 def batch(data):
-    """A pickle of a batch whose data are these instructions."""
+    """A pickle of a batch with these instructions as its data."""
     return b"\x80\x02}(U\x04data" + data + b"U\x06labels](K\x01K\x02eu."
 
 
 def array(shape=b"K\x02M\x00\x0c\x86", dtype=b"U\x02u1", first=b"K\x00\x85"):
-    """The instructions that make an array, as numpy's from Python 2 are."""
+    """The instructions that make an array, as numpy wrote them in Python 2."""
     rows = ROWS.tobytes()
     return (b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n" + first + b"U\x01btR("
             b"K\x01" + shape + b"cnumpy\ndtype\n(" + dtype + b"K\x00K\x01tR" + b"\x89T"

@@ -1,4 +1,4 @@
-"""A corpus that several machines prepare in parts is the one that a single machine would."""
+"""A corpus prepared in parts equals the one that a single machine prepares."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""preprocess.py --features: what a corpus holds is what the features of its recordings are."""
+"""preprocess.py --features: a corpus holds the features of its recordings."""
 
 import json
 
@@ -19,7 +19,7 @@ RATE, HOP, COUNT = 8000, 100, 9
 
 @pytest.fixture
 def data(tmp_path):
-    """Recordings of noise of many rates and lengths, with features of 5 numbers beside them."""
+    """Recordings of noise of many rates and lengths, with features of 5 numbers."""
     generator = np.random.default_rng(0)
     for number in range(COUNT):
         path = tmp_path / f"data/{number % 2}/{number}.wav"
@@ -37,7 +37,7 @@ def frames_for(path, generator, width=5):
 
 
 def in_corpus(folder):
-    """{name: its frames} of a corpus."""
+    """Return {name: its frames} of a corpus."""
     corpus = Corpus(folder)
     return {recording.name: np.array(part.frames(number))
             for part in (corpus.train, corpus.validation)
@@ -147,7 +147,7 @@ def test_parts_from_before_features_existed_go_with_new_parts(tmp_path):
 
 
 def test_older_parts_with_features_go_with_new_parts(tmp_path):
-    """Whatever type Features are of, a collection is called what it was."""
+    """The type of Features doesn't change the fingerprint of a collection."""
     (tmp_path / "data").mkdir()
     for number in range(4):
         soundfile.write(tmp_path / f"data/{number}.wav", np.full(900, 0.1), RATE)

@@ -1,4 +1,4 @@
-"""Recordings that are damaged, empty or very long, as preprocess.py takes them."""
+"""How preprocess.py treats damaged, empty and very long recordings."""
 
 import os
 import struct
@@ -85,7 +85,7 @@ def test_a_single_unusable_file_is_named(tmp_path):
 
 
 def test_four_hours_take_little_memory(tmp_path):
-    """A wav that is a hole; it used to be held as float32, 461 MB."""
+    """A sparse wav; memory used to hold it as float32, 461 MB."""
     path, length = tmp_path / "long.wav", 4 * 3600 * 8000
     soundfile.write(path, np.zeros(0), 8000)
     header = bytearray(path.read_bytes()[:44])

@@ -1,4 +1,4 @@
-"""Names in any script, and names that are meant to harm: in tables, messages and pictures."""
+"""Names in any script, and malicious names, in tables, messages and pictures."""
 
 import warnings
 

@@ -1,4 +1,4 @@
-"""Batches that worker processes read ahead: what they are, and how a run ends that loses one."""
+"""Batches that worker processes read ahead, and runs that lose a worker."""
 
 import faulthandler
 import multiprocessing
@@ -38,7 +38,7 @@ def _no_hang():
 
 
 class Rows(torch.utils.data.Dataset):
-    """Batches with a part of each kind. bad: what is done instead for item 7, in a worker."""
+    """Batches with a field of each kind. bad: what a worker does instead for item 7."""
 
     def __init__(self, bad=None, width=3):
         self.bad, self.width, self.parent = bad, width, os.getpid()
@@ -206,7 +206,7 @@ def test_preprocess_names_missing_shared_memory(world, tmp_path):
 
 
 def shm_of(size, *command):
-    """The command, with so much shared memory."""
+    """The command, with that much shared memory."""
     return ["unshare", "-m", "sh", "-c", "mount --make-rprivate / && mount -t tmpfs -o "
             f'size={size},nr_inodes=9 tmpfs /dev/shm && exec "$@"', "sh", *map(str, command)]
 

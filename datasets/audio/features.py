@@ -109,7 +109,7 @@ def compute_features(source: np.ndarray | str | PathLike[str], features: Feature
     elif Path(source).suffix.lower() == ".npy":
         frames = _map_frames(source, features)
         if not len(frames):
-            raise UserError(f"{source}: holds no frames; make it anew")
+            raise UserError(f"{source}: holds no frames; make it again")
         return _as_finite_float32(source, frames)
     elif features.kind == "npy":
         raise UserError(f"{source}: the features wanted can't be computed from sound; give them as "
@@ -128,7 +128,7 @@ def frame_encoder(path: Path, features: Features) -> "MelFrames | StoredFrames":
 class MelFrames:
     """Encodes samples as log-mel frames, block by block; block sizes don't change the result.
 
-    A copy (copy.copy) saves the state, whatever is added afterwards.
+    A copy (copy.copy) saves the state; it doesn't change when samples are added afterwards.
     """
 
     def __init__(self, features: Features):
@@ -208,7 +208,7 @@ class StoredFrames:
         if len(self.frames) != self.made:
             raise UserError(f"{self.path}: holds {len(self.frames)} frames, but the recording's "
                             f"{self.length} samples are covered by {self.made} of "
-                            f"{self.features.hop}; make it anew, or remove the recording")
+                            f"{self.features.hop}; make it again, or remove the recording")
         return self.frames[:0].astype(np.float32)
 
 
@@ -259,5 +259,5 @@ def _as_finite_float32(path: str | PathLike[str], frames: np.ndarray) -> np.ndar
     with np.errstate(over="ignore"):
         frames = np.array(frames, np.float32)
     if not np.isfinite(frames).all():
-        raise UserError(f"{path}: holds NaN or infinite numbers; make it anew")
+        raise UserError(f"{path}: holds NaN or infinite numbers; make it again")
     return frames

@@ -92,7 +92,7 @@ def recording_blocks(path: str | PathLike[str], rate: int,
     try:
         for samples in _resample(_decode_blocks(path, excerpt, note), rate):
             if not np.isfinite(samples).all():
-                raise UserError(f"{path}: holds NaN or infinite samples; write it anew, or "
+                raise UserError(f"{path}: holds NaN or infinite samples; write it again, or "
                                 "remove it")
             empty = empty and not len(samples)
             yield samples

@@ -23,7 +23,7 @@ def tag_of(path: Path, kind: str) -> str:
         found = [str(value).strip() for name in NAMES[kind] for value in _values(tags, name)]
     except Exception as error:  # damaged files make mutagen raise anything
         raise UserError(f"{path}: its tags can't be read ({error!r}); "
-                        "write them anew, or remove it") from None
+                        "write them again, or remove it") from None
     found = [text for text in found if text]
     if not found:
         raise UserError(f"{path}: its tags hold no {kind}; add one, or remove it")

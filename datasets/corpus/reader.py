@@ -57,7 +57,7 @@ def validation_names(names: Collection[str], wanted: float | str) -> set[str]:
     """Choose the `names` that are held back for validation.
 
     wanted: the fraction, or a regular expression (text) that matches the names. A hash of the name
-    selects a fraction, so every run selects the same, in whatever order names come: at least one of
+    selects a fraction, so every run selects the same, in any order of the names: at least one of
     two or more, and never all. Two microphones' recordings of one take, as VCTK's
     p225_001_mic1.flac and p225_001_mic2.flac, stay together.
     """
