@@ -36,7 +36,7 @@ from benchmarks.spoken_digits import LEAST, classifier, digits, picture, spectra
 from cli.arguments import non_negative_float, positive_int, probability
 from cli.script import run_script
 from common.errors import UserError
-from datasets.audio.features import triangles
+from datasets.audio.features import mel_filterbank
 from datasets.audio.recordings import read_recording
 from datasets.batches import evaluation_batches
 from datasets.corpus.reader import Corpus
@@ -95,7 +95,8 @@ def griffin_lim(corpus, index):
     """A sound whose spectra come close to the same features: samples (n,)."""
     features, recording = corpus.features, corpus.validation.recordings[index]
     log_mel = (1 - corpus.validation.frames(index).T) / 2 * math.log(features.floor)
-    amplitudes = librosa.util.nnls(triangles(features), np.exp(log_mel)) * (features.window / 4)
+    amplitudes = librosa.util.nnls(mel_filterbank(features), np.exp(log_mel))
+    amplitudes *= features.window / 4
     sound = librosa.griffinlim(amplitudes, n_iter=ITERATIONS, hop_length=features.hop,
                                n_fft=features.window, random_state=0)
     # Its first frame is of what is around the first sample; ours, around the middle of a hop.

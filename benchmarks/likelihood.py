@@ -34,7 +34,7 @@ from tqdm import tqdm
 from cli.arguments import fraction, non_negative_float, positive_float, positive_int
 from cli.script import run_script
 from common.errors import UserError
-from datasets.audio.features import describe, features_of
+from datasets.audio.features import compute_features, make_features
 from datasets.audio.labels import speaker_of
 from datasets.audio.recordings import find_recordings, read_recording
 from datasets.batches import evaluation_batches
@@ -135,7 +135,7 @@ def sound(args, folder, encode):
         raise UserError(f"--data {args.data}: takes below {FIRST_TAKE} are for the test, the "
                         "others to train on; give recordings of both")
     names = sorted({speaker_of(path) for path in paths})
-    features = describe(args.features, [], RATE, hop_seconds=0.0125, bins=80)
+    features = make_features(args.features, [], RATE, hop_seconds=0.0125, bins=80)
     try:
         config = WaveNetConfig(SOUND_LEVELS, args.hidden_dim, args.out_hidden_dim, args.stacks_num,
                                args.layers_num, len(names) * args.labels,
@@ -148,7 +148,7 @@ def sound(args, folder, encode):
         for path in paths:
             samples = read_recording(path, RATE)
             codes, _ = encode(samples, SOUND_LEVELS)
-            frames = [features_of(samples, features)] if features else []
+            frames = [compute_features(samples, features)] if features else []
             label = speaker_of(path) if args.labels else None
             writer.add("validation" if is_held_back(path) else "train", path.name, label, [codes],
                        frames)

@@ -8,7 +8,7 @@ import torch
 
 from cli.labels import labels_asked
 from common.errors import UserError
-from datasets.images.vectors import beside, check_widths, named_vectors, read_vectors
+from datasets.images.vectors import check_widths, load_named_vectors, read_vectors, vector_path
 
 
 class Conditions(NamedTuple):
@@ -49,13 +49,14 @@ def _vectors_asked(file, width, args):
                         f"give --condition_from")
     if args.condition_from:
         source = args.condition_from
-        names, vectors = named_vectors(source)
+        names, vectors = load_named_vectors(source)
     elif args.complete:
-        source = beside(args.complete[0])
-        own = {beside(picture): read_vectors(beside(picture), (1,)) for picture in args.complete}
+        source = vector_path(args.complete[0])
+        own = {vector_path(picture): read_vectors(vector_path(picture), (1,))
+               for picture in args.complete}
         check_widths(own)
         names = [Path(picture).stem for picture in args.complete]
-        vectors = np.stack([own[beside(picture)] for picture in args.complete])
+        vectors = np.stack([own[vector_path(picture)] for picture in args.complete])
     else:
         raise UserError(f"--model {file}: is conditioned on vectors; say with --condition_from "
                         f"FILE.npy which ones to draw for, of {width} numbers")

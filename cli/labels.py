@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from common.errors import UserError
-from common.files import resolved
+from common.files import real_path
 from datasets.audio.labels import find_label
 
 LONGEST = 80, 100  # characters and bytes of a part of a file's name, of which three and more fit
@@ -64,6 +64,6 @@ def _cut(name):
 
 def names_of_models(files):
     """Names for model files, as `distinct` makes them: of files in several folders with these."""
-    folders = {resolved(file).parent for file in files}
+    folders = {real_path(file).parent for file in files}
     return distinct([file.name if len(folders) == 1 else
-                     f"{resolved(file).parent.name}_{file.name}" for file in files])
+                     f"{real_path(file).parent.name}_{file.name}" for file in files])

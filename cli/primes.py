@@ -9,9 +9,9 @@ import numpy as np
 from tqdm import tqdm
 
 from common.errors import UserError
-from common.files import find_files, readable
-from datasets.audio.features import Features, features_of
-from datasets.audio.recordings import ENDINGS, PASSED_OVER, sorted_out, told
+from common.text import decode_filename
+from datasets.audio.features import Features, compute_features
+from datasets.endings import AUDIO, describe_skipped, find_by_ending
 from sampling.output import sound
 
 
@@ -41,7 +41,7 @@ def given_asked(args, file, config, data):
                         ".npy, or a folder of them")
     if args.features_from:
         features = Features(**data["features"])
-        return [Given(name, frames=features_of(path, features))
+        return [Given(name, frames=compute_features(path, features))
                 for name, path in _files("--features_from", args.features_from)]
     if not args.prime:
         return [Given()]
@@ -57,18 +57,18 @@ def _files(flag, path):
     """The files that a flag's `path` means: [(name, path), …] of itself, or of those below it."""
     path = Path(path)
     if not os.path.isdir(path):  # Path.is_dir raises where one may not look
-        return [(readable(path.stem), path)]
-    endings = ENDINGS
+        return [(decode_filename(path.stem), path)]
+    endings = AUDIO
     if flag == "--features_from":
-        endings += (".npy",)
-    found, passed_over = sorted_out(find_files(path, endings + PASSED_OVER), endings)
+        endings = AUDIO._replace(read=(*AUDIO.read, ".npy"))
+    found, skipped = find_by_ending(path, endings)
     if not found:
         what = "recordings" if flag == "--prime" else "recordings and no .npy"
         raise UserError(f"{flag} {path}: no {what} below it; name a file, or a folder of them")
-    if passed_over:
-        print(f"{flag} {path}: {told(passed_over)}", file=sys.stderr)
-    names = [readable(one.relative_to(path).with_suffix("").as_posix()) for one in found]
+    if skipped:
+        print(f"{flag} {path}: {describe_skipped(skipped)}", file=sys.stderr)
+    names = [decode_filename(one.relative_to(path).with_suffix("").as_posix()) for one in found]
     if len(set(names)) < len(names):  # which only their endings tell apart
-        names = [readable(one.relative_to(path).as_posix()) for one in found]
+        names = [decode_filename(one.relative_to(path).as_posix()) for one in found]
     return tqdm(list(zip(names, found, strict=True)), desc=flag[2:], unit="file", leave=False,
                 disable=None)

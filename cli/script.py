@@ -51,7 +51,7 @@ def _exit_code(main: Callable[[], int | None], memory_flags: str) -> Any:
         with distributed.process_group(), _memory_errors_named(memory_flags):
             return main() or 0
     except UserError as error:
-        distributed.print_once_per_node(f"error: {printable(error)}")
+        distributed.print_once_per_node(f"error: {printable(error.line())}")
         return error.exit_code
     except KeyboardInterrupt:
         # Python waits for threads before it exits. A second Ctrl+C ends that silently.

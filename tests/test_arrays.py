@@ -1,4 +1,4 @@
-""".npy files from a stranger, through all that reads such: one line, nothing unpickled."""
+""".npy files from a stranger, in all places that read them: one line, nothing unpickled."""
 
 import io
 import os
@@ -140,19 +140,19 @@ def test_unusual_forms_are_read(tmp_path, content):
 
 
 @pytest.mark.parametrize("shape", [(0,), (3, 0), (0, 3)])
-def test_an_empty_array_is_one(tmp_path, shape):
+def test_an_empty_array_is_read(tmp_path, shape):
     np.save(tmp_path / "a.npy", np.zeros(shape))
     assert map_array(tmp_path / "a.npy").shape == shape
 
 
 def test_nothing_is_read_before_it_is_used(tmp_path):
-    """A hole of a terabyte."""
+    """A sparse file of a terabyte."""
     (tmp_path / "a.npy").write_bytes(described(shape=f"({2 ** 38},)"))
     os.truncate(tmp_path / "a.npy", 2 ** 40 + 200)
     assert map_array(tmp_path / "a.npy")[2 ** 37] == 0
 
 
-def test_what_is_no_file_is_not_waited_for(tmp_path):
+def test_named_pipes_do_not_hang(tmp_path):
     os.mkfifo(tmp_path / "a.npy")
     for path, reason in ((tmp_path / "a.npy", "named pipe"), ("/dev/zero", "device")):
         with pytest.raises(OSError, match=reason):
@@ -162,7 +162,7 @@ def test_what_is_no_file_is_not_waited_for(tmp_path):
             map_array(path)
 
 
-def test_a_vector_that_is_none_leaves_its_picture_out(tmp_path, capsys):
+def test_a_picture_with_a_bad_vector_is_left_out(tmp_path, capsys):
     for number, content in enumerate((GOOD, b"PK\3\4", header("  x\n y\n"), DAMAGED["deeper"])):
         Image.new("L", (4, 4)).save(tmp_path / f"{number}.png")
         np.save(tmp_path / f"{number}.npy", np.ones(3))

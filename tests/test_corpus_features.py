@@ -1,4 +1,4 @@
-"""A corpus with features: what is written is read, and windows have the frames that they need."""
+"""A corpus with features is read back, and windows have the frames that they need."""
 
 import json
 
@@ -18,7 +18,7 @@ from models.local_conditioning import MARGIN_FRAMES
 
 
 def write(folder, hop=7, width=3, features=True, flush_every=4):
-    """Recordings of LENGTHS whose frames tell recording and number: the corpus, and the frames."""
+    """Write recordings of LENGTHS whose frames encode recording and number; return both."""
     described = Features("npy", width, hop, 8000) if features else None
     told = [(1000 * number + np.arange(-(-length // hop))[:, None]
              + np.arange(width) / 10).astype(np.float32) for number, length in enumerate(LENGTHS)]
@@ -32,7 +32,7 @@ def write(folder, hop=7, width=3, features=True, flush_every=4):
 
 
 @pytest.mark.parametrize("hop", [1, 7, 1000])
-def test_what_is_written_is_read(tmp_path, hop):
+def test_a_written_corpus_is_read_back(tmp_path, hop):
     corpus, told = write(tmp_path, hop)
     assert corpus.features == corpus.train.features == Features("npy", 3, hop, 8000)
     shards = json.loads((tmp_path / ENTIRE_CORPUS.manifest).read_text())["parts"]["train"]["shards"]
@@ -125,7 +125,7 @@ def test_the_mean_and_the_deviation_of_frames(tmp_path, monkeypatch):
     for wanted, found in zip((frames.mean(0), frames.std(0)), corpus.train.frame_statistics(),
                              strict=True):
         assert found == pytest.approx(wanted, abs=1e-6)
-    monkeypatch.setattr(corpus_module, "SURVEYED", len(frames) // 3)
+    monkeypatch.setattr(corpus_module, "STATISTICS_FRAMES", len(frames) // 3)
     part = Corpus(tmp_path).train
     assert part.frame_statistics()[0] == pytest.approx(
         np.concatenate([shard[::3] for shard in part.frame_shards], dtype=float).mean(0))

@@ -12,7 +12,7 @@ from test_commands import write_sounds
 from test_page import Page, wavs
 
 import infer_wavenet
-from datasets.audio.features import describe, features_of
+from datasets.audio.features import compute_features, make_features
 from datasets.batches import Batch
 from models import model_file as snapshot
 from models.local_conditioning import Frames
@@ -28,7 +28,7 @@ RATE, HOP = 8000, 100
 @pytest.fixture(scope="module")
 def vocoder(tmp_path_factory):
     """A model file of a small network with mel features."""
-    features = describe("mel", [], RATE, HOP / RATE, 10)
+    features = make_features("mel", [], RATE, HOP / RATE, 10)
     torch.manual_seed(0)
     model = WaveNet(WaveNetConfig(hidden_dim=8, out_hidden_dim=8, stacks_num=2, layers_num=3,
                                   labels=2, features=features.width, hop=features.hop))
@@ -46,7 +46,7 @@ def write_tone(path, samples=950, rate=RATE):
 def test_sound_as_long_as_its_features_from_sound_or_array(call, vocoder):
     write_tone("take.wav")
     model, _, data, _ = snapshot.load(vocoder, "wavenet")
-    frames = features_of("take.wav", describe("mel", [], RATE, HOP / RATE, 10))
+    frames = compute_features("take.wav", make_features("mel", [], RATE, HOP / RATE, 10))
     assert frames.shape == (10, 10) and data["features"]["hop"] == HOP
     np.save("take.npy", frames)
     found = []

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from common.plots import save_figure
-from datasets.corpus.reader import Part, Recording
+from datasets.corpus.reader import Recording, Split
 from datasets.corpus.windows import Windows
 from datasets.images.dataset import ImageCodes
 from sampling.output.sound_plots import figure_of_sound
@@ -121,7 +121,7 @@ def test_the_data_of_each_label():
         "fox": (3, 1), "cat": (1, 1), "dog": (1, 0)}
     unlabelled = ImageCodes(np.zeros((7, 1, 2, 2), np.uint8), None, 2)
     assert bars(figure_of_data("images", [], unlabelled, None)) == {"all": (7, 0)}
-    sound = Part([Recording("a", 1, 0, 0, 20), Recording("b", 0, 0, 20, 5),
+    sound = Split([Recording("a", 1, 0, 0, 20), Recording("b", 0, 0, 20, 5),
                   Recording("c", 1, 0, 25, 1)], [np.zeros(26, np.uint8)])
     assert bars(figure_of_data("samples", ["p1", "p2"], Windows(sound, 4, 3, 256), None)) == {
         "p2": (21, 0), "p1": (5, 0)}

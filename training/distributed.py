@@ -151,7 +151,7 @@ def process_group() -> Iterator[None]:
             # torchrun ends all processes as soon as one ends. A process that is still here after
             # a while is the only one that met this error.
             time.sleep(SECONDS_TO_REPORT)
-            print(f"error: {printable(error)}", file=sys.stderr)
+            print(f"error: {printable(error.line())}", file=sys.stderr)
         raise
     except RuntimeError as error:
         text = str(error).strip()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
-from common.files import resolved
+from common.files import real_path
 from models import model_file
 from training.settings import flag_hint
 from training.task import Task
@@ -81,7 +81,7 @@ def set_aside(out: Path, kind: str, path: Path | None, content: Content | None) 
     that were written after it are moved.
     """
     models = (model_file.numbered(out, "snapshot_iter") + model_file.numbered(out, kind))
-    if path and content and resolved(path).parent == resolved(out):
+    if path and content and real_path(path).parent == real_path(out):
         resumed_at = content["run"]["iteration"]
         old = [model for model in models if int(model.name.rpartition("_")[2]) > resumed_at]
     else:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 
 from common.errors import UserError
-from common.files import atomic_write, make_folder, resolved
+from common.files import atomic_write, make_folder, real_path
 from common.plots import save_figure
 from models import model_file
 from training import distributed, restart, transfer
@@ -130,7 +130,7 @@ def _load_first_weights(start: Start, task: Task) -> None:
 
 def _transferred_weights(init_from: str, settings: RunSettings, task: Task) -> dict[str, Any]:
     path = Path(init_from)
-    if resolved(settings.out) in (resolved(path), resolved(path).parent):
+    if real_path(settings.out) in (real_path(path), real_path(path).parent):
         raise UserError(f"--init_from {path}: is of the run in --out {settings.out}, which is "
                         "moved aside; give another --out")
     summary = transfer.init_from(init_from, task.kind, task.model, task.label_names,
@@ -227,7 +227,7 @@ def _recorded_ending(trainer: Trainer, start: Start, task: Task) -> dict[str, An
     It is the last thing that a run writes: if it is there, nothing is left to do.
     """
     def read() -> dict[str, Any] | None:
-        if not start.snapshot_path or resolved(start.snapshot_path).parent != resolved(start.out):
+        if not start.snapshot_path or real_path(start.snapshot_path).parent != real_path(start.out):
             return None
         try:
             entry = json.loads((start.out / "log").read_bytes())[-1]

@@ -62,7 +62,7 @@ def facts_of(file, content, model):
                     facts["validation bits/dim"] = f"{loss:.4f}"
     facts |= content["config"] | content["data"]
     if content["data"].get("features"):
-        facts["features"] = Features(**content["data"]["features"]).told()
+        facts["features"] = Features(**content["data"]["features"]).summary()
     return {name: value for name, value in facts.items() if value != ""}
 
 
