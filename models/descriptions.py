@@ -11,6 +11,8 @@ import torch
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 Count = Annotated[int, Meta(ge=0, le=2 ** 53)]
+# Runs on several processes wrote these counts as floats once.
+FloatCount = Annotated[float, Meta(ge=0, le=2 ** 53)]
 Seed = Annotated[int, Meta(ge=0, le=2 ** 63 - 1)]
 Number = Annotated[float, Meta(ge=-1e300, le=1e300)]  # finite
 Seconds = Annotated[float, Meta(ge=0, le=1e12)]
@@ -80,8 +82,8 @@ class Interval(Struct, forbid_unknown_fields=True):
     """See `training.trainer.Interval`."""
 
     nll: Number = 0.0
-    targets: Count = 0
-    samples: Count = 0
+    targets: FloatCount = 0
+    samples: FloatCount = 0
     seconds: Seconds = 0.0
 
 
