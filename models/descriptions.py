@@ -11,6 +11,8 @@ import torch
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 Count = Annotated[int, Meta(ge=0, le=2 ** 53)]
+# Runs on several processes wrote these counts as floats once.
+FloatCount = Annotated[float, Meta(ge=0, le=2 ** 53)]
 Seed = Annotated[int, Meta(ge=0, le=2 ** 63 - 1)]
 Number = Annotated[float, Meta(ge=-1e300, le=1e300)]  # finite
 Seconds = Annotated[float, Meta(ge=0, le=1e12)]
@@ -76,16 +78,12 @@ DATA = {"pixelcnn": ImageData, "wavenet": SoundData}
 
 # ------------------------------------------------------------------------------ snapshots
 
-# Of several processes it is a float: their counts are added up as such.
-Sum = Annotated[float, Meta(ge=0, le=2 ** 53)]
-
-
 class Interval(Struct, forbid_unknown_fields=True):
     """See `training.trainer.Interval`."""
 
     nll: Number = 0.0
-    targets: Sum = 0
-    samples: Sum = 0
+    targets: FloatCount = 0
+    samples: FloatCount = 0
     seconds: Seconds = 0.0
 
 

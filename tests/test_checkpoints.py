@@ -47,6 +47,21 @@ def resumed_from(folder, iteration, *args, **options):
     return extension
 
 
+def test_counts_that_several_processes_wrote_as_floats_are_read(tmp_path):
+    trainer = trainer_of(StopCondition(iterations=3))
+    trainer.run()
+    run = trainer.state_dict()
+    assert (run["interval"]["targets"], type(run["interval"]["targets"])) == (3 * 4 * 36, int)
+    run["interval"] |= {"targets": 432.0, "samples": 12.0}
+    snapshot.save(tmp_path / "snapshot_iter_3", {
+        **snapshot.describe("pixelcnn", trainer.model, ["a", "b"],
+                            {"levels": 2, "channels": 1, "height": 6, "width": 6}), "run": run})
+    resumed = trainer_of(StopCondition(iterations=5))
+    resumed.load_state_dict(snapshot.read(tmp_path / "snapshot_iter_3", "pixelcnn")["run"])
+    resumed.run()
+    assert resumed.interval.targets == 5 * 4 * 36
+
+
 # ------------------------------------------------------------------------------ which stay
 
 def test_the_latest_snapshots_stay_epoch_ends_included(tmp_path):

@@ -41,8 +41,8 @@ class Interval:
     """Sums over the updates since the last entry of the log."""
 
     nll: float = 0.0
-    targets: float = 0  # whole numbers; floats where several processes sum them
-    samples: float = 0
+    targets: int = 0
+    samples: int = 0
     seconds: float = 0.0
 
 
@@ -229,8 +229,8 @@ class Trainer:
     def update(self, batch: Batch) -> None:
         """Take one step of the optimizer. batch: this process's shard of the batch."""
         torch.manual_seed(distributed.rank_seed(self.seed, self.iteration))
-        targets, samples = distributed.all_reduce_sum(likelihood.count_targets(batch),
-                                                      self.samples(batch))
+        targets, samples = map(int, distributed.all_reduce_sum(
+            likelihood.count_targets(batch), self.samples(batch)))
         factor = learning_rate_factor(self.schedule, self.progress)
         for group, peak_rate in zip(self.optimizer.param_groups, self._peak_rates, strict=True):
             group["lr"] = peak_rate * factor
