@@ -29,8 +29,9 @@ def map_array(path: str | PathLike[str]) -> np.ndarray:
     # Non-blocking, because opening a named pipe would wait.
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
         status = os.fstat(file.fileno())
-        if not_regular(status.st_mode):
-            raise InvalidArrayError("it is no regular file")
+        kind = not_regular(status.st_mode)
+        if kind:
+            raise InvalidArrayError(f"it is {kind}")
         shape, is_fortran, dtype, begin = _header(file.read(MAX_HEADER))
         if dtype.kind not in KINDS:
             raise InvalidArrayError(f"it holds {dtype.name[:40]}, no plain numbers")

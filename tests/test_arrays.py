@@ -155,7 +155,7 @@ def test_nothing_is_read_before_it_is_used(tmp_path):
 def test_named_pipes_do_not_hang(tmp_path):
     os.mkfifo(tmp_path / "a.npy")
     for path in (tmp_path / "a.npy", "/dev/zero"):
-        with pytest.raises(InvalidArrayError, match="no regular file"):
+        with pytest.raises(InvalidArrayError, match="it is a (named pipe|device)"):
             map_array(path)
     for path in (tmp_path, tmp_path / "none"):
         with pytest.raises(OSError):

@@ -18,7 +18,7 @@ def note(**places):
 
 NOTES = {
     "empty": [], "an object": {}, "a number": 7, "null": None, "short": [None], "text": "12345678",
-    "long": [*GOOD, None], "a file of codes": note(codes="/etc/passwd"),
+    "long": [*GOOD, None, None], "a file of codes": note(codes="/etc/passwd"),
     "a file of frames": note(frames="/etc/passwd"), "a label's kind": note(label=3),
     "no label": note(label=None), "no text": note(label="\ud800"),
     "length as text": note(length="4000"), "negative": note(length=-1), "none": note(length=0),
