@@ -24,7 +24,7 @@ def test_an_os_error_becomes_a_line(tmp_path):
             ("", "can't be read", "missing; add it", ": can't be read (Is a directory); fix it")):
         with pytest.raises(UserError) as raised, os_errors_as_lines(name, problem, "fix it",
                                                                     missing=missing):
-            open(tmp_path / name)  # noqa: SIM115
+            (tmp_path / name).open().close()
         assert str(raised.value) == line
     with pytest.raises(UnfinishedError) as raised, os_errors_as_lines(
             "a", "", "make room", UnfinishedError, parameter="output"):

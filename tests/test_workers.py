@@ -107,7 +107,7 @@ def test_a_dead_worker_is_reported(number):
     rows = Rows(die)
     with pytest.raises(LostWorkerError) as found:
         list(evaluation_batches(rows, 2, workers=2))
-    assert f"--workers 2: a process that reads data has died ({number.name})" in str(found.value)
+    assert f"workers 2: a process that reads data has died ({number.name})" in str(found.value)
     assert "--workers 0" in str(found.value) and found.value.exit_code == 1
 
 

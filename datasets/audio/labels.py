@@ -69,10 +69,14 @@ def shared_label_warnings(labelling: Labelling, paths: Iterable[Path]) -> list[s
     for folder in sorted({path.parent for path in paths}):
         folders[labelling.label_of(folder / "x")].append(
             decode_filename(folder.relative_to(labelling.root).as_posix()))
-    return [f"label {label} is that of {len(names)} folders, {', '.join(names[:3])}"
-            + ", …" * (len(names) > 3)
-            + "; if they are not alike, give --labels '(.+)/', which takes whole paths for labels"
-            for label, names in folders.items() if len(names) > 1]
+    warnings = []
+    for label, names in folders.items():
+        if len(names) > 1:
+            others = ", …" if len(names) > 3 else ""
+            warnings.append(
+                f"label {label} is that of {len(names)} folders, {', '.join(names[:3])}{others}; "
+                "if they are not alike, give --labels '(.+)/', which takes whole paths for labels")
+    return warnings
 
 
 def speaker_of(path: Path) -> str:

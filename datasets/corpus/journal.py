@@ -60,13 +60,14 @@ class Journal:
             return 0
         size = len(header)
         for line in lines:
-            # A killed run may leave a torn last line; others may be damaged.
-            with suppress(ValueError, RecursionError):
-                if line.endswith(b"\n"):
-                    self.records.append(json.loads(line))
-                    size += len(line)
-                    continue
-            break
+            if not line.endswith(b"\n"):  # torn, because the run was killed
+                break
+            try:
+                record = json.loads(line)
+            except (ValueError, RecursionError):  # damaged
+                break
+            self.records.append(record)
+            size += len(line)
         return size
 
     def reset(self) -> None:

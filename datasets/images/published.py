@@ -91,7 +91,7 @@ def download_set(name: str, torchvision_class: str, data: Path, folder: str,
         data.mkdir(parents=True, exist_ok=True)
         # Not directly into `data`, where the next run would find half a download.
         scratch = Path(tempfile.mkdtemp(prefix=".download-", dir=data))
-        getattr(torchvision.datasets, torchvision_class)(root=str(scratch), download_set=True)
+        getattr(torchvision.datasets, torchvision_class)(root=str(scratch), download=True)
         (data / folder).mkdir(parents=True, exist_ok=True)
         for path in (find_set_files(scratch / folder, names) or {}).values():
             os.replace(path, data / folder / path.name)
