@@ -70,7 +70,7 @@ def main():
     from common.errors import UserError
     from datasets.images.dataset import ImageCodes, check_codes, load_images
     from models.pixelcnn import PixelCNN, PixelCNNConfig
-    from sampling.output.previews import draw_picture
+    from sampling.previews import draw_image_previews
     from training import run
 
     check_codes(args.levels, args.binarize)
@@ -104,7 +104,7 @@ def main():
                     "height": height, "width": width, "binarize": args.binarize},
               label_names=images.label_names, clip=args.gradclip, unit="images",
               samples=lambda batch: len(batch.codes), dimensions=channels * height * width,
-              draw=partial(draw_picture, labels=shown.labels if images.vector else
+              draw=partial(draw_image_previews, labels=shown.labels if images.vector else
                            range(len(images.label_names)), height=height, width=width))
 
 

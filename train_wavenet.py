@@ -46,7 +46,7 @@ def main():
     from datasets.corpus.windows import Windows
     from models.local import MARGIN
     from models.wavenet import WaveNet, WaveNetConfig
-    from sampling.output.previews import draw_sounds
+    from sampling.previews import draw_sound_previews
     from training import likelihood, run
 
     start = run.start(args, "wavenet")
@@ -76,7 +76,7 @@ def main():
               data={"levels": corpus.levels, "rate": corpus.rate, **described(corpus.features)},
               label_names=corpus.label_names,
               clip=args.clip, unit="samples", samples=likelihood.count_targets,
-              draw=partial(draw_sounds, label_names=corpus.label_names, rate=corpus.rate,
+              draw=partial(draw_sound_previews, label_names=corpus.label_names, rate=corpus.rate,
                            part=corpus.validation if corpus.validation.recordings else
                            corpus.train))
 

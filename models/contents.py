@@ -135,7 +135,7 @@ def _check_optimizer(path, optimizer: OptimizerState, name, shapes, iteration):
             check(isinstance(value, torch.Tensor) and value.is_floating_point()
                   and tuple(value.shape) == shapes[number] and bool(value.isfinite().all()),
                   f"{one} of parameter {number} is not of its shape, or not finite")
-        step = state.get("step")
+        step: Any = state.get("step")
         if counts and isinstance(step, torch.Tensor) and step.numel() == 1:
             step = step.item()
         check(not counts or type(step) in (int, float) and 1 <= step <= 2 ** 53,

@@ -15,11 +15,10 @@ from PIL import Image
 import infer_pixelcnn
 import infer_wavenet
 import sampling.output.sound
-from cli import image_request as sheets
-from cli import sound_request as takes
 from cli.arguments import length
 from datasets.quantization import mu_law_decode, mu_law_encode
 from models.model_file import load
+from sampling import image_rendering, sound_rendering
 from sampling.random_streams import Draws
 from sampling.wavenet import sample
 
@@ -111,8 +110,8 @@ def test_output_does_not_depend_on_batches(models, call, monkeypatch):
     assert call(infer_wavenet, "-m", models / "sound", "-c", 3, "-o", "a", "--length", 40)[0] == 0
     for images, sounds, most in (("BATCH_IMAGES", "BATCH_SOUNDS", 2),
                                  ("BATCH_FLOATS", "BATCH_FLOATS", 1)):
-        monkeypatch.setattr(sheets, images, most)
-        monkeypatch.setattr(takes, sounds, most)
+        monkeypatch.setattr(image_rendering, images, most)
+        monkeypatch.setattr(sound_rendering, sounds, most)
         assert call(infer_pixelcnn, "-m", models / "colour", "-c", 3, "-o", "b.png")[0] == 0
         assert call(infer_wavenet, "-m", models / "sound", "-c", 3, "-o", "b", "--length",
                     40)[0] == 0

@@ -12,7 +12,7 @@ from crafted import DEEP, GONE, changed, doubled, flipped, rewritten, write
 import infer_pixelcnn
 import infer_wavenet
 from common.errors import UserError
-from models import model_file as snapshot
+from models import model_file
 from models.pixelcnn import PixelCNN, PixelCNNConfig
 from models.wavenet import WaveNet, WaveNetConfig
 
@@ -83,8 +83,8 @@ def contents():
     torch.manual_seed(0)
     image = PixelCNN(PixelCNNConfig(4, 1, 6, 5, 2, labels=2))
     sound = WaveNet(WaveNetConfig(8, 4, 3, 1, 3, features=5, hop=20))
-    return {"pixelcnn": snapshot.describe("pixelcnn", image, ["cat", "dog"], IMAGES),
-            "wavenet": snapshot.describe("wavenet", sound, [], SOUND)}
+    return {"pixelcnn": model_file.model_content("pixelcnn", image, ["cat", "dog"], IMAGES),
+            "wavenet": model_file.model_content("wavenet", sound, [], SOUND)}
 
 
 def refused(call, script, tmp_path, named):
@@ -111,7 +111,7 @@ def test_a_wavenet_that_can_not_be_is_refused(call, tmp_path, contents, place, v
 @pytest.mark.parametrize("kind", ["pixelcnn", "wavenet"])
 def test_what_is_not_described_may_be_anything(tmp_path, contents, kind):
     write(tmp_path / "model", {**contents[kind], "note": [1, {"by": None}], "more": doubled()})
-    assert snapshot.load(tmp_path / "model", kind).label_names == contents[kind]["label_names"]
+    assert model_file.load(tmp_path / "model", kind).label_names == contents[kind]["label_names"]
 
 
 @pytest.mark.parametrize("part", ["data.pkl", "data/0", "data/7", "version"])
@@ -147,13 +147,13 @@ def test_refusals_take_no_memory(tmp_path, contents):
         write(tmp_path / "model", changed(contents["pixelcnn"], place, value))
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         with pytest.raises(UserError):
-            snapshot.load(tmp_path / "model", "pixelcnn")
+            model_file.load(tmp_path / "model", "pixelcnn")
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # KiB
 
 
 def test_a_past_that_no_sampler_can_keep_is_refused(call, tmp_path):
     long = WaveNet(WaveNetConfig(8, 64, 3, 1, 24))  # 2^24 samples of 64 numbers
-    write("model", snapshot.describe("wavenet", long, [], {"levels": 8, "rate": 8000}))
+    write("model", model_file.model_content("wavenet", long, [], {"levels": 8, "rate": 8000}))
     refused(call, infer_wavenet, tmp_path, "receptive field")
 
 

@@ -10,8 +10,8 @@ from test_page import Page
 
 import infer_pixelcnn
 import infer_wavenet
-from cli.labels import distinct
-from models.model_file import describe, load, save
+from common.file_names import distinct_file_names
+from models.model_file import load, model_content, save
 from models.pixelcnn import PixelCNN, PixelCNNConfig
 from models.wavenet import WaveNet, WaveNetConfig
 from sampling.output import page
@@ -24,12 +24,12 @@ NAMES = ["", ".", "..", "../up", "/root", "a/b", "a\\b", "a\0b\n\x1b[31m", "-rf"
 
 
 def test_names_are_parts_of_file_names_and_no_two_the_same():
-    parts = distinct(NAMES)
+    parts = distinct_file_names(NAMES)
     assert len({part.casefold() for part in parts}) == len(NAMES)
-    for part in [*parts, *(distinct([name])[0] for name in NAMES)]:
+    for part in [*parts, *(distinct_file_names([name])[0] for name in NAMES)]:
         assert part.strip(".") and len(part.encode()) <= 110 and part.isprintable()
         assert not set(part) & set('/\\<>"&\0\n:')
-    assert distinct(["p225", "a.b-c_d", "é名", ".5"]) == ["p225", "a.b-c_d", "é名", ".5"]
+    assert distinct_file_names(["p225", "a.b-c_d", "é名", ".5"]) == ["p225", "a.b-c_d", "é名", ".5"]
 
 
 @pytest.mark.parametrize("kind", ["pixelcnn", "wavenet"])
@@ -43,7 +43,7 @@ def test_labels_of_any_name_are_drawn_into_the_folder(call, tmp_path, kind):
         model = WaveNet(WaveNetConfig(4, 2, 2, 1, 1, labels=len(names)))
         data, script, flags = dict(levels=4, rate=8000), infer_wavenet, ("--length", 9)
     (tmp_path / "in").mkdir()
-    save("in/model", describe(kind, model, names, data))
+    save("in/model", model_content(kind, model, names, data))
     code, _, err = call(script, "-m", "in/model", "--label", "all", "-c", 1, *flags,
                         "-o", "in/out/")
     assert code == 0, err
@@ -59,8 +59,8 @@ def test_labels_of_any_name_are_drawn_into_the_folder(call, tmp_path, kind):
 def write_page(file):
     """The page of a model that has drawn nothing, out.html."""
     found = load(file, "wavenet")
-    facts = page.facts_of(Path(file), found.content, found.model)
-    page.write("out.html", [page.Column("model", Path(file), {"drawn": "", **facts}, {})], {})
+    facts = page.model_facts(Path(file), found.content, found.model)
+    page.write_page("out.html", [page.Column("model", Path(file), {"drawn": "", **facts}, {})], {})
 
 
 LOGS = [[3, None, "a", [1], {}], [{"iteration": 7, "validation/main/bits/dim": value}

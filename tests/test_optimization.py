@@ -11,7 +11,7 @@ from test_trainer import images
 
 from cli.arguments import Every
 from common.errors import UserError
-from models import model_file as snapshot
+from models import model_file
 from models.pixelcnn import PixelCNN, PixelCNNConfig
 from training import likelihood
 from training.extensions import checkpoints
@@ -36,7 +36,7 @@ def resumed(first, stop, **options):
     """A new trainer that has taken up the run of another."""
     trainer = trainer_of(stop, **options)
     trainer.model.load_state_dict(first.eval_model.state_dict())
-    trainer.restore(snapshot.on_cpu(first.state()))
+    trainer.restore(model_file.copy_to_cpu(first.state()))
     return trainer
 
 
@@ -155,7 +155,7 @@ def test_the_average_is_the_one_that_is_defined():
 def test_what_is_evaluated_and_kept_are_the_averaged_weights(tmp_path):
     trainer = trainer_of(StopCondition(epoch=2), ema=0.9)
     held_back = images(7, seed=5)
-    describe = partial(snapshot.describe, "pixelcnn", label_names=["a", "b"],
+    describe = partial(model_file.model_content, "pixelcnn", label_names=["a", "b"],
                        data={"levels": 2, "channels": 1, "height": 8, "width": 8})
     trainer.extend(extensions.Evaluator(held_back, 4))
     for extension in (checkpoints.BestModel, partial(checkpoints.Snapshot, every=Every(50))):
@@ -167,9 +167,9 @@ def test_what_is_evaluated_and_kept_are_the_averaged_weights(tmp_path):
     assert trainer.observation["validation/main/nll"] == pytest.approx(expected, rel=1e-5)
     assert moved != pytest.approx(expected, rel=1e-3)
     for name in ("pixelcnn_12", "snapshot_iter_12"):
-        model = snapshot.load(tmp_path / name, "pixelcnn").model  # as sampling does
+        model = model_file.load(tmp_path / name, "pixelcnn").model  # as sampling does
         assert difference(dict(model.state_dict()), dict(averaged)) == ""
-    run = snapshot.read(tmp_path / "snapshot_iter_12", "pixelcnn")["run"]
+    run = model_file.read(tmp_path / "snapshot_iter_12", "pixelcnn")["run"]
     assert difference(run["weights"], dict(trainer.model.state_dict())) == ""
 
 

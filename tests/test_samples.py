@@ -2,7 +2,6 @@
 
 import time
 import wave
-from pathlib import Path
 
 import pytest
 import torch
@@ -16,7 +15,7 @@ from cli.arguments import Every
 from models.pixelcnn import PixelCNN, PixelCNNConfig
 from models.wavenet import WaveNet, WaveNetConfig
 from sampling import pixelcnn
-from sampling.output.previews import draw_picture, draw_sounds
+from sampling.previews import draw_image_previews, draw_sound_previews
 from training.extensions.samples import Samples
 from training.extensions.tensorboard import Board
 from training.stopping import StopCondition
@@ -139,14 +138,14 @@ def test_a_sound_for_each_of_the_first_labels_of_a_whole_receptive_field(tmp_pat
     torch.manual_seed(0)
     names = ["a/b", *"cdefghijk"]
     model = WaveNet(WaveNetConfig(16, 4, 4, 1, 8, len(names))).eval()
-    files = draw_sounds(model, 0, tmp_path / "iteration_000007", names, rate=100)
+    files = draw_sound_previews(model, 0, tmp_path / "iteration_000007", names, rate=100)
     assert list(files)[:4] == ["sound_a_b", "plot_a_b", "sound_c", "plot_c"]
     assert len(files) == 16 and all(path.exists() for path in files.values())
     assert files["sound_a_b"] == tmp_path / "iteration_000007_a_b.wav"
     with wave.open(str(files["sound_c"])) as sound:
         assert (sound.getframerate(), sound.getnframes()) == (100, model.config.receptive_field)
     unlabelled = WaveNet(WaveNetConfig(16, 4, 4, 1, 3)).eval()
-    files = draw_sounds(unlabelled, 0, tmp_path / "iteration_000008", [], rate=100)
+    files = draw_sound_previews(unlabelled, 0, tmp_path / "iteration_000008", [], rate=100)
     assert set(files) == {"sound", "plot"}
     with wave.open(str(tmp_path / "iteration_000008.wav")) as sound:
         assert sound.getnframes() == 200
@@ -159,7 +158,7 @@ def test_a_row_of_pictures_for_each_of_the_first_labels(tmp_path, monkeypatch, l
     monkeypatch.setattr(pixelcnn, "sample", lambda model, draws, label, *size, **options: (
         asked.append(label), sample(model, draws, label, *size, **options))[1])
     path = tmp_path / "iteration_000007"
-    file = draw_picture(model, 0, path, range(labels), 6, 5)["pictures"]
+    file = draw_image_previews(model, 0, path, range(labels), 6, 5)["pictures"]
     assert file == tmp_path / "iteration_000007.png"
     with Image.open(file) as picture:
         assert picture.width / picture.height == pytest.approx(8 * 5 / (rows * 6), rel=0.1)
@@ -169,6 +168,7 @@ def test_a_row_of_pictures_for_each_of_the_first_labels(tmp_path, monkeypatch, l
 
 def test_the_same_seed_draws_the_same_and_another_one_others(tmp_path):
     model = PixelCNN(PixelCNNConfig(4, 1, 4, 4, 2)).eval()
-    a, b, c = (draw_picture(model, seed, Path(tmp_path, str(n)), [], 6, 6)["pictures"].read_bytes()
-               for n, seed in enumerate((1, 1, 2)))
+    files = [draw_image_previews(model, seed, tmp_path / str(n), [], 6, 6)["pictures"]
+             for n, seed in enumerate((1, 1, 2))]
+    a, b, c = (file.read_bytes() for file in files)
     assert a == b != c

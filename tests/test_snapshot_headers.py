@@ -10,7 +10,7 @@ from forks import PIXELCNN, WAVENET, forked, once, refused, snapshot_in
 
 import train_pixelcnn
 import train_wavenet
-from models import model_file as snapshot
+from models import model_file
 
 HUGE, NAN = 10 ** 30, math.nan
 BEST = "run.extensions.BestModel"
@@ -89,7 +89,7 @@ def folder(run_of, tmp_path):
 
 @pytest.mark.parametrize("kind", SCRIPTS)
 def test_what_runs_write_is_accepted(run_of, kind):
-    assert snapshot.read(run_of(kind) / "snapshot_iter_8", kind)["run"]["iteration"] == 8
+    assert model_file.read(run_of(kind) / "snapshot_iter_8", kind)["run"]["iteration"] == 8
 
 
 @pytest.mark.parametrize("command", [
@@ -98,7 +98,8 @@ def test_what_runs_write_is_accepted(run_of, kind):
 def test_what_runs_of_any_kind_write_is_accepted(world, tmp_path, command):
     forked(f"{command} -o {tmp_path} --iterations 3 --snapshot_every 1", world)
     for number in (1, 3):
-        assert snapshot.read(tmp_path / f"snapshot_iter_{number}", command[6:].split(".")[0])["run"]
+        path = tmp_path / f"snapshot_iter_{number}"
+        assert model_file.read(path, command[6:].split(".")[0])["run"]
 
 
 @pytest.mark.parametrize("place, value, named", CASES, ids=range(len(CASES)))

@@ -10,6 +10,7 @@ import soundfile
 from PIL import Image
 
 from cli.arguments import Every
+from cli.primes import read_prime
 from common.errors import UserError
 from datasets.quantization import mu_law_decode
 from sampling.output import sound, sound_plots
@@ -18,10 +19,9 @@ from sampling.output.sound import (
     Pipe,
     WavFiles,
     length_of_wav,
-    pcm_of_codes,
-    read_codes,
+    pcm_table,
 )
-from sampling.output.sound_plots import FLOOR, for_page, plot_sound, plot_wav, spectrogram
+from sampling.output.sound_plots import FLOOR, plot_sound, plot_wav, show_wav, spectrogram
 
 
 def tone(seconds, hertz, rate):
@@ -47,7 +47,7 @@ def test_16_bit_samples_of_codes(levels, tmp_path):
     samples = mu_law_decode(np.arange(levels), levels)
     soundfile.write(tmp_path / "a.wav", samples, 8000, subtype="PCM_16")
     expected, _ = soundfile.read(tmp_path / "a.wav", dtype="int16")
-    pcm = pcm_of_codes(levels)
+    pcm = pcm_table(levels)
     assert pcm.dtype == "<i2" and (pcm[0], pcm[-1]) == (-2 ** 15, 2 ** 15 - 1)
     assert np.abs(pcm.astype(int) - expected).max() <= 1
 
@@ -196,17 +196,17 @@ def test_of_a_long_sound_the_beginning_of_what_was_drawn_is_plotted(
 
 def test_a_recording_as_codes(tmp_path):
     soundfile.write(tmp_path / "a.wav", tone(0.25, 300, 16000), 16000)
-    codes = read_codes(tmp_path / "a.wav", 8000, 256)
+    codes = read_prime(tmp_path / "a.wav", 8000, 256)
     assert codes.shape == (2000,) and codes.dtype == np.uint8
-    assert np.array_equal(read_codes(tmp_path / "a.wav", 16000, 256, seconds=0.1),
-                          read_codes(tmp_path / "a.wav", 16000, 256)[:1600])
+    assert np.array_equal(read_prime(tmp_path / "a.wav", 16000, 256, seconds=0.1),
+                          read_prime(tmp_path / "a.wav", 16000, 256)[:1600])
 
 
 def test_a_sound_for_a_page(tmp_path, monkeypatch):
     monkeypatch.setattr(sound_plots, "PLOTTED_SECONDS", 2)
     samples = tone(2.5, 300, 8000)
     soundfile.write(tmp_path / "a.wav", samples, 8000, subtype="PCM_16")
-    picture, wav, length = for_page(tmp_path / "a.wav", prime_seconds=0.5)
+    picture, wav, length = show_wav(tmp_path / "a.wav", prime_seconds=0.5)
     assert length == "2 s (here the first 2 s)"  # drawn, of 2.5
     played, rate = soundfile.read(io.BytesIO(wav))
     assert rate == 8000 and np.abs(played - samples[:16000]).max() < 1e-4

@@ -14,7 +14,8 @@ import torch
 
 from common.errors import UserError
 from common.files import atomic_write, make_folder, resolved
-from models import model_file as snapshot
+from common.run_files import numbered_files
+from models import model_file
 from training import allocator as memory
 from training import distributed, transfer
 from training.device import device_of, precision_on
@@ -73,7 +74,7 @@ def _snapshot_to_resume(args, kind):
     folder = Path(args.out if auto else args.resume)
     if not folder.is_dir():
         return folder, _run_of(folder, kind)
-    for path in reversed(snapshot.numbered(folder, "snapshot_iter")):
+    for path in reversed(numbered_files(folder, "snapshot_iter")):
         try:
             content = _run_of(path, kind)
         except UserError as error:
@@ -89,7 +90,7 @@ def _snapshot_to_resume(args, kind):
 
 
 def _run_of(path, kind):
-    content = snapshot.read(path, kind)
+    content = model_file.read(path, kind)
     if "run" not in content:
         raise UserError(f"--resume {path}: is a model without its run; name a snapshot_iter_N")
     return content
@@ -101,7 +102,7 @@ def _set_aside(start, kind):
     Another run is any but that which is resumed; and of that, what came after its snapshot.
     """
     out = start.out
-    left = snapshot.numbered(out, "snapshot_iter") + snapshot.numbered(out, kind)
+    left = numbered_files(out, "snapshot_iter") + numbered_files(out, kind)
     if start.path and resolved(start.path).parent == resolved(out):
         reached = start.content["run"]["iteration"]
         left = [path for path in left if int(path.name.rpartition("_")[2]) > reached]
@@ -143,7 +144,7 @@ def _weights_to_begin_from(args, kind, model, label_names):
 def _check_resumed(start, model, data, label_names):
     """Refuse to go on from a snapshot of another network or of other data."""
     content = start.content
-    ours = snapshot.describe(content["kind"], model, label_names, data)
+    ours = model_file.model_content(content["kind"], model, label_names, data)
     # What networks did not have when the snapshot was written is as by default.
     defaults = {field.name: field.default for field in dataclasses.fields(model.config)}
     theirs = {"config": defaults | content["config"], "data": content["data"]}
@@ -151,7 +152,7 @@ def _check_resumed(start, model, data, label_names):
         for name, value in ours[part].items():
             there = theirs[part].get(name)
             if there != value:
-                advice = snapshot.flag_hint(name, there) or (
+                advice = transfer.flag_hint(name, there) or (
                     "give its flags and data, as with --config "
                     f"{start.path.parent / 'config.json'}")
                 raise UserError(f"--resume: {start.path} has {name} {there}, this run {value}; "
@@ -185,7 +186,8 @@ def train(args, start, kind, model, *, training_set, validation_set, test_set=No
                       stop=StopCondition(args.epoch, args.iterations, args.target_loss),
                       **trainer_options)
     best, samples = _extend(trainer, args, start, validation_set, label_names, draw,
-                            lambda: snapshot.describe(kind, trainer.eval_model, label_names, data))
+                            lambda: model_file.model_content(kind, trainer.eval_model,
+                                                             label_names, data))
     if start.content:
         trainer.restore(start.content["run"])
         if trainer.was_complete() and (ending := _recorded_ending(trainer, start, test_set)):
@@ -218,7 +220,7 @@ def train(args, start, kind, model, *, training_set, validation_set, test_set=No
     best_path = distributed.broadcast_from_main(lambda: best.path)
     if test_set is not None and best_path:
         trainer.eval_model.load_state_dict(distributed.broadcast_from_main(
-            lambda: snapshot.load(best_path, kind).model.state_dict()))
+            lambda: model_file.load(best_path, kind).model.state_dict()))
         extensions.Evaluator(test_set, args.batchsize, TEST)(trainer)
     extensions.LogReport(start.out)(trainer)
     _report_ending(trainer, best, kind, trainer.observation)

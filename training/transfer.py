@@ -1,7 +1,9 @@
 """Begin from another run's weights: the same network, its labels matched by their names."""
 
+from typing import Any
+
 from common.errors import UserError
-from models import model_file as snapshot
+from models import model_file
 from training.extensions.label_embeddings import EMBEDDING
 
 
@@ -15,13 +17,13 @@ def init_from(path, kind, model, label_names, started):
     Raises UserError where the networks differ, or a name in `started` is not there.
     """
     try:
-        found = snapshot.load(path, kind)
+        found = model_file.load(path, kind)
     except UserError as error:
         raise UserError(f"--init_from: {error}") from None
     theirs, ours = vars(found.model.config), vars(model.config)
     for name, value in theirs.items():
         if name not in ("labels", "vector") and value != ours[name]:
-            advice = (snapshot.flag_hint(name, value)
+            advice = (flag_hint(name, value)
                       or f"give --{name} {value}, and data of that kind")
             raise UserError(f"--init_from {path}: has {name} {value}, this network {ours[name]}; "
                             f"{advice}")
@@ -57,3 +59,13 @@ def init_from(path, kind, model, label_names, started):
              ", ".join(f"{new} from {old}" for new, old in started.items()),
              f"new: {', '.join(fresh)}" * bool(fresh)]
     return f"weights of {path}" + "".join(f"; {part}" for part in parts if part)
+
+
+def flag_hint(name: str, value: Any) -> str | None:
+    """Say which flag gives a network whose configuration has `name` as `value`.
+
+    None where the flag has the same name.
+    """
+    if name != "position":
+        return None
+    return "leave out --no_position" if value else "give --no_position"

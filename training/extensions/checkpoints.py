@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from common.files import atomic_write
-from models import model_file as snapshot
+from models import model_file
 from training.extensions.reports import mean_since
 
 
@@ -32,7 +32,7 @@ class BestModel:
             return
         content = self.describe()
         path = self.out / f"{content['kind']}_{trainer.iteration}"
-        snapshot.save(path, content)
+        model_file.save(path, content)
         if self.path and self.path != path:
             self.path.unlink(missing_ok=True)
         self.nll, self.path = nll, path
@@ -94,11 +94,11 @@ class Snapshot:
             self.last_to_stay = now
             self.removable.remove(now.iteration)
         stale, self.removable = self.removable[:-self.kept], self.removable[-self.kept:]
-        content = {**self.describe(), "run": snapshot.on_cpu(trainer.state())}
+        content = {**self.describe(), "run": model_file.copy_to_cpu(trainer.state())}
         self._writing = self._writer.submit(self._write, now.iteration, content, stale)
 
     def _write(self, iteration, content, stale):
-        snapshot.save(self._path(iteration), content)
+        model_file.save(self._path(iteration), content)
         for iteration in stale:
             self._path(iteration).unlink(missing_ok=True)
 
