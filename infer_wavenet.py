@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 
 from cli.arguments import Every, every, length, parse, positive_float, whole_number
@@ -66,10 +67,11 @@ def main() -> int:
     complete_sound_flags(args)
 
     # After parsing, because importing torch takes seconds.
+    from cli.results_page import plot_sounds, write_sound_page
     from cli.sound_request import differ_in_kind, prepare_output, resolve_sound_requests
     from common.signals import Signals
     from models.model_file import load
-    from sampling.output.sound import Pipe, Progress, WavFiles
+    from sampling.output.sound import Progress
     from sampling.sound_rendering import render_sounds
     from training.device import device_of
 
@@ -81,14 +83,11 @@ def main() -> int:
         prepare_output(args.output, requests, page)
     with Signals("finishing the block in hand") as signals:
         for request in requests:
-            def open_output(batch, rate=request.rate):
-                return (Pipe(sys.stdout.fileno()) if piped else
-                        WavFiles([sound.wav for sound in batch], rate, args.save_every))
-
             total = None if endless else sum(sound.length or 0 for sound in request.sounds)
             with Progress(total, request.rate, request.model.name) as progress:
                 model = load(request.model.file, "wavenet").model.to(device)
-                seconds = render_sounds(model, request.sounds, request.options, open_output,
+                seconds = render_sounds(model, request.sounds, request.options,
+                                        partial(request.open_output, every=args.save_every),
                                         progress, signals)
             drawn.append((request, seconds, str(progress)))
             print(f"{request.summary(seconds)}, {progress}",
@@ -100,12 +99,8 @@ def main() -> int:
     if signals.number and not endless:
         return 128 + signals.number
     if args.plot:
-        from cli.results_page import plot_sounds
-
         plot_sounds(requests)
     if page:
-        from cli.results_page import write_sound_page
-
         write_sound_page(page, drawn, vars(args))
         print(f"{page} shows them beside each other")
     return 0

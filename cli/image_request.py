@@ -13,10 +13,11 @@ from cli.originals import read_originals
 from cli.requests import RequestedModel, open_models, sampling_options
 from common.errors import UserError
 from common.file_names import distinct_file_names
+from common.files import make_folder
 from common.text import printable
 from models.pixelcnn import PixelCNN
 from sampling.image_rendering import ImageGrid, ImageKind, classify, given_rows
-from sampling.output.image_grid import check_picture
+from sampling.output.image_grid import ENDINGS, LONGEST_SIDE, picture_size
 from sampling.rendering import SamplingOptions
 
 
@@ -75,6 +76,25 @@ def resolve_image_requests(args: argparse.Namespace) -> list[ImageRequest]:
 def is_folder(output: str) -> bool:
     """Whether --output means a folder: an existing one, or a name that ends like one."""
     return Path(output).is_dir() or output.endswith(("/", os.sep))
+
+
+def check_picture(path: Path, shape: tuple[int, int, int, int, int]) -> None:
+    """Check that the picture `path` can be written, and make its folder.
+
+    shape: of the grid, (rows, columns, H, W, C).
+    Raises UserError for an ending other than .jpg, .jpeg, .png and .gif, a folder that can't be
+    written to, or a grid that is too large.
+    """
+    if path.suffix.lower() not in ENDINGS:
+        raise UserError(f"--output {path}: the name must end in {', '.join(ENDINGS[:-1])} or .gif, "
+                        "or in / for a folder")
+    if path.is_dir():
+        raise UserError(f"--output {path}: is a folder, where the picture is to be; name another")
+    if max(picture_size(shape)) > LONGEST_SIDE:
+        rows, columns, height, width, _ = shape
+        raise UserError(f"--output {path}: {rows} x {columns} images of {height} x {width} "
+                        f"are too many for one picture; give a smaller --count")
+    make_folder(path.parent, "--output")
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,21 @@
 """What the sampling scripts show of what they drew: plots beside sounds, and one page of all."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from cli.image_request import ImageRequest
 from cli.requests import RequestedModel
-from cli.sound_request import SoundRequest
 from sampling.output import page
 from sampling.output.sound_plots import plot_wav, show_wav
-from sampling.sound_rendering import Sound
+
+if TYPE_CHECKING:  # importing one kind of request would import libraries of the other kind
+    from cli.image_request import ImageRequest
+    from cli.sound_request import SoundRequest
+    from sampling.sound_rendering import Sound
 
 Cells = dict[str, list[page.Item]]  # what a model drew, by row of the page
 

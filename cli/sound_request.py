@@ -1,6 +1,7 @@
 """What infer_wavenet.py is to draw, resolved from its flags: sounds for each model."""
 
 import argparse
+import sys
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,7 +18,8 @@ from common.file_names import distinct_file_names
 from common.files import make_folder
 from common.text import printable
 from models.wavenet import WaveNetConfig
-from sampling.output.sound import check_writable, length_of_wav
+from sampling.output import sound as sound_output
+from sampling.output.sound import Interval, Pipe, WavFiles, check_writable
 from sampling.rendering import SamplingOptions
 from sampling.sound_rendering import Sound, sound_batches
 
@@ -30,6 +32,12 @@ class SoundRequest:
     rate: int
     sounds: tuple[Sound, ...]
     options: SamplingOptions
+
+    def open_output(self, sounds: Sequence[Sound], every: Interval) -> WavFiles | Pipe:
+        """Open the wavs of these sounds, to be flushed at that interval, or standard output."""
+        if self.model.folder is None:
+            return Pipe(sys.stdout.fileno())
+        return WavFiles([sound.wav for sound in sounds], self.rate, every)
 
     def summary(self, begun: Collection[Sound]) -> str:
         """Say where the sounds that were begun are, how many they are, and of which labels."""
@@ -121,6 +129,20 @@ def lengths_of(sources: Sequence[SoundSource], length: Length, config: WaveNetCo
         return lengths
     return [length_of_wav(of_source, len(source.prime), rate)
             for of_source, source in zip(lengths, sources, strict=True)]
+
+
+def length_of_wav(samples: int | None, prime: int, rate: int) -> int:
+    """Check that a wav can hold `samples` after a prime of `prime` samples, at `rate` Hz.
+
+    None means as many as it can hold. Returns the number of samples; raises UserError.
+    """
+    most = sound_output.MOST_SAMPLES
+    room = most - prime
+    if room < (samples or 1):
+        raise UserError(f"--length: a wav holds {most:,} samples, that is "
+                        f"{most / rate / 3600:.3g} hours, a given beginning included; give "
+                        f"a shorter length, or --output -")
+    return samples or room
 
 
 def list_sounds(model: RequestedModel, labels: Sequence[int | None],

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cli.image_request import check_picture
 from cli.originals import read_originals
 from common.errors import UserError
-from sampling.output.image_grid import GREY, check_picture, save_picture
+from sampling.output.image_grid import GREY, save_picture
 
 
 def images(rows, columns, height, width, channels):

@@ -14,7 +14,7 @@ from test_resume import at, best_model, check_killed, in_update
 from cli.arguments import Every
 from models.pixelcnn import PixelCNN, PixelCNNConfig
 from models.wavenet import WaveNet, WaveNetConfig
-from sampling import pixelcnn
+from sampling import image_rendering
 from sampling.previews import draw_image_previews, draw_sound_previews
 from training.extensions.samples import Samples
 from training.extensions.tensorboard import Board
@@ -154,8 +154,8 @@ def test_a_sound_for_each_of_the_first_labels_of_a_whole_receptive_field(tmp_pat
 @pytest.mark.parametrize("labels, rows", [(0, 8), (3, 3), (12, 10)])
 def test_a_row_of_pictures_for_each_of_the_first_labels(tmp_path, monkeypatch, labels, rows):
     model = PixelCNN(PixelCNNConfig(4, 1, 4, 4, 2, labels)).eval()
-    asked, sample = [], pixelcnn.sample
-    monkeypatch.setattr(pixelcnn, "sample", lambda model, draws, label, *size, **options: (
+    asked, sample = [], image_rendering.sample
+    monkeypatch.setattr(image_rendering, "sample", lambda model, draws, label, *size, **options: (
         asked.append(label), sample(model, draws, label, *size, **options))[1])
     path = tmp_path / "iteration_000007"
     file = draw_image_previews(model, 0, path, range(labels), 6, 5)["pictures"]

@@ -11,6 +11,7 @@ from PIL import Image
 
 from cli.arguments import Every
 from cli.primes import read_prime
+from cli.sound_request import length_of_wav
 from common.errors import UserError
 from datasets.quantization import mu_law_decode
 from sampling.output import sound, sound_plots
@@ -18,7 +19,6 @@ from sampling.output.sound import (
     MOST_SAMPLES,
     Pipe,
     WavFiles,
-    length_of_wav,
     pcm_table,
 )
 from sampling.output.sound_plots import FLOOR, plot_sound, plot_wav, show_wav, spectrogram

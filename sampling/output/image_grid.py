@@ -5,8 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from common.errors import UserError
-from common.files import atomic_write, make_folder
+from common.files import atomic_write
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".gif")
 LONGEST_SIDE = 65500  # of a JPEG; a GIF may have 35 more
@@ -15,26 +14,11 @@ IMAGE_SIDE, GRID_SIDE = 56, 256  # pixels; smaller images and grids are enlarged
 ROW_MS, LAST_MS = 60, 2000  # milliseconds for which a GIF shows each frame, and the last one
 
 
-def check_picture(path: Path | str, shape: tuple[int, int, int, int, int]) -> None:
-    """Check that `save_picture` will be able to write `path`, and make its folder.
-
-    shape: of the grid, (rows, columns, H, W, C).
-    Raises UserError for an ending other than .jpg, .jpeg, .png and .gif, a folder that can't be
-    written to, or a grid that is too large.
-    """
-    path = Path(path)
-    if path.suffix.lower() not in ENDINGS:
-        raise UserError(f"--output {path}: the name must end in {', '.join(ENDINGS[:-1])} or .gif, "
-                        "or in / for a folder")
-    if path.is_dir():
-        raise UserError(f"--output {path}: is a folder, where the picture is to be; name another")
+def picture_size(shape: tuple[int, int, int, int, int]) -> tuple[int, int]:
+    """Return height and width in pixels of a grid of that shape, (rows, columns, H, W, C)."""
     rows, columns, height, width, _ = shape
     zoom, space = _layout(shape)
-    for count, side in ((rows, height), (columns, width)):
-        if count * (side * zoom + space) + space > LONGEST_SIDE:
-            raise UserError(f"--output {path}: {rows} x {columns} images of {height} x {width} "
-                            f"are too many for one picture; give a smaller --count")
-    make_folder(path.parent, "--output")
+    return rows * (height * zoom + space) + space, columns * (width * zoom + space) + space
 
 
 def save_picture(path: Path | str, images: np.ndarray, given_rows: int = 0,

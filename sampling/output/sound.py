@@ -35,19 +35,6 @@ def pcm_table(levels: int) -> np.ndarray:
     return samples.clip(-2 ** 15, 2 ** 15 - 1).astype("<i2")
 
 
-def length_of_wav(samples: int | None, prime: int, rate: int) -> int:
-    """Check that a wav can hold `samples` after a prime of `prime` samples, at `rate` Hz.
-
-    None means as many as it can hold. Returns the number of samples; raises UserError.
-    """
-    room = MOST_SAMPLES - prime
-    if room < (samples or 1):
-        raise UserError(f"--length: a wav holds {MOST_SAMPLES:,} samples, that is "
-                        f"{MOST_SAMPLES / rate / 3600:.3g} hours, a given beginning included; give "
-                        f"a shorter length, or --output -")
-    return samples or room
-
-
 def check_writable(paths: Iterable[Path]) -> None:
     """Raise UserError if one of these files exists and can't be written. Changes no file."""
     for path in paths:
