@@ -63,13 +63,15 @@ def resolve_image_requests(args: argparse.Namespace) -> list[ImageRequest]:
         conditions = resolve_conditions(requested.file, config.vector, loaded.label_names, flags,
                                         len(files) > 1)
         layout = GridLayout(args.output, requested.folder, args.count, height, width)
-        grids = (completion_grid(layout, completion_kinds(loaded.model, originals, conditions,
-                                                          flags)),
-                 ) if flags.complete else label_grids(layout, conditions, flags.label == "all")
+        if flags.complete:
+            kinds = completion_kinds(loaded.model, originals, conditions, flags)
+            grids = [completion_grid(layout, kinds)]
+        else:
+            grids = label_grids(layout, conditions, flags.label == "all")
         for grid in grids:
             check_picture(grid.path, (grid.rows, grid.columns + bool(flags.complete), height, width,
                                       config.channels))
-        requests.append(ImageRequest(requested, grids, sampling_options(args)))
+        requests.append(ImageRequest(requested, tuple(grids), sampling_options(args)))
     return requests
 
 
@@ -116,7 +118,7 @@ class GridLayout:
 
 
 def label_grids(layout: GridLayout, conditions: Conditions, all_labels: bool
-                ) -> tuple[ImageGrid, ...]:
+                ) -> list[ImageGrid]:
     """Make one grid, or in a folder one for each condition asked for.
 
     A picture has a row for each condition if `all_labels` or several vectors are asked for.
@@ -124,13 +126,15 @@ def label_grids(layout: GridLayout, conditions: Conditions, all_labels: bool
     kinds = [ImageKind(condition) for condition in conditions.asked]
     if not layout.folder:
         rows = len(kinds) if all_labels or len(kinds) > 1 else layout.count
-        return layout.grid(Path(layout.output), "", rows, kinds),
+        return [layout.grid(Path(layout.output), "", rows, kinds)]
     known = conditions.known
     stems = dict(zip(known, distinct_file_names([one.name for one in known]), strict=True))
-    return tuple(
-        layout.grid(layout.folder / f"{stems[kind.condition] if kind.condition else 'samples'}.png",
-                    kind.condition.name if kind.condition else "samples", layout.count, [kind])
-        for kind in kinds)
+    grids = []
+    for kind in kinds:
+        stem, title = ((stems[kind.condition], kind.condition.name) if kind.condition
+                       else ("samples", "samples"))
+        grids.append(layout.grid(layout.folder / f"{stem}.png", title, layout.count, [kind]))
+    return grids
 
 
 def completion_grid(layout: GridLayout, kinds: list[ImageKind]) -> ImageGrid:

@@ -64,16 +64,16 @@ def resolve_sound_requests(args: argparse.Namespace) -> list[SoundRequest]:
     naming = WavNaming(f"pred_{datetime.now():%Y%m%d-%H%M%S}" if args.timestamp else "sample",
                        number_single=not args.timestamp, name_labels=args.label == "all")
     requests: list[SoundRequest] = []
-    read: dict[tuple, list[SoundSource]] = {}
+    sources_of_format: dict[tuple, list[SoundSource]] = {}  # models of one format share them
     for requested, loaded in open_models(files, "wavenet", folder, args):
         config, rate = loaded.model.config, loaded.data["rate"]
-        format_of_codes = rate, config.levels, str(loaded.data.get("features"))
-        if format_of_codes not in read:
-            read[format_of_codes] = resolve_sources(flags, requested.file, config, loaded.data)
+        key = rate, config.levels, str(loaded.data.get("features"))
+        if key not in sources_of_format:
+            sources_of_format[key] = resolve_sources(flags, requested.file, config, loaded.data)
+        sources = sources_of_format[key]
         labels = resolve_labels(loaded.label_names, args.label, requested.file, len(files) > 1)
-        sounds = list_sounds(requested, labels, read[format_of_codes], args.count,
-                             lengths_of(read[format_of_codes], args.length, config, rate,
-                                        limited=folder is not None), naming)
+        lengths = lengths_of(sources, args.length, config, rate, limited=folder is not None)
+        sounds = list_sounds(requested, labels, sources, args.count, lengths, naming)
         if not folder and len(sounds) > 1:
             raise UserError(f"--output -: is one sound, and below "
                             f"{args.prime or args.features_from} there are {len(sounds)} files; "

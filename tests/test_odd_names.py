@@ -1,4 +1,4 @@
-"""Names and values of any kind in models, logs and settings: no file elsewhere, no HTML."""
+"""Odd names and values in models, logs and settings: no file elsewhere, no HTML injected."""
 
 import json
 import math
@@ -23,7 +23,7 @@ NAMES = ["", ".", "..", "../up", "/root", "a/b", "a\\b", "a\0b\n\x1b[31m", "-rf"
          "x" * 5000, "x" * 4999, "con", "CON", "\u202e", "a\tb"]
 
 
-def test_names_are_parts_of_file_names_and_no_two_the_same():
+def test_distinct_file_names_are_valid_and_differ():
     parts = distinct_file_names(NAMES)
     assert len({part.casefold() for part in parts}) == len(NAMES)
     for part in [*parts, *(distinct_file_names([name])[0] for name in NAMES)]:
@@ -33,7 +33,7 @@ def test_names_are_parts_of_file_names_and_no_two_the_same():
 
 
 @pytest.mark.parametrize("kind", ["pixelcnn", "wavenet"])
-def test_labels_of_any_name_are_drawn_into_the_folder(call, tmp_path, kind):
+def test_labels_of_any_name_stay_in_the_output_folder(call, tmp_path, kind):
     torch.manual_seed(0)
     names = NAMES if kind == "pixelcnn" else NAMES[:3] + NAMES[9:12]  # plots take their time
     if kind == "pixelcnn":
@@ -70,7 +70,7 @@ LOGS = [[3, None, "a", [1], {}], [{"iteration": 7, "validation/main/bits/dim": v
 
 @pytest.mark.parametrize("log", [*map(json.dumps, LOGS), '[{"iteration": 7, "validation/main/bits/'
                                  'dim": 1' + "0" * 500 + "}]", "[" * 100_000, "\0", ""])
-def test_whatever_the_log_holds_the_page_is_written(models, tmp_path, monkeypatch, log):
+def test_page_with_any_log(models, tmp_path, monkeypatch, log):
     monkeypatch.chdir(tmp_path)
     Path("run").mkdir()
     Path("run/wavenet_7").write_bytes((models / "sound").read_bytes())
@@ -84,7 +84,7 @@ def test_whatever_the_log_holds_the_page_is_written(models, tmp_path, monkeypatc
         {MARKUP: MARKUP, "a": [[MARKUP]], "b": {"c": MARKUP}, "d": None, "e": math.nan, "": ""},
         {"half\ud800": "\udcff\ud800"}, {"large": 10 ** 4000, "long": "x" * 10 ** 6}]),
     '{"a": ' + "[" * 900 + "]" * 900 + "}", "[" * 100_000])
-def test_whatever_the_settings_hold_the_page_is_written(models, tmp_path, monkeypatch, settings):
+def test_page_with_any_settings(models, tmp_path, monkeypatch, settings):
     monkeypatch.chdir(tmp_path)
     Path("run").mkdir()
     Path("run/wavenet_7").write_bytes((models / "sound").read_bytes())

@@ -1,4 +1,4 @@
-"""Grids of images, as pictures and as GIFs that grow; pictures read back as codes."""
+"""Grids of images as pictures and GIFs, and pictures read as codes."""
 
 import numpy as np
 import pytest
@@ -50,7 +50,7 @@ def test_a_single_small_image_can_be_seen(tmp_path):
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_gif_grows_a_row_a_frame(tmp_path, channels):
+def test_gif_adds_a_row_with_each_frame(tmp_path, channels):
     pixels = images(5, 5, 12, 9, channels) * (2 if channels == 1 else 1)
     save_picture(tmp_path / "a.gif", pixels)
     gif = Image.open(tmp_path / "a.gif")
@@ -68,7 +68,7 @@ def test_gif_grows_a_row_a_frame(tmp_path, channels):
     assert durations == [60] * 11 + [2000]
 
 
-def test_gif_of_completions_begins_with_what_is_given(tmp_path):
+def test_gif_of_completions_starts_with_the_given_rows(tmp_path):
     save_picture(tmp_path / "a.gif", images(5, 5, 12, 9, 1), given_rows=6, original_columns=1)
     gif = Image.open(tmp_path / "a.gif")
     assert gif.n_frames == 7
@@ -77,7 +77,7 @@ def test_gif_of_completions_begins_with_what_is_given(tmp_path):
     assert (first[:6, 49:94:5] != GREY).all() and (first[6:, 49:94:5] == GREY).all()
 
 
-def test_what_cannot_be_written_is_said_before(tmp_path):
+def test_pictures_that_cannot_be_written_are_refused_early(tmp_path):
     shape = (2, 2, 8, 8, 1)
     (tmp_path / "file").touch()
     (tmp_path / "folder.png").mkdir()

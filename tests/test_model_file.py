@@ -1,4 +1,4 @@
-"""Model files: written whole or not at all, read only if they are what they should be."""
+"""Model files: written atomically, and checked when they are read."""
 
 import errno
 import os
@@ -31,7 +31,7 @@ def saved(model, tmp_path):
     return path
 
 
-def test_a_model_is_read_as_it_was_written(model, saved):
+def test_save_and_load_a_pixelcnn(model, saved):
     loaded = model_file.load(saved, "pixelcnn")
     codes, label = torch.randint(0, 4, (2, 1, 5, 6)), torch.tensor([0, 1])
     assert torch.equal(loaded.model(codes, label), model(codes, label))
@@ -39,7 +39,7 @@ def test_a_model_is_read_as_it_was_written(model, saved):
     assert loaded.model.config == model.config and not loaded.model.training
 
 
-def test_a_file_from_before_networks_knew_of_positions_is_of_one_that_does_not(model, saved):
+def test_file_without_the_position_field_loads(model, saved):
     content = torch.load(saved, weights_only=True)
     del content["config"]["position"]
     torch.save(content, saved)
@@ -47,7 +47,7 @@ def test_a_file_from_before_networks_knew_of_positions_is_of_one_that_does_not(m
     assert torch.equal(loaded(codes, torch.tensor([1])), model(codes, torch.tensor([1])))
 
 
-def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
+def test_atomic_write_replaces_all_or_nothing(tmp_path):
     path = tmp_path / "log"
     path.write_text("before")
     with pytest.raises(ZeroDivisionError), atomic_write(path) as temporary:
@@ -62,7 +62,7 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
     assert os.listdir(tmp_path) == ["log"]
 
 
-def test_a_full_disk_is_said_and_what_was_there_stays(model, saved, monkeypatch):
+def test_full_disk_is_reported_and_the_old_file_stays(model, saved, monkeypatch):
     before = saved.read_bytes()
 
     def full(*_):
@@ -81,12 +81,12 @@ def refusal(path, kind="pixelcnn"):
     return str(caught.value)
 
 
-def test_the_other_kind_of_model_is_refused_by_name(saved):
+def test_other_kind_of_model_is_refused(saved):
     assert f"{saved}: is a pixelcnn model" in refusal(saved, "wavenet")
 
 
 @pytest.mark.parametrize("size", [0, 1, 100, 0.5, 0.99])
-def test_a_truncated_model_file_is_refused_by_name(saved, size):
+def test_truncated_model_file_is_refused(saved, size):
     content = saved.read_bytes()
     saved.write_bytes(content[:int(size * len(content)) if size < 1 else size])
     assert str(saved) in refusal(saved)
@@ -102,7 +102,7 @@ class Evil:
         return os.mkdir, (self.folder,)
 
 
-def test_a_file_with_code_in_it_is_refused_and_not_run(model, tmp_path):
+def test_pickled_code_is_refused_and_not_run(model, tmp_path):
     path, folder = tmp_path / "model", tmp_path / "made"
     content = {**model_file.model_content("pixelcnn", model, [], DATA), "evil": Evil(str(folder))}
     torch.save(content, path)
@@ -115,7 +115,7 @@ def test_a_file_with_code_in_it_is_refused_and_not_run(model, tmp_path):
 @pytest.mark.parametrize("content", [
     b"text", b"\x80\x02}", [1, 2], {"kind": "resnet"}, {"kind": "pixelcnn", "format": 99},
     {"kind": "pixelcnn", "format": 1}])
-def test_what_is_no_model_file_is_refused_by_name(tmp_path, content):
+def test_other_files_are_refused(tmp_path, content):
     path = tmp_path / "model"
     if isinstance(content, bytes):
         path.write_bytes(content)
@@ -132,7 +132,7 @@ def test_weights_that_do_not_fit_the_description_are_refused(model, tmp_path):
 
 
 @pytest.mark.parametrize("part", ["config", "label_names", "data", "weights"])
-def test_a_file_without_a_part_is_refused_by_name(saved, part):
+def test_file_without_a_part_is_refused(saved, part):
     content = torch.load(saved, weights_only=True)
     del content[part]
     torch.save(content, saved)
@@ -147,12 +147,12 @@ def test_weights_that_are_not_finite_are_refused(model, tmp_path):
     assert "not finite" in refusal(tmp_path / "model")
 
 
-def test_a_missing_file_and_an_empty_folder_are_named(tmp_path):
+def test_missing_file_and_empty_folder_are_refused(tmp_path):
     assert "no such model file" in refusal(tmp_path / "none")
     assert "holds no pixelcnn_N" in refusal(tmp_path)
 
 
-def test_of_a_runs_folder_the_best_model_is_taken_else_the_newest_snapshot(model, tmp_path):
+def test_best_model_of_a_run_else_its_newest_snapshot(model, tmp_path):
     content = model_file.model_content("pixelcnn", model, [], DATA)
     for number in (9, 10):
         model_file.save(tmp_path / f"snapshot_iter_{number}", content)
@@ -162,14 +162,14 @@ def test_of_a_runs_folder_the_best_model_is_taken_else_the_newest_snapshot(model
     assert model_file.find_best_model(tmp_path, "pixelcnn") == tmp_path / "pixelcnn_3"
 
 
-def test_flags_that_contradict_the_file_name_both_values():
+def test_flags_that_contradict_the_file_are_refused():
     check_flags("file", {"levels": 4}, {"levels": None})
     check_flags("file", {"levels": 4}, {"levels": 4})
     with pytest.raises(UserError, match="--levels 8 contradicts file, which has levels 4"):
         check_flags("file", {"levels": 4}, {"levels": 8})
 
 
-def test_a_wavenet_goes_through_a_file_too(tmp_path):
+def test_save_and_load_a_wavenet(tmp_path):
     model = WaveNet(WaveNetConfig(16, 4, 3, 1, 3))
     model_file.save(tmp_path / "wavenet_1",
                   model_file.model_content("wavenet", model, [], {"levels": 16, "rate": 8000}))
