@@ -1,5 +1,6 @@
 # make demo: trains both networks on the data in assets/ and samples from them, into demo/
-# make test: ruff and the quick tests, on two cores; make test PYTEST="-m slow" runs the slow ones
+# make test: linters, types, imports and the quick tests, on two cores;
+# make test PYTEST="-m slow" runs the slow ones
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -26,27 +27,27 @@ $(VENV)/test_tools_installed: $(VENV)/installed tests/requirements.txt
 
 test: $(VENV)/test_tools_installed
 	$(RUN) -m ruff check .
+	$(VENV)/bin/lint-imports
+	$(RUN) -m mypy
 	$(RUN) -m pytest $(PYTEST)
 
 # ------------------------------------------------------------------------------ demo
 
-# Small pictures, so that two minutes of training are enough.
-DIGITS = --data assets --height 14 --width 14 --levels 4 -d 32 --out_hidden_dim 32 -n 12 \
-  --learning_rate 6e-3 --schedule cosine --weight_decay 0
-CORPUS = --data assets/spoken_digits --stacks_num 2 --layers_num 9
-VOICE = -b 1 --learning_rate 3e-3 --schedule cosine
+# Small pictures, because two minutes of training are enough for them.
+DIGITS = --config configs/digits_14x14.json -o demo/pixelcnn --resume auto
+SPEAKERS = --config configs/speakers.json -d demo/corpus -o demo/wavenet --resume auto
 
 demo: $(VENV)/installed
 	@echo "--- digits: about 2 minutes of training on 2 cores"
-	$(RUN) train_pixelcnn.py $(DIGITS) -e 3 -o demo/pixelcnn --resume auto
+	$(RUN) train_pixelcnn.py $(DIGITS)
 	$(RUN) infer_pixelcnn.py -m demo/pixelcnn --label all -o demo/digits.png
 	$(RUN) infer_pixelcnn.py -m demo/pixelcnn --label all -c 5 -o demo/digits.gif
 	$(RUN) infer_pixelcnn.py -m demo/pixelcnn --complete assets/digits/*.png -o demo/completed.png
 	@echo "--- spoken digits: about a minute of training"
-	$(RUN) preprocess.py $(CORPUS) --output demo/corpus
-	$(RUN) train_wavenet.py -d demo/corpus $(VOICE) -e 2 -o demo/wavenet --resume auto
+	$(RUN) preprocess.py --config configs/speakers.json --output demo/corpus
+	$(RUN) train_wavenet.py $(SPEAKERS)
 	$(RUN) infer_wavenet.py -m demo/wavenet --label all -c 1 --length 16000 --plot -o demo/sounds
-	@echo "--- models that come along: digits, words, a recording said again from its mel spectrum, a sentence"
+	@echo "--- trained models: digits, words, a recording copied from its mel spectrum, a sentence"
 	$(RUN) infer_pixelcnn.py -m assets/models/digits_4_levels.pt --label all -o demo/trained.png
 	$(RUN) infer_wavenet.py -m assets/models/spoken_digits.pt --label 7_jackson -c 4 -o demo/words
 	$(RUN) infer_wavenet.py -m assets/models/spoken_digits_from_features.pt \
@@ -59,13 +60,13 @@ demo: $(VENV)/installed
 	@echo "            demo/completed.png   lower halves drawn for given upper halves"
 	@echo "Listen to   demo/sounds/*.wav    two seconds in the manner of each speaker; plots beside,"
 	@echo "            demo/sounds/index.html   and all of them on a page"
-	@echo "Then what models say and draw that were trained for minutes to hours:"
+	@echo "From models that were trained for minutes to hours:"
 	@echo "            demo/trained.png         digits"
 	@echo "            demo/words/*.wav         \"seven\", four times"
-	@echo "            demo/copy/sample_0.wav   \"three\", as it was said in a recording"
-	@echo "            demo/sentence/sample_0.wav   a sentence that was learned by heart"
+	@echo "            demo/copy/sample_0.wav   \"three\", copied from a recording"
+	@echo "            demo/sentence/sample_0.wav   a sentence, learned by heart"
 	@echo "Curves in   demo/pixelcnn/loss.png, demo/wavenet/loss.png"
-	@echo "Train on    $(RUN) train_pixelcnn.py $(DIGITS) -e 20 -o demo/pixelcnn --resume auto"
-	@echo "            $(RUN) train_wavenet.py -d demo/corpus $(VOICE) -e 20 -o demo/wavenet --resume auto"
+	@echo "Train on    $(RUN) train_pixelcnn.py $(DIGITS) -e 20"
+	@echo "            $(RUN) train_wavenet.py $(SPEAKERS) -e 20"
 	@echo "Your own    $(RUN) train_pixelcnn.py --dataset FOLDER_OF_PICTURES -o runs/pictures"
 	@echo "            $(RUN) preprocess.py --data FOLDER_OF_WAVS --output corpus"

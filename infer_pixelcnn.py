@@ -46,11 +46,11 @@ def main() -> None:
     from cli.results_page import write_image_page
     from models.model_file import load
     from sampling.image_rendering import render_grid
-    from training.device import device_of
+    from training.device import select_device
 
     in_folder = is_folder(args.output)
     requests = resolve_image_requests(args)
-    device, drawn = device_of(args.gpu), []
+    device, drawn = select_device(args.gpu), []
     for request in requests:
         model = load(request.model.file, "pixelcnn").model.to(device)
         seconds = [render_grid(model, grid, request.options) for grid in request.grids]

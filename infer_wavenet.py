@@ -73,12 +73,12 @@ def main() -> int:
     from models.model_file import load
     from sampling.output.sound import Progress
     from sampling.sound_rendering import render_sounds
-    from training.device import device_of
+    from training.device import select_device
 
     requests = resolve_sound_requests(args)
     piped, endless = args.output == "-", not args.length.number
     page = None if piped or not differ_in_kind(requests) else Path(args.output) / "index.html"
-    device, drawn = device_of(args.gpu), []
+    device, drawn = select_device(args.gpu), []
     if not piped:
         prepare_output(args.output, requests, page)
     with Signals("finishing the block in hand") as signals:

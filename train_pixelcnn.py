@@ -16,6 +16,12 @@ from cli.arguments import (
     positive_int,
 )
 from cli.script import run_script
+from cli.training_request import (
+    parameters_as_flags,
+    recorded_flags,
+    run_settings,
+    training_settings,
+)
 from training import distributed, restart
 
 
@@ -67,45 +73,48 @@ def main():
         restart.supervise(args.auto_restart, args.out)
 
     # After parsing, for importing torch takes seconds.
-    from common.errors import UserError
     from datasets.images.dataset import ImageCodes, check_codes, load_images
     from models.pixelcnn import PixelCNN, PixelCNNConfig
     from sampling.previews import draw_image_previews
     from training import run
+    from training.task import Task
 
     check_codes(args.levels, args.binarize)
-    start = run.start(args, "pixelcnn")
+    start = run.start(run_settings(args), "pixelcnn")
     with distributed.local_main_first():
         images = load_images(args.dataset, args.data, args.height, args.width, args.validation,
                              args.condition)
     _, channels, height, width = images.train.pixels.shape
     shown = images.validation if len(images.validation.pixels) else images.train
 
-    def codes(part, fixed):
-        if part is None or not len(part.pixels):
+    def codes(split, fixed):
+        if split is None or not len(split.pixels):
             return None
-        return ImageCodes(part.pixels, part.labels, args.levels, args.binarize, seed=start.seed,
+        return ImageCodes(split.pixels, split.labels, args.levels, args.binarize, seed=start.seed,
                           fixed=fixed)
 
-    try:
+    with parameters_as_flags("levels", "hidden_dim", "out_hidden_dim", "blocks_num"):
         config = PixelCNNConfig(args.levels, channels, args.hidden_dim, args.out_hidden_dim,
                                 args.blocks_num, len(images.label_names), images.vector,
                                 position=not args.no_position)
-    except ValueError as error:
-        raise UserError(str(error)) from None
     model = PixelCNN(config)
     if images.vector:
         model.vector_scale.fill_(images.vector_scale)
-    run.train(args, start, "pixelcnn", model,
-              training_set=codes(images.train, fixed=False),
-              validation_set=codes(images.validation, fixed=True),
-              test_set=codes(images.test, fixed=True),
-              data={"dataset": images.name, "levels": args.levels, "channels": channels,
-                    "height": height, "width": width, "binarize": args.binarize},
-              label_names=images.label_names, clip=args.gradclip, unit="images",
-              samples=lambda batch: len(batch.codes), dimensions=channels * height * width,
-              draw=partial(draw_image_previews, labels=shown.labels if images.vector else
-                           range(len(images.label_names)), height=height, width=width))
+        preview_labels = shown.labels
+    else:
+        preview_labels = range(len(images.label_names))
+    task = Task(
+        kind="pixelcnn", model=model,
+        training_set=codes(images.train, fixed=False),
+        validation_set=codes(images.validation, fixed=True),
+        test_set=codes(images.test, fixed=True),
+        data={"dataset": images.name, "levels": args.levels, "channels": channels,
+              "height": height, "width": width, "binarize": args.binarize},
+        label_names=images.label_names,
+        unit="images", count_samples=lambda batch: len(batch.codes),
+        dimensions=channels * height * width,
+        draw=partial(draw_image_previews, labels=preview_labels, height=height, width=width))
+    run.train(start, task, training_settings(args, clip=args.gradclip), recorded_flags(args))
 
 
 if __name__ == "__main__":

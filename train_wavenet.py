@@ -9,6 +9,12 @@ from functools import partial
 
 from cli.arguments import add_training, parse, positive_float, positive_int
 from cli.script import run_script
+from cli.training_request import (
+    parameters_as_flags,
+    recorded_flags,
+    run_settings,
+    training_settings,
+)
 from training import restart
 
 
@@ -44,46 +50,46 @@ def main():
     from common.errors import UserError
     from datasets.corpus.reader import Corpus
     from datasets.corpus.windows import Windows
-    from models.local import MARGIN
+    from models.local_conditioning import MARGIN_FRAMES
     from models.wavenet import WaveNet, WaveNetConfig
     from sampling.previews import draw_sound_previews
     from training import likelihood, run
+    from training.task import Task
 
-    start = run.start(args, "wavenet")
+    start = run.start(run_settings(args), "wavenet")
     corpus = Corpus(args.data)
     if args.levels not in (None, corpus.levels):
         raise UserError(f"--levels {args.levels}: the corpus in {args.data} has {corpus.levels} "
                         f"levels; leave the flag out, or run preprocess.py --levels {args.levels}")
-    try:
+    features = corpus.features
+    with parameters_as_flags("levels", "hidden_dim", "out_hidden_dim", "stacks_num",
+                             "layers_num"):
         config = WaveNetConfig(corpus.levels, args.hidden_dim, args.out_hidden_dim,
                                args.stacks_num or corpus.stacks_num,
                                args.layers_num or corpus.layers_num, len(corpus.label_names),
-                               *((corpus.features.width, corpus.features.hop)
-                                 if corpus.features else ()))
-    except ValueError as error:
-        raise UserError(str(error)) from None
+                               features=features.width if features else 0,
+                               hop=features.hop if features else 0)
 
-    def windows(part):
-        if not part.recordings:
+    def windows(split):
+        if not split.recordings:
             return None
-        return Windows(part, corpus.target_length, config.receptive_field, corpus.levels, MARGIN)
+        return Windows(split, corpus.target_length, config.receptive_field, corpus.levels,
+                       MARGIN_FRAMES)
 
     model = WaveNet(config)
-    if corpus.features:
-        model.frames.standardize(*corpus.train.frame_statistics())
-    run.train(args, start, "wavenet", model, training_set=windows(corpus.train),
-              validation_set=windows(corpus.validation),
-              data={"levels": corpus.levels, "rate": corpus.rate, **described(corpus.features)},
-              label_names=corpus.label_names,
-              clip=args.clip, unit="samples", samples=likelihood.count_targets,
-              draw=partial(draw_sound_previews, label_names=corpus.label_names, rate=corpus.rate,
-                           part=corpus.validation if corpus.validation.recordings else
-                           corpus.train))
-
-
-def described(features):
-    """What model files say of the features, by which others can be made for sampling."""
-    return {"features": features.as_dict()} if features else {}
+    data = {"levels": corpus.levels, "rate": corpus.rate}
+    if features:
+        model.frames.set_normalization(*corpus.train.frame_statistics())
+        data["features"] = features.as_dict()
+    preview_split = corpus.validation if corpus.validation.recordings else corpus.train
+    task = Task(
+        kind="wavenet", model=model,
+        training_set=windows(corpus.train), validation_set=windows(corpus.validation),
+        data=data, label_names=corpus.label_names,
+        unit="samples", count_samples=likelihood.count_targets,
+        draw=partial(draw_sound_previews, label_names=corpus.label_names, rate=corpus.rate,
+                     part=preview_split))
+    run.train(start, task, training_settings(args, clip=args.clip), recorded_flags(args))
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ from cli.script import run_script
 from common.errors import UserError
 from datasets.audio.recordings import find_recordings, read_recording
 from datasets.quantization import mu_law_decode, mu_law_encode
-from models.pixelcnn import GroupedConv2d, groups
+from models.convolutions import GroupedConv2d, groups
 
 
 def arguments():

@@ -41,8 +41,8 @@ from datasets.batches import evaluation_batches
 from datasets.images.dataset import ImageCodes, load_images
 from datasets.quantization import mu_law_encode, silence
 from models.model_file import load
-from sampling.pixelcnn import Cached as CachedPixelCNN
-from sampling.wavenet import Cached as CachedWaveNet
+from sampling.pixelcnn import CachedPixelCNNSampler
+from sampling.wavenet import CachedWaveNetSampler
 from training import likelihood
 
 FAMILY = constriction.stream.model.Categorical(perfect=False)
@@ -99,7 +99,7 @@ def probabilities(logits):
 def through_pixelcnn(model, label, shape, code, known=None):
     """Images (B, C, H, W), from `code`, an Encoder of the `known` ones or a Decoder."""
     codes = torch.zeros(shape, dtype=torch.long)
-    state = CachedPixelCNN(model, label, codes, 0)
+    state = CachedPixelCNNSampler(model, label, codes, 0)
     for row in tqdm(range(shape[2]), unit="row", disable=None):
         state.fill_row(row, lambda logits, column, channel, row=row: code(
             logits, None if known is None else known[:, channel, row, column]))
@@ -109,7 +109,7 @@ def through_pixelcnn(model, label, shape, code, known=None):
 def through_wavenet(model, label, length, code, known=None):
     """A sound (1, length), begun from silence, from `code`, as with images."""
     last = torch.full((1,), silence(model.config.levels))
-    state, codes = CachedWaveNet(model, label, last[:, None], "fp32"), []
+    state, codes = CachedWaveNetSampler(model, label, last[:, None], "fp32"), []
     for number in tqdm(range(length), unit="sample", unit_scale=True, disable=None):
         last = code(state.advance(last), None if known is None else known[:, number])
         codes.append(last)

@@ -36,16 +36,16 @@ from benchmarks.spoken_digits import LEAST, classifier, digits, picture, spectra
 from cli.arguments import non_negative_float, positive_int, probability
 from cli.script import run_script
 from common.errors import UserError
-from datasets.audio.features import triangles
+from datasets.audio.features import mel_filterbank
 from datasets.audio.recordings import read_recording
 from datasets.batches import evaluation_batches
 from datasets.corpus.reader import Corpus
 from datasets.corpus.windows import Windows
 from datasets.quantization import mu_law_decode
-from models.local import MARGIN
+from models.local_conditioning import MARGIN_FRAMES
 from models.model_file import load
-from sampling.random_streams import Draws
-from sampling.wavenet import sample
+from sampling.random_streams import RandomStreams
+from sampling.wavenet import sample_sounds
 from training import likelihood
 
 ITERATIONS = 200  # of Griffin-Lim; more change nothing
@@ -73,7 +73,7 @@ def arguments():
 def bits(model, corpus):
     """The mean over all samples that are held back, each recording begun from silence."""
     test = Windows(corpus.validation, corpus.target_length, model.config.receptive_field,
-                   corpus.levels, MARGIN)
+                   corpus.levels, MARGIN_FRAMES)
     batches = tqdm(evaluation_batches(test, 16), desc="test", disable=None)
     return likelihood.evaluate(model, batches, torch.device("cpu")) / math.log(2)
 
@@ -86,8 +86,8 @@ def copied(model, corpus, index, args):
     recording = corpus.validation.recordings[index]
     frames = torch.from_numpy(np.array(corpus.validation.frames(index)))[None]
     label = torch.tensor([recording.label]) if model.config.labels else None
-    drawn = sample(model, Draws(args.seed, [0]), label, recording.length, args.temperature,
-                   args.top_p, frames=frames)
+    drawn = sample_sounds(model, RandomStreams(args.seed, [0]), label, recording.length,
+                          args.temperature, args.top_p, frames=frames)
     return mu_law_decode(torch.cat(list(drawn), dim=1)[0].numpy(), corpus.levels)
 
 
@@ -95,7 +95,8 @@ def griffin_lim(corpus, index):
     """A sound whose spectra come close to the same features: samples (n,)."""
     features, recording = corpus.features, corpus.validation.recordings[index]
     log_mel = (1 - corpus.validation.frames(index).T) / 2 * math.log(features.floor)
-    amplitudes = librosa.util.nnls(triangles(features), np.exp(log_mel)) * (features.window / 4)
+    amplitudes = librosa.util.nnls(mel_filterbank(features), np.exp(log_mel))
+    amplitudes *= features.window / 4
     sound = librosa.griffinlim(amplitudes, n_iter=ITERATIONS, hop_length=features.hop,
                                n_fft=features.window, random_state=0)
     # Its first frame is of what is around the first sample; ours, around the middle of a hop.

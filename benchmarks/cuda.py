@@ -29,8 +29,8 @@ from common.errors import UserError
 from models.pixelcnn import PixelCNN
 from models.wavenet import WaveNet, WaveNetConfig
 from sampling import pixelcnn, wavenet
-from sampling.random_streams import Draws
-from training.device import device_of, tf32
+from sampling.random_streams import RandomStreams
+from training.device import select_device, tf32
 
 PRECISIONS = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16}
 
@@ -54,7 +54,7 @@ def main():
     if args.gpu < 0 or not torch.cuda.is_available():
         raise UserError(f"--gpu {args.gpu}: this measures CUDA, of which there is none here; on a "
                         "CPU run benchmarks/training.py and benchmarks/sampling.py")
-    device = device_of(args.gpu)
+    device = select_device(args.gpu)
     print(described(device), flush=True)
     for line in tables(device, args.seconds, args.only):
         tqdm.write(line)
@@ -114,12 +114,14 @@ def measure_sampling(row, device, seconds):
     streams = range(row.count)
     if isinstance(row.config, WaveNetConfig):
         model = WaveNet(row.config).eval().to(device)
-        blocks = wavenet.sample(model, Draws(0, streams), None, sampler=wavenet.Cached)
+        blocks = wavenet.sample_sounds(model, RandomStreams(0, streams), None,
+                                       sampler=wavenet.CachedWaveNetSampler)
         rate = f"{best_rate(lambda: next(blocks).numel(), seconds):,.0f} samples"
     else:
         model, size = PixelCNN(row.config).eval().to(device), sampling_speed.HEIGHT
-        images = best_rate(lambda: len(pixelcnn.sample(
-            model, Draws(0, streams), None, size, size, sampler=pixelcnn.Cached)), seconds)
+        images = best_rate(lambda: len(pixelcnn.sample_images(
+            model, RandomStreams(0, streams), None, size, size,
+            sampler=pixelcnn.CachedPixelCNNSampler)), seconds)
         rate = f"{images:,.3g} images ({row.count / images:.2f} s)"
     return f"| {row.name} | **{rate}** | {peak(device) / 2 ** 20:,.0f} MiB |"
 

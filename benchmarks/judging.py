@@ -39,9 +39,9 @@ from datasets.corpus.reader import Corpus
 from datasets.images.dataset import ImageCodes, load_images
 from datasets.quantization import mu_law_decode
 from models.model_file import load
-from sampling.pixelcnn import sample as sample_images
-from sampling.random_streams import Draws
-from sampling.wavenet import sample as sample_sounds
+from sampling.pixelcnn import sample_images
+from sampling.random_streams import RandomStreams
+from sampling.wavenet import sample_sounds
 
 NEIGHBOURS = 4
 AT_ONCE = 100  # drawn
@@ -100,8 +100,8 @@ def images(args):
     train, unseen = real(found.train), real(found.test or found.validation)
     labels = torch.arange(len(label_names)).repeat_interleave(args.count)
     streams = torch.arange(len(labels))
-    drawn = [sample_images(model, Draws(args.seed, some.tolist()), labels[some], data["height"],
-                           data["width"], args.temperature, args.top_p)
+    drawn = [sample_images(model, RandomStreams(args.seed, some.tolist()), labels[some],
+                           data["height"], data["width"], args.temperature, args.top_p)
              for some in tqdm(streams.split(AT_ONCE), desc="drawing", disable=None)]
     drawn = torch.cat(drawn)
     machine = ImageClassifier(drawn.shape[1:], args.seed).fit(train.vectors, train.classes)
@@ -140,8 +140,9 @@ def sounds(args):
     drawn = []
     for some in tqdm(torch.arange(len(labels)).split(AT_ONCE), desc="drawing", disable=None):
         longest = max(lengths[number] for number in some)
-        codes = torch.cat(list(sample_sounds(model, Draws(args.seed, some.tolist()), labels[some],
-                                             longest, args.temperature, args.top_p)), dim=1)
+        codes = torch.cat(list(sample_sounds(model, RandomStreams(args.seed, some.tolist()),
+                                             labels[some], longest, args.temperature,
+                                             args.top_p)), dim=1)
         drawn += [mu_law_decode(row[:lengths[number]].numpy(), corpus.levels)
                   for row, number in zip(codes, some, strict=True)]
     train = real(corpus.train)

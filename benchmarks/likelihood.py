@@ -34,7 +34,7 @@ from tqdm import tqdm
 from cli.arguments import fraction, non_negative_float, positive_float, positive_int
 from cli.script import run_script
 from common.errors import UserError
-from datasets.audio.features import describe, features_of
+from datasets.audio.features import compute_features, make_features
 from datasets.audio.labels import speaker_of
 from datasets.audio.recordings import find_recordings, read_recording
 from datasets.batches import evaluation_batches
@@ -43,13 +43,13 @@ from datasets.corpus.windows import Windows
 from datasets.corpus.writer import CorpusWriter
 from datasets.images.dataset import ImageCodes, load_images
 from datasets.quantization import mu_law_encode
-from models.local import MARGIN
+from models.local_conditioning import MARGIN_FRAMES
 from models.pixelcnn import PixelCNN, PixelCNNConfig
 from models.wavenet import WaveNet, WaveNetConfig
-from sampling.wavenet import rounded
+from sampling.wavenet import round_to_bf16
 from training import likelihood
-from training.device import precision_on
-from training.optimization import optimizer_of
+from training.device import supported_precision
+from training.optimization import make_optimizer
 from training.stopping import StopCondition
 from training.trainer import Trainer
 
@@ -131,34 +131,34 @@ def sound(args, folder, encode):
     encode: makes codes of samples, as datasets.quantization.mu_law_encode does.
     """
     paths = find_recordings(args.data)
+    if len({is_held_back(path) for path in paths}) < 2:
+        raise UserError(f"--data {args.data}: takes below {FIRST_TAKE} are for the test, the "
+                        "others to train on; give recordings of both")
     names = sorted({speaker_of(path) for path in paths})
-    features = describe(args.features, [], RATE, hop_seconds=0.0125, bins=80)
+    features = make_features(args.features, [], RATE, hop_seconds=0.0125, bins=80)
     try:
         config = WaveNetConfig(SOUND_LEVELS, args.hidden_dim, args.out_hidden_dim, args.stacks_num,
                                args.layers_num, len(names) * args.labels,
                                *((features.width, features.hop) if features else ()))
     except ValueError as error:
-        raise UserError(str(error)) from None
+        raise UserError(f"--{error}") from None
     with CorpusWriter(folder, rate=RATE, levels=SOUND_LEVELS, stacks_num=args.stacks_num,
                       layers_num=args.layers_num, target_length=args.target_length,
                       labels="speaker", flush_every=10240, features=features) as writer:
         for path in paths:
             samples = read_recording(path, RATE)
             codes, _ = encode(samples, SOUND_LEVELS)
-            frames = [features_of(samples, features)] if features else []
+            frames = [compute_features(samples, features)] if features else []
             label = speaker_of(path) if args.labels else None
             writer.add("validation" if is_held_back(path) else "train", path.name, label, [codes],
                        frames)
         writer.close()
     corpus = Corpus(folder)
-    sets = [Windows(part, args.target_length, config.receptive_field, SOUND_LEVELS, MARGIN)
+    sets = [Windows(part, args.target_length, config.receptive_field, SOUND_LEVELS, MARGIN_FRAMES)
             for part in (corpus.train, corpus.validation)]
-    if not all(map(len, sets)):
-        raise UserError(f"--data {args.data}: takes below {FIRST_TAKE} are for the test, the "
-                        "others to train on; give recordings of both")
     model = WaveNet(config)
     if features:
-        model.frames.standardize(*corpus.train.frame_statistics())
+        model.frames.set_normalization(*corpus.train.frame_statistics())
     return Task(*sets, model, "samples", None)
 
 
@@ -178,27 +178,27 @@ class TimedTrainer(Trainer):
     seconds = None
 
     @property
-    def done(self):
-        """The part of the time that is gone."""
+    def progress(self):
+        """The fraction of the time that has passed."""
         return self.elapsed_time / self.seconds
 
     def end_in_time(self, _):
         """An extension for every update."""
-        if self.done >= 1:
+        if self.progress >= 1:
             self.stop = StopCondition(iterations=self.iteration)
 
 
 def train(task, args):
     """Train the task's network for `args.minutes`: the trainer, and the seconds that it took."""
     task.model.dropout = args.dropout
-    optimizer = optimizer_of(args.optimizer, task.model.parameters(), args.learning_rate,
-                             args.weight_decay)
+    optimizer = make_optimizer(args.optimizer, task.model.parameters(), args.learning_rate,
+                               args.weight_decay)
     count = (lambda batch: len(batch.codes)) if task.dimensions else likelihood.count_targets
     trainer = TimedTrainer(
         task.model, optimizer, task.training_set, batchsize=batchsize(args), seed=args.seed,
         clip=1.0, stop=StopCondition(), device=torch.device("cpu"), unit=task.unit, samples=count,
         dimensions=task.dimensions, schedule=args.schedule, ema=args.ema,
-        precision=precision_on(torch.device("cpu"), args.precision))
+        precision=supported_precision(torch.device("cpu"), args.precision))
     trainer.seconds = args.minutes * 60
     trainer.extend(trainer.end_in_time, (1, "iteration"))
     trainer.run()
@@ -233,7 +233,8 @@ def main():
     print(f"test: {mean / math.log(2):.4f} bits/dim{of_image} on {len(task.test_set):,} "
           f"{'images' if task.dimensions else 'windows'} ({time.monotonic() - began:.0f} s)")
     if args.network == "wavenet":
-        more = (mean_nll(rounded(trainer.eval_model), task.test_set, args) - mean) / math.log(2)
+        rounded = mean_nll(round_to_bf16(trainer.eval_model), task.test_set, args)
+        more = (rounded - mean) / math.log(2)
         print(f"with the weights of --precision bf16: {more:+.6f} bits/dim")
 
 

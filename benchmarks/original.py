@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from models.pixelcnn import FIRST_KERNEL, KERNEL, groups
+from models.convolutions import groups
+from models.pixelcnn import FIRST_KERNEL, KERNEL
 
 
 class OriginalWaveNet(nn.Module):

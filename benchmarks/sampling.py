@@ -9,9 +9,9 @@ run, so that on a noisy machine the ratios hold; the best of several measurement
 
 The yardsticks are measured in the same run. One sound at a time: how often in a second a plain
 compiled loop reads all of the network's weights, on one core. (The compiled sampler reads a part of
-them less than once a sample: see `sampling.compiled.wavenet`.) Many at once, and images: torch's
-product of two matrices of 1,024 x 1,024. GFLOP/s counts a multiplication and an addition for each
-weight that a sample (or a pixel) needs.
+them less than once a sample: see `sampling.compiled.wavenet_kernels`.) Many at once, and images:
+torch's product of two matrices of 1,024 x 1,024. GFLOP/s counts a multiplication and an addition
+for each weight that a sample (or a pixel) needs.
 
 A second table has the same networks of sound with features, a frame for every FEATURES.hop samples,
 and what part of their speed without is left, measured in turns.
@@ -43,9 +43,9 @@ from models.model_file import model_content, save
 from models.pixelcnn import PixelCNN, PixelCNNConfig
 from models.wavenet import WaveNet, WaveNetConfig
 from sampling import pixelcnn, wavenet
-from sampling.compiled import pixelcnn as pixelcnn_compiled
-from sampling.compiled import wavenet as wavenet_compiled
-from sampling.random_streams import Draws
+from sampling.compiled.pixelcnn import CompiledPixelCNNSampler
+from sampling.compiled.wavenet import CompiledWaveNetSampler
+from sampling.random_streams import RandomStreams
 
 HEIGHT = WIDTH = 28
 FEATURES = dict(features=80, hop=100)  # those of preprocess.py --features mel, at 8 kHz
@@ -127,14 +127,14 @@ def measure_sound(row, seconds, peak):
 
     def rate(sampler, threads):
         torch.set_num_threads(threads)
-        blocks = wavenet.sample(model, Draws(0, range(row.count)), None, prime=prime,
-                                precision=row.precision, sampler=sampler)
+        blocks = wavenet.sample_sounds(model, RandomStreams(0, range(row.count)), None, prime=prime,
+                                       precision=row.precision, sampler=sampler)
         next(blocks)
         return best_rate(lambda: next(blocks).numel(), seconds)
 
-    compiled = rate(wavenet_compiled.Compiled, row.threads)
-    cached = max(rate(wavenet.Cached, threads) for threads in {1, row.threads})
-    naive = rate(wavenet.Naive, row.threads)
+    compiled = rate(CompiledWaveNetSampler, row.threads)
+    cached = max(rate(wavenet.CachedWaveNetSampler, threads) for threads in {1, row.threads})
+    naive = rate(wavenet.NaiveWaveNetSampler, row.threads)
     size = weights * (4 if row.precision == "fp32" else 2)
     if row.count == 1:
         speed = read_bandwidth(size, seconds)
@@ -154,8 +154,9 @@ def measure_with_features(row, seconds):
 
     def blocks(model, sampler, frames):
         while True:
-            yield from wavenet.sample(model, Draws(0, range(row.count)), None, LENGTH,
-                                      precision=row.precision, sampler=sampler, frames=frames)
+            yield from wavenet.sample_sounds(model, RandomStreams(0, range(row.count)), None,
+                                             LENGTH, precision=row.precision, sampler=sampler,
+                                             frames=frames)
 
     def rates(sampler):
         both = [blocks(plain, sampler, None), blocks(conditioned, sampler, frames)]
@@ -165,7 +166,7 @@ def measure_with_features(row, seconds):
 
     torch.set_num_threads(row.threads)
     (before, after), (cached_before, cached_after) = map(
-        rates, (wavenet_compiled.Compiled, wavenet.Cached))
+        rates, (CompiledWaveNetSampler, wavenet.CachedWaveNetSampler))
     return (f"| {row.name} | **{after:,.0f} samples** | {after / before:.0%} | "
             f"{cached_after / cached_before:.0%} |")
 
@@ -178,12 +179,14 @@ def measure_images(row, seconds, peak):
 
     def rate(sampler, threads):
         torch.set_num_threads(threads)
-        return best_rate(lambda: len(pixelcnn.sample(
-            model, Draws(0, range(row.count)), None, HEIGHT, WIDTH, sampler=sampler)), seconds)
+        return best_rate(lambda: len(pixelcnn.sample_images(
+            model, RandomStreams(0, range(row.count)), None, HEIGHT, WIDTH, sampler=sampler)),
+            seconds)
 
-    pixelcnn.sample(model, Draws(0, [0]), None, 1, 1, sampler=pixelcnn_compiled.Compiled)
-    compiled = rate(pixelcnn_compiled.Compiled, row.threads)
-    cached = max(rate(pixelcnn.Cached, threads) for threads in {1, row.threads})
+    pixelcnn.sample_images(model, RandomStreams(0, [0]), None, 1, 1,
+                           sampler=CompiledPixelCNNSampler)
+    compiled = rate(CompiledPixelCNNSampler, row.threads)
+    cached = max(rate(pixelcnn.CachedPixelCNNSampler, threads) for threads in {1, row.threads})
     torch.set_num_threads(row.threads)
     images = min(row.count, 8)  # of more the network takes proportionally longer
     codes = torch.zeros(images, row.config.channels, HEIGHT, WIDTH, dtype=torch.long)

@@ -53,8 +53,8 @@ from datasets.corpus.writer import CorpusWriter
 from datasets.images.dataset import ImageCodes
 from models.pixelcnn import PixelCNN, PixelCNNConfig
 from models.wavenet import WaveNet, WaveNetConfig
-from training import allocator as memory
-from training.device import precision_on
+from training import allocator
+from training.device import supported_precision
 from training.stopping import StopCondition
 from training.trainer import Trainer
 
@@ -112,7 +112,7 @@ def rows(device=CPU, precisions=tuple(PRECISIONS)):
     digits, pictures = PixelCNNConfig(4, 3, 32, 32, 5), PixelCNNConfig(256, 3, 128, 16, 15)
     plain = [Row(small, 4, 4, 1600), Row(small, 4, 4, 16000), Row(large, 4, 4, 1600),
              Row(digits, 16, 16), Row(pictures, 8, 2)]
-    fast = [name for name in precisions if precision_on(device, name) == name]
+    fast = [name for name in precisions if supported_precision(device, name) == name]
     return [replace(row, precision=name) for row in plain for name in fast]
 
 
@@ -195,7 +195,7 @@ def steps(model, dataset, batchsize, precision, device=CPU):
     The batch is copied to the device in each step, as in a run.
     """
     if device.type == "cpu":
-        memory.keep_freed()  # as training scripts do
+        allocator.keep_freed_memory()  # as training scripts do
     model.to(device)
     batch = batch_of(dataset, batchsize)
     trainer = Trainer(model, torch.optim.Adam(model.parameters(), lr=1e-3, fused=True), dataset,

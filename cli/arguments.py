@@ -1,132 +1,124 @@
-"""The flags that scripts share. Does not import torch: --help is instant."""
+"""Flags that scripts share, and their types. Does not import torch: --help is instant."""
 
 import argparse
 import sys
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, NoReturn, TypeVar
 
 from cli.config_file import flags_of
 from common.errors import UserError
+from common.moments import Every
 
-MOST = 2 ** 31 - 1  # of whole numbers, where nothing less is said
-MOST_FLOAT = 1e15
+T = TypeVar("T")
+MAX_INT = 2 ** 31 - 1  # of whole numbers, unless a flag has a lower limit
+MAX_FLOAT = 1e15
 
 
-def whole_number(least=0, most=MOST):
-    """A function of a text: the whole number from `least` to `most` that it is."""
-    meaning = f"a whole number from {least} up" + f" to {most:,}" * (most < MOST)
+def whole_number(minimum: int = 0, maximum: int = MAX_INT) -> Callable[[str], int]:
+    """Return an argparse type: a whole number from `minimum` to `maximum`."""
+    meaning = f"a whole number from {minimum} up"
+    if maximum < MAX_INT:
+        meaning += f" to {maximum:,}"
 
-    def read(text):
-        return _number(text, int, lambda x: least <= x <= most, meaning)
+    def read(text: str) -> int:
+        return _number(text, int, lambda x: minimum <= x <= maximum, meaning)
 
     return read
 
 
 positive_int = whole_number(1)
 non_negative_int = whole_number()
-workers_number = whole_number(0, 256)  # of processes
+workers_number = whole_number(0, 256)
 image_side = whole_number(1, 65_535)  # in pixels, of the largest JPEG
 
 
-def seed_number(text):
-    """A whole number from 0 up that all generators of random numbers take."""
+def seed_number(text: str) -> int:
+    """A whole number from 0 up that all random number generators accept."""
     return _number(text, int, lambda x: 0 <= x < 2 ** 63, "a whole number from 0 to 2^63 - 1")
 
 
-def positive_float(text):
-    """A number above 0, of a size that can be reckoned with."""
-    return _number(text, float, lambda x: 0 < x <= MOST_FLOAT, "a number above 0")
+def positive_float(text: str) -> float:
+    """A number above 0."""
+    return _number(text, float, lambda x: 0 < x <= MAX_FLOAT, "a number above 0")
 
 
-def non_negative_float(text):
-    """A number from 0 up, of a size that can be reckoned with."""
-    return _number(text, float, lambda x: 0 <= x <= MOST_FLOAT, "a number from 0 up")
+def non_negative_float(text: str) -> float:
+    """A number from 0 up."""
+    return _number(text, float, lambda x: 0 <= x <= MAX_FLOAT, "a number from 0 up")
 
 
-def device_number(text):
+def device_number(text: str) -> int:
     """A CUDA device's number, or -1 for the CPU."""
-    return _number(text, int, lambda x: -1 <= x <= MOST, "-1 or the number of a CUDA device")
+    return _number(text, int, lambda x: -1 <= x <= MAX_INT, "-1 or the number of a CUDA device")
 
 
-def fraction(text):
+def fraction(text: str) -> float:
     """A number from 0 up to, but not including, 1."""
     return _number(text, float, lambda x: 0 <= x < 1, "a number from 0 up to 1, without 1")
 
 
-def probability(text):
+def probability(text: str) -> float:
     """A number above 0, up to 1."""
     return _number(text, float, lambda x: 0 < x <= 1, "a number above 0, up to 1")
 
 
-def label_pair(text):
-    """NEW=OLD, two labels' names."""
+def label_pair(text: str) -> str:
+    """NEW=OLD, the names of two labels."""
     if not all(text.partition("=")):
         raise argparse.ArgumentTypeError(f"{text!r} is not NEW=OLD, two labels' names")
     return text
 
 
-@dataclass(frozen=True)
-class Every:
-    """How often: every so many updates or seconds of training."""
-
-    number: int
-    in_seconds: bool = False
-
-    def __str__(self):
-        return f"{self.number}{'s' if self.in_seconds else ''}"
-
-    def has_passed(self, now, since):
-        """Whether so much has passed between two moments, each (iteration, seconds)."""
-        return now[self.in_seconds] - since[self.in_seconds] >= self.number
-
-
-def every(text):
+def every(text: str) -> Every:
     """An `Every`: updates, such as 1000, or seconds, minutes or hours, such as 30s, 10m, 2h."""
-    def read(text):
+    def read(text: str) -> Every:
         seconds = {"s": 1, "m": 60, "h": 3600}.get(text[-1:])
         return Every(int(text[:-1]) * seconds, True) if seconds else Every(int(text))
 
-    return _number(text, read, lambda it: 1 <= it.number <= MOST,
+    return _number(text, read, lambda it: 1 <= it.number <= MAX_INT,
                    "a whole number of updates from 1 up, or of s, m or h, such as 10m")
 
 
 class Length(NamedTuple):
-    """How long a sound is to be: a number of samples, 0 for without end, or a number of seconds."""
+    """The length of a sound: a number of samples, 0 for endless, or a number of seconds."""
 
     number: float
     in_seconds: bool
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"{self.number:g}s" if self.in_seconds else f"{self.number}"
 
-    def samples(self, rate):
-        """The number of samples at `rate` Hz, None for without end.
+    def samples(self, rate: int) -> int | None:
+        """Return the number of samples at `rate` Hz, None for endless.
 
         Raises UserError for seconds that are less than a sample.
         """
-        samples = round(self.number * rate) if self.in_seconds else self.number
+        samples = round(self.number * rate) if self.in_seconds else int(self.number)
         if self.in_seconds and not samples:
             raise UserError(f"--length {self.number:g}s is less than a sample at {rate} Hz; give "
                             f"a longer one")
         return samples or None
 
 
-def length(text):
+def length(text: str) -> Length:
     """A `Length`: samples, such as 4096, or seconds, such as 30s."""
-    def read(text):
+    def read(text: str) -> Length:
         in_seconds = text.endswith("s")
         return Length(float(text[:-1]) if in_seconds else int(text), in_seconds)
 
-    def accepts(it):
-        return (0 < it.number if it.in_seconds else 0 <= it.number) and it.number < 1e15
+    def accepts(value: Length) -> bool:
+        if value.in_seconds:
+            return 0 < value.number < 1e15
+        return 0 <= value.number < 1e15
 
     return _number(text, read, accepts,
                    "a whole number of samples from 0 up, or of seconds, such as 30s")
 
 
-def _number(text, kind, accepts, meaning):
+def _number(text: str, read: Callable[[str], T], accepts: Callable[[T], bool], meaning: str) -> T:
+    """Read a value and check it. meaning: what the error message says was expected."""
     try:
-        value = kind(text)
+        value = read(text)
     except ValueError:
         value = None
     if value is None or not accepts(value):
@@ -134,24 +126,25 @@ def _number(text, kind, accepts, meaning):
     return value
 
 
-def add_device_and_seed(parser, seed=0):
-    """--gpu and --seed, on every script that runs a network."""
+def add_device_and_seed(parser: argparse.ArgumentParser, seed: int | None = 0) -> None:
+    """Add --gpu and --seed, for scripts that run a network. seed: its default."""
     parser.add_argument("-g", "--gpu", type=device_number, default=-1, metavar="N",
                         help="CUDA device, -1 for the CPU (default: -1)")
     parser.add_argument("--seed", type=seed_number, default=seed, metavar="N",
                         help="the same seed gives the same result (default: 0)")
 
 
-def add_models(parser):
-    """Which models are to be drawn from, on both scripts that draw."""
+def add_models(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of the sampling scripts that select models."""
     parser.add_argument("-m", "--model", nargs="+", required=True, metavar="FILE|DIR",
                         help="model files or snapshots, and folders of runs, for their best models")
     parser.add_argument("--snapshots", action="store_true",
                         help="of a run's folder take all snapshots, not the best model")
 
 
-def add_training(parser, *, batchsize, epoch, learning_rate):
-    """The flags of both training scripts."""
+def add_training(parser: argparse.ArgumentParser, *, batchsize: int, epoch: int,
+                 learning_rate: float) -> None:
+    """Add the flags of both training scripts. batchsize, epoch, learning_rate: defaults."""
     add_device_and_seed(parser, seed=None)
     parser.add_argument("-b", "--batchsize", type=positive_int, default=batchsize, metavar="N",
                         help=f"items in a batch (default: {batchsize})")
@@ -184,7 +177,7 @@ def add_training(parser, *, batchsize, epoch, learning_rate):
     _add_running(parser.add_argument_group("how it runs"))
 
 
-def _add_learning(group):
+def _add_learning(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--optimizer", choices=("adam", "sgd", "rmsprop"), default="adam",
                        help="sgd and rmsprop with a momentum of 0.9 (default: adam)")
     group.add_argument("--schedule", choices=("constant", "cosine", "step"), default="constant",
@@ -198,7 +191,7 @@ def _add_learning(group):
                        help="set this part of the gated features to 0 while training (default: 0)")
 
 
-def _add_running(group):
+def _add_running(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--precision", choices=("fp32", "tf32", "bf16"), default="fp32",
                        help="of the matrix products while training, and with bf16 of PixelCNN's "
                             "vertical stack; validation is in fp32 always, so is a CPU without "
@@ -221,23 +214,23 @@ def _add_running(group):
                             "after a longer wait (default: 0)")
 
 
-def parse(parser, argv=None):
-    """Parse the command line over the values of `--config FILE.json`, which flags override.
+def parse(parser: argparse.ArgumentParser, argv: list[str] | None = None) -> argparse.Namespace:
+    """Parse the command line. Flags override the values of `--config FILE.json`.
 
-    A file's keys are the flags' long names; values are checked like those typed. Or its keys are
-    names of scripts, such as train_wavenet, each with such an object: one file for a whole study.
-    Raises UserError for a key that is no flag of this script, and in argparse's place for what it
-    refuses.
+    The keys of a file are long names of flags, and its values are checked like typed ones. Or its
+    keys are names of scripts, such as train_wavenet, each with such an object: one file for a
+    whole study.
+    Raises UserError for a key that is no flag of this script, and for all that argparse refuses.
     """
     parser.add_argument("--config", metavar="FILE.json",
                         help="flags from a JSON file, such as a run's config.json, or one with a "
                              "part for each script")
     parser.allow_abbrev = False
-    parser.error = _refuse
+    _raise_user_errors(parser)
     argv = sys.argv[1:] if argv is None else argv
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     finder.add_argument("--config")
-    finder.error = _refuse
+    _raise_user_errors(finder)
     path = finder.parse_known_args(argv)[0].config
     if path:
         argv = [*flags_of(path, parser), *argv]
@@ -247,5 +240,9 @@ def parse(parser, argv=None):
     return args
 
 
-def _refuse(message):
-    raise UserError(f"{message}; --help lists the flags")
+def _raise_user_errors(parser: argparse.ArgumentParser) -> None:
+    """Let the parser raise a UserError where it would print its usage and exit."""
+    def refuse(message: str) -> NoReturn:
+        raise UserError(f"{message}; --help lists the flags")
+
+    parser.error = refuse  # type: ignore[method-assign]

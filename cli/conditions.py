@@ -9,7 +9,7 @@ import torch
 
 from cli.labels import resolve_labels
 from common.errors import UserError
-from datasets.images.vectors import beside, check_widths, named_vectors, read_vectors
+from datasets.images.vectors import check_widths, load_named_vectors, read_vectors, vector_path
 from sampling.image_rendering import Condition
 
 
@@ -69,13 +69,14 @@ def _read_vectors(file, width, flags):
                         f"give --condition_from")
     if flags.condition_from:
         source = flags.condition_from
-        names, vectors = named_vectors(source)
+        names, vectors = load_named_vectors(source)
     elif flags.complete:
-        source = beside(flags.complete[0])
-        own = {beside(picture): read_vectors(beside(picture), (1,)) for picture in flags.complete}
+        source = vector_path(flags.complete[0])
+        own = {vector_path(picture): read_vectors(vector_path(picture), (1,))
+               for picture in flags.complete}
         check_widths(own)
         names = [Path(picture).stem for picture in flags.complete]
-        vectors = np.stack([own[beside(picture)] for picture in flags.complete])
+        vectors = np.stack([own[vector_path(picture)] for picture in flags.complete])
     else:
         raise UserError(f"--model {file}: is conditioned on vectors; say with --condition_from "
                         f"FILE.npy which ones to draw for, of {width} numbers")

@@ -1,16 +1,18 @@
-"""--config: the flags of a script from a JSON file. Does not import torch: --help is instant."""
+"""--config: flags from a JSON file. Does not import torch: --help is instant."""
 
+import argparse
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 from common.errors import UserError
 
 
-def flags_of(path, parser):
-    """The flags that the JSON file `path` gives the `parser` of a script, as they would be typed.
+def flags_of(path: str, parser: argparse.ArgumentParser) -> list[str]:
+    """Return the flags in the JSON file `path` for the script of `parser`, as one would type them.
 
-    Raises UserError for what is no flag, or no value that could be typed.
+    Raises UserError for a key that is no flag, or a value that could not be typed.
     """
     try:
         with open(path, encoding="utf-8") as file:
@@ -32,7 +34,7 @@ def flags_of(path, parser):
         settings = settings[script]
     known = {option[2:]: action for action in parser._actions if action.dest != "help"
              for option in action.option_strings if option.startswith("--")}
-    flags = []
+    flags: list[str] = []
     for name, value in settings.items():
         if name == "config" or value is None or value is False:
             continue
@@ -43,8 +45,8 @@ def flags_of(path, parser):
     return flags
 
 
-def _flag_of(path, name, value, action):
-    """The flag `name` of the JSON file `path`, with its value, as it would be typed: a list."""
+def _flag_of(path: str, name: str, value: Any, action: argparse.Action) -> list[str]:
+    """Return one flag of the JSON file `path` with its value, as one would type it."""
     option = f"--{name}"
     if value is True:
         return [option]
@@ -58,20 +60,20 @@ def _flag_of(path, name, value, action):
     return [f"{option}={','.join(texts)}"]
 
 
-def _can_be_typed(value):
-    """Whether a value of a JSON file is one that a command line could hold."""
+def _can_be_typed(value: Any) -> bool:
+    """Whether a command line can hold this value of a JSON file."""
     if isinstance(value, int):
         return not isinstance(value, bool) and abs(value) < 2 ** 64
     if not isinstance(value, (str, float)):
         return False
     try:
         return b"\0" not in os.fsencode(str(value))
-    except UnicodeEncodeError:  # half of a character
+    except UnicodeEncodeError:  # a lone surrogate
         return False
 
 
-def _shown(value):
-    """A value of a JSON file in one line, not too long."""
+def _shown(value: Any) -> str:
+    """A value of a JSON file on one short line."""
     try:
         return repr(value)[:100]
     except RecursionError:

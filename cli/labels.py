@@ -20,6 +20,6 @@ def resolve_labels(names: Sequence[str], wanted: str | None, file: Path,
     if wanted == "all" and names:
         return list(range(len(names)))
     try:
-        return [find_label(names, wanted)]
+        return [find_label(list(names), wanted)]
     except UserError as error:
         raise UserError(f"{file}: {error}") from None

@@ -11,16 +11,10 @@ import numpy as np
 from tqdm import tqdm
 
 from common.errors import UserError
-from common.files import find_files, readable
-from datasets.audio.features import Features, features_of
-from datasets.audio.recordings import (
-    ENDINGS,
-    PASSED_OVER,
-    Excerpt,
-    read_recording,
-    sorted_out,
-    told,
-)
+from common.text import decode_filename
+from datasets.audio.features import Features, compute_features
+from datasets.audio.recordings import Excerpt, read_recording
+from datasets.endings import AUDIO, describe_skipped, find_by_ending
 from datasets.quantization import mu_law_encode
 from models.wavenet import WaveNetConfig
 from sampling.sound_rendering import NO_PRIME
@@ -63,7 +57,7 @@ def resolve_sources(flags: SoundFlags, file: Path, config: WaveNetConfig, data: 
                         ".npy, or a folder of them")
     if flags.features_from:
         features = Features(**data["features"])
-        return [SoundSource(name, frames=features_of(path, features))
+        return [SoundSource(name, frames=compute_features(path, features))
                 for name, path in _named_files("--features_from", flags.features_from)]
     if not flags.prime:
         return [SoundSource()]
@@ -87,18 +81,18 @@ def _named_files(flag: str, path: Path | str) -> Iterable[tuple[str, Path]]:
     """List names and paths of the file that a flag names, or of all files below that folder."""
     path = Path(path)
     if not os.path.isdir(path):  # Path.is_dir raises where the parent may not be entered
-        return [(readable(path.stem), path)]
-    endings: tuple[str, ...] = ENDINGS
+        return [(decode_filename(path.stem), path)]
+    endings = AUDIO
     if flag == "--features_from":
-        endings += (".npy",)
-    found, passed_over = sorted_out(find_files(path, endings + PASSED_OVER), endings)
+        endings = AUDIO._replace(read=(*AUDIO.read, ".npy"))
+    found, skipped = find_by_ending(path, endings)
     if not found:
         what = "recordings" if flag == "--prime" else "recordings and no .npy"
         raise UserError(f"{flag} {path}: no {what} below it; name a file, or a folder of them")
-    if passed_over:
-        print(f"{flag} {path}: {told(passed_over)}", file=sys.stderr)
-    names = [readable(one.relative_to(path).with_suffix("").as_posix()) for one in found]
+    if skipped:
+        print(f"{flag} {path}: {describe_skipped(skipped)}", file=sys.stderr)
+    names = [decode_filename(one.relative_to(path).with_suffix("").as_posix()) for one in found]
     if len(set(names)) < len(names):  # two files differ in their endings only
-        names = [readable(one.relative_to(path).as_posix()) for one in found]
+        names = [decode_filename(one.relative_to(path).as_posix()) for one in found]
     return tqdm(list(zip(names, found, strict=True)), desc=flag[2:], unit="file", leave=False,
                 disable=None)

@@ -12,7 +12,7 @@ from typing import Any
 
 from cli.model_flags import check_flags
 from common.file_names import distinct_file_names
-from common.files import resolved
+from common.files import real_path
 from models.model_file import ModelFile, load
 from sampling.output.page import model_facts
 from sampling.rendering import SamplingOptions
@@ -53,9 +53,9 @@ def open_models(files: Sequence[Path], kind: str, folder: Path | None, args: arg
 
 def model_names(files: Sequence[Path]) -> list[str]:
     """Name model files by their file names, with their folders' names where these differ."""
-    folders = {resolved(file).parent for file in files}
+    folders = {real_path(file).parent for file in files}
     return distinct_file_names([
-        file.name if len(folders) == 1 else f"{resolved(file).parent.name}_{file.name}"
+        file.name if len(folders) == 1 else f"{real_path(file).parent.name}_{file.name}"
         for file in files])
 
 

@@ -94,7 +94,7 @@ def prepare_output(folder: str, requests: Sequence[SoundRequest], page: Path | N
     """Make the folders, and check that wavs and page can be written. Raises UserError."""
     make_folder(folder, "--output")
     for request in requests:
-        make_folder(request.model.folder, "--output")
+        make_folder(request.model.folder or folder, "--output")
         check_writable([sound.path for sound in request.sounds if sound.path])
     check_writable([page] if page else [])
 

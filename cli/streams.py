@@ -1,26 +1,28 @@
-"""Standard output and error that are closed, full, or a terminal that obeys control characters."""
+"""Makes standard output and error safe to print to: closed, full, or read by a terminal."""
 
 import io
 import os
 import sys
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Any, TextIO
 
 from common.errors import UserError
 from common.text import for_terminal
 
 
 class OutputError(UserError):
-    """Standard output took less than was printed."""
+    """Standard output did not take everything that was printed."""
 
 
 class Output:
-    """What is known of standard output in the context of `usable`."""
+    """Standard output in the context of `usable`."""
 
-    def __init__(self, stream):
+    def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
-    def finish(self):
-        """Write what waits. Raises OutputError if anything was lost, or BrokenPipeError."""
+    def finish(self) -> None:
+        """Flush. Raises OutputError if anything was lost, or BrokenPipeError."""
         self._stream.flush()
         error = getattr(_raw(self._stream), "error", None)
         if error:
@@ -29,17 +31,17 @@ class Output:
 
 
 @contextmanager
-def usable():
-    """In its context, that of an `Output`, `print` always works.
+def usable() -> Iterator[Output]:
+    """In its context `print` always works.
 
-    What a full disk does not take is lost, so that the work goes on. A stream that was closed takes
-    everything. Nobody may read standard output any more: BrokenPipeError. Control characters are
-    escaped, see `common.text.for_terminal`.
+    Text that a full disk refuses is lost, so that the work continues. A stream that was closed
+    discards everything. If the reader of standard output is gone, `print` raises BrokenPipeError.
+    Control characters are escaped, see `common.text.for_terminal`.
     """
     before = sys.stdout, sys.stderr
-    _fill_closed()
-    sys.stdout = _usable(sys.stdout, 1, lenient=False)
-    sys.stderr = _usable(sys.stderr, 2, lenient=True)
+    _open_closed_descriptors()
+    sys.stdout = _usable_stream(sys.stdout, 1, lenient=False)
+    sys.stderr = _usable_stream(sys.stderr, 2, lenient=True)
     ours = sys.stdout, sys.stderr
     try:
         yield Output(sys.stdout)
@@ -50,29 +52,33 @@ def usable():
         sys.stdout, sys.stderr = before
 
 
-def is_closed():
-    """Whether there was no standard output when this program began."""
+def is_closed() -> bool:
+    """Whether standard output was closed when this program began."""
     return sys.__stdout__ is None
 
 
-def _fill_closed():
-    """Open what was closed, so that no other file takes its number."""
+def _open_closed_descriptors() -> None:
+    """Open /dev/null in place of closed streams, so that no other file gets their numbers."""
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest free number
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # gets the lowest free number
 
 
 class _Descriptor(io.FileIO):
-    """A file descriptor that takes everything. error: the first that it met, or None."""
+    """A file descriptor whose writes never fail.
 
-    def __init__(self, number, lenient):
+    lenient: also ignore that the reader is gone. error: the first error that it met, or None.
+    """
+
+    def __init__(self, number: int, lenient: bool) -> None:
         super().__init__(number, "wb", closefd=False)
-        self.lenient, self.error = lenient, None
+        self.lenient = lenient
+        self.error: OSError | None = None
 
-    def write(self, content):
-        """How many bytes of `content` were written, or lost."""
+    def write(self, content: Any) -> int:
+        """Write `content` or discard it; return how many bytes that was."""
         try:
             return super().write(content)
         except BrokenPipeError:
@@ -83,29 +89,30 @@ class _Descriptor(io.FileIO):
         return len(content)
 
 
-class _Text(io.TextIOWrapper):
-    """Text without control characters that a terminal would obey."""
+class _EscapingText(io.TextIOWrapper):
+    """Escapes control characters that a terminal would obey."""
 
-    def write(self, text):
-        """Write `text`, returning its length."""
+    def write(self, text: str) -> int:
+        """Write `text` and return its length."""
         super().write(for_terminal(text))
         return len(text)
 
 
-def _usable(stream, number, lenient):
-    """`stream`, or one in its place that is written to the file descriptor `number`."""
-    descriptor = _Descriptor(number, lenient)
+def _usable_stream(stream: Any, number: int, lenient: bool) -> Any:
+    """Return `stream`, or a replacement that writes to the file descriptor `number`."""
+    descriptor: Any = _Descriptor(number, lenient)
     if stream is None:
-        return _Text(io.BufferedWriter(descriptor), encoding="utf-8", errors="backslashreplace")
+        return _EscapingText(io.BufferedWriter(descriptor), encoding="utf-8",
+                             errors="backslashreplace")
     stream.flush()
     if not isinstance(_raw(stream), io.FileIO) or stream.fileno() != number:
-        stream.reconfigure(errors="backslashreplace")  # a folder's name may be no text
-        return stream  # of a test
-    return _Text(descriptor if stream.write_through else io.BufferedWriter(descriptor),
-                 encoding=stream.encoding, errors="backslashreplace",
-                 line_buffering=stream.line_buffering, write_through=stream.write_through)
+        stream.reconfigure(errors="backslashreplace")  # the name of a folder may be no text
+        return stream  # a test has replaced it
+    return _EscapingText(descriptor if stream.write_through else io.BufferedWriter(descriptor),
+                         encoding=stream.encoding, errors="backslashreplace",
+                         line_buffering=stream.line_buffering, write_through=stream.write_through)
 
 
-def _raw(stream):
+def _raw(stream: Any) -> Any:
     buffer = getattr(stream, "buffer", None)
     return getattr(buffer, "raw", buffer)

@@ -1,23 +1,35 @@
-"""Errors that are the user's to mend: scripts print them as one line, never as a traceback."""
+"""Errors that the user can fix: scripts print them as one line, never as a traceback."""
 
 
 class UserError(Exception):
-    """Wrong input. The message names the file or flag and says what to do; scripts exit with 2."""
+    """Wrong input. The message names the file or flag and says what to do; scripts exit with 2.
+
+    parameter: the function's parameter that is wrong, if one is; `message` then begins with its
+    value. The flag of the same name takes its place in `line()`, which scripts print.
+    """
 
     exit_code = 2
 
+    def __init__(self, message: str, *, parameter: str | None = None):
+        super().__init__(f"{parameter} {message}" if parameter else message)
+        self.parameter = parameter
+
+    def line(self) -> str:
+        """Return the message for the command line."""
+        return f"--{self}" if self.parameter else str(self)
+
 
 class DivergedError(UserError):
-    """A run whose loss is not finite: it can't go on, and begun again would come to the same."""
+    """The loss of a run is not finite. It can't continue; a restart would diverge again."""
 
     exit_code = 3
 
 
 class UnfinishedError(UserError):
-    """What ended early through no fault of its input: begun again, it goes on where it stopped."""
+    """The task ended early although its input is good: the same command continues it."""
 
 
 class OutOfMemoryError(UserError):
-    """More was asked for than fits, or another program took it: so it may fit another time."""
+    """The task needs more memory than is free, perhaps only while another program takes it."""
 
     exit_code = 1

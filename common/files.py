@@ -1,27 +1,57 @@
-"""Finding the files below a folder, and writing files that are whole or not there at all."""
+"""Find files below a folder, open them safely, and write files completely or not at all."""
 
 import errno
 import os
 import stat
 import tempfile
+from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
+from os import PathLike
 from pathlib import Path
 
 from common.errors import UserError
 
+NOT_REGULAR = {stat.S_IFIFO: "a named pipe", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device",
+               stat.S_IFSOCK: "a socket", stat.S_IFDIR: "a folder"}
 
-def find_files(folder, endings):
-    """The files below `folder` whose names end in one of `endings`, in any case: sorted Paths.
 
-    Links are followed, each folder is entered once, and hidden files and folders are left out.
-    Raises UserError for a folder that can't be read.
+@contextmanager
+def os_errors_as_lines(subject: str | PathLike[str], problem: str, advice: str,
+                       kind: type[UserError] = UserError, missing: str = "",
+                       parameter: str | None = None) -> Iterator[None]:
+    """Turn an OSError in the context into one line, "SUBJECT: PROBLEM (REASON); ADVICE".
+
+    subject: the file or flag. problem: "" gives "SUBJECT: REASON; ADVICE". kind: the class to
+    raise. missing: for a file that doesn't exist, the line is "SUBJECT: MISSING" instead.
+    parameter: see UserError. BrokenPipeError passes: nobody reads the pipe, which is no fault.
     """
-    root, entered, found = os.path.realpath(folder), set(), []
-    for place, folders, files in os.walk(folder, followlinks=True, onerror=unreadable):
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        if missing and isinstance(error, FileNotFoundError):
+            raise kind(f"{subject}: {missing}", parameter=parameter) from None
+        reason = str(error.strerror or error)
+        what = f"{problem} ({reason})" if problem else reason
+        raise kind(f"{subject}: {what}; {advice}", parameter=parameter) from None
+
+
+def find_files(folder: str | PathLike[str], endings: tuple[str, ...]) -> list[Path]:
+    """List the files below `folder` whose names end in one of `endings`, in any case: sorted.
+
+    Follows links, enters each folder once, and skips hidden files and folders. Raises UserError if
+    a folder can't be read.
+    """
+    root, found = os.path.realpath(folder), []
+    entered: set[str] = set()
+    for place, folders, files in os.walk(folder, followlinks=True, onerror=_refuse_folder):
         real = os.path.realpath(place)
-        # A link back into the root would lead to what is found under its own name anyway.
-        back = place != str(folder) and os.path.islink(place) and f"{real}/".startswith(f"{root}/")
-        if back or real in entered:
+        # A link back into the root leads to files that are found under their own names anyway.
+        leads_back = (place != str(folder) and os.path.islink(place)
+                      and f"{real}/".startswith(f"{root}/"))
+        if leads_back or real in entered:
             folders.clear()
             continue
         entered.add(real)
@@ -31,93 +61,80 @@ def find_files(folder, endings):
     return sorted(found)
 
 
-def unreadable(error):
-    """Raises the UserError for a folder that can't be listed."""
+def _refuse_folder(error: OSError) -> None:
     raise UserError(f"{error.filename}: {error.strerror}; make the folder readable, or move it "
                     "elsewhere")
 
 
-def resolved(path):
-    """The absolute Path of `path` without links. Unlike Path.resolve it takes loops as they are."""
+def real_path(path: str | PathLike[str]) -> Path:
+    """Return the absolute path without links. Unlike Path.resolve, accept loops of links."""
     return Path(os.path.realpath(path))
 
 
-def readable(name):
-    """The text of a file's name, which on disk may be any bytes: if it isn't UTF-8, Latin-1.
-
-    Such names are in old collections; Python's own text for them can't be written anywhere.
-    """
-    content = os.fsencode(name)
-    try:
-        return content.decode()
-    except UnicodeDecodeError:
-        return content.decode("latin-1")
+def not_regular(mode: int) -> str | None:
+    """Say what a file of this `mode` (st_mode) is, such as "a folder"; None for a regular file."""
+    if stat.S_ISREG(mode):
+        return None
+    return NOT_REGULAR.get(stat.S_IFMT(mode), "no regular file")
 
 
-KINDS = {stat.S_IFIFO: "is a named pipe", stat.S_IFCHR: "is a device", stat.S_IFBLK: "is a device",
-         stat.S_IFSOCK: "is a socket", stat.S_IFDIR: "is a folder"}
+def open_regular(path: str | PathLike[str]) -> BufferedReader:
+    """Open the regular file `path` for reading bytes. Follows links.
 
-
-def open_regular(path):
-    """The file `path`, open for reading bytes. Links are followed.
-
-    Raises OSError, whose strerror is the reason, for what can't be opened, and for what is no
-    regular file: a named pipe would be waited for, a device may never end.
+    Raises OSError, whose strerror is the reason, for a file that can't be opened and for anything
+    but a regular file: opening a named pipe would wait, and reading a device may never end.
     """
     _check_regular(path, os.stat(path))
     file = open(path, "rb", opener=lambda name, flags: os.open(  # noqa: SIM115 - is returned
         name, flags | getattr(os, "O_NONBLOCK", 0)))
-    _check_regular(path, os.fstat(file.fileno()))  # if another took its place meanwhile
+    _check_regular(path, os.fstat(file.fileno()))  # another file may have taken its place
     return file
 
 
-def _check_regular(path, state):
-    if not stat.S_ISREG(state.st_mode):
-        reason = KINDS.get(stat.S_IFMT(state.st_mode), "is no regular file")
-        raise OSError(errno.EINVAL, reason, str(path))
+def _check_regular(path: str | PathLike[str], status: os.stat_result) -> None:
+    kind = not_regular(status.st_mode)
+    if kind:
+        raise OSError(errno.EINVAL, f"is {kind}", str(path))
 
 
 @contextmanager
-def atomic_write(path):
-    """A temporary name beside `path` to write to, which takes the place of `path` at the end.
+def atomic_write(path: str | PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary path next to `path`; at the end it replaces `path`.
 
-    Whatever happens while writing, `path` is either as it was or complete.
+    Whatever happens while writing, `path` is either unchanged or complete. Raises UserError if it
+    can't be written.
     """
     path = Path(path)
-    try:
+    with os_errors_as_lines(path.parent, "can't be written to",
+                            "choose another folder for the output"):
         handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix,
                                              dir=path.parent)
-    except OSError as error:
-        raise UserError(f"{path.parent}: can't be written to ({error.strerror}); "
-                        f"choose another folder for the output") from None
     os.close(handle)
     try:
-        yield Path(temporary)
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise UserError(f"{path}: can't be written ({error.strerror or error}); make room, or "
-                        f"choose another folder") from None
+        with os_errors_as_lines(path, "can't be written", "make room, or choose another folder"):
+            yield Path(temporary)
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
+            os.chmod(temporary, 0o666 & ~_umask())
+            os.replace(temporary, path)
     finally:
         Path(temporary).unlink(missing_ok=True)
 
 
-def _umask():
+def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
 
 
-def make_folder(path, flag):
-    """The folder `path`, made if need be; `flag` is what the user gave it with."""
+def make_folder(path: str | PathLike[str], flag: str) -> Path:
+    """Return the folder `path`, created if necessary; `flag` is the flag that names it.
+
+    Raises UserError if nothing can be written there.
+    """
     path = Path(path)
-    try:
+    with os_errors_as_lines(f"{flag} {path}", "can't be written to", "choose another folder"):
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
             pass
-    except OSError as error:
-        raise UserError(f"{flag} {path}: can't be written to ({error.strerror}); "
-                        f"choose another folder") from None
     return path

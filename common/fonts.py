@@ -1,19 +1,18 @@
-"""Names in pictures: in a font that has their characters, or with those escaped."""
+"""Show names in plots: in a font that has their characters, or with those escaped."""
 
 from functools import cache
 
 from common.text import printable
 
-MOST_SHOWN = 50  # characters of a label
+MAX_LENGTH = 50  # characters of a label
 
 
-def legible(name, most: int = MOST_SHOWN) -> str:
-    """`name` on one line, as matplotlib can draw it with the fonts of this machine.
+def legible(name: object, most: int = MAX_LENGTH) -> str:
+    """Return `name` on one line, as matplotlib can draw it with the fonts of this machine.
 
-    Only its first `most` characters, so that the picture has room for other things.
-
-    Fonts that are needed for it are made known to matplotlib: call this before the text is made. A
-    character that no font has is escaped, as \\u4f60: matplotlib would draw the same box for each.
+    Keeps the first `most` characters, so that the plot has room for other things. Escapes
+    characters that no font has, as \\u4f60, because matplotlib draws the same box for each. Call
+    this before matplotlib makes the text: it also registers the fonts that the name needs.
     """
     text = "".join(character if _has_font(character) else
                    character.encode("unicode_escape").decode() for character in printable(name))
@@ -21,8 +20,8 @@ def legible(name, most: int = MOST_SHOWN) -> str:
 
 
 @cache
-def _has_font(character):
-    """Whether one of matplotlib's fonts draws the character; adds one that does, if there is."""
+def _has_font(character: str) -> bool:
+    """Whether one of matplotlib's fonts draws the character; registers the first that does."""
     from matplotlib import rcParams
     from matplotlib.font_manager import FontProperties, fontManager
     families = rcParams["font.family"]
@@ -30,7 +29,7 @@ def _has_font(character):
     if character.isascii() or _draws(default, character):
         return True
     for font in fontManager.ttflist:
-        # matplotlib's own last resort draws boxes.
+        # matplotlib's own last resort only draws boxes.
         if "Last Resort" not in font.name and _is_plain(font) and _draws(font.fname, character):
             if font.name not in families:
                 rcParams["font.family"] = [*families, font.name]
@@ -43,13 +42,13 @@ def _is_plain(font):
 
 
 def _draws(path, character):
-    font = _opened(path)
+    font = _load_font(path)
     return font is not None and font.get_char_index(ord(character)) != 0
 
 
 @cache
-def _opened(path):
-    """The font in a file; None for one that matplotlib can't draw, as of colour pictures."""
+def _load_font(path):
+    """Return the font in a file; None if matplotlib can't draw it, as with colour fonts."""
     from matplotlib.ft2font import FT2Font
     try:
         font = FT2Font(path)

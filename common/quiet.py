@@ -1,23 +1,70 @@
-"""Libraries kept from writing to the terminal: we say it ourselves, and name the file."""
+"""Keep libraries from writing to the terminal: we report problems ourselves, and name the file."""
 
 import logging
 import os
 import sys
 import warnings
+from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import Lock
+from typing import TextIO
+
+
+class SilentDescriptor:
+    """A context in which anything written to file descriptor 2 is lost. Contexts may overlap.
+
+    All threads of the process share the descriptor, so keep the contexts short, or use
+    `silent_library`, which still lets Python code write. Yields a descriptor that leads to the
+    terminal; None if descriptor 2 is closed.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._depth = Lock(), 0
+        self._terminal: int | None = None
+
+    def __enter__(self) -> int | None:
+        with self._lock:
+            self._depth += 1
+            if self._depth == 1:
+                self._redirect()
+            return self._terminal
+
+    def _redirect(self) -> None:
+        try:
+            self._terminal = os.dup(2)
+        except OSError:  # the process has no such descriptor
+            return
+        try:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+        except OSError:  # no descriptor is left
+            os.close(self._terminal)
+            self._terminal = None
+            return
+        os.dup2(nowhere, 2)
+        os.close(nowhere)
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._depth -= 1
+            if not self._depth and self._terminal is not None:
+                os.dup2(self._terminal, 2)
+                os.close(self._terminal)
+                self._terminal = None
+
+
+silent_stderr = SilentDescriptor()
 
 
 @contextmanager
-def silent_library(name: str):
-    """In its context the library `name` prints nothing: no warning, note, or message from C code.
+def silent_library(name: str) -> Iterator[TextIO]:
+    """Silence the library `name`: its warnings, its log, and what its C code writes to stderr.
 
-    Yields the stream that still leads to the terminal, which sys.stderr is meanwhile. To be used by
-    one thread at a time, in whose context others may use the library: what it changes is of the
-    whole process.
+    Meanwhile sys.stderr still leads to the terminal; yields it. Only one thread at a time may
+    enter, because the whole process is affected; others may use the library meanwhile.
     """
     logger = logging.getLogger(name)
     level = logger.level
-    with warnings.catch_warnings(), _file_descriptor_2_silent():
+    with warnings.catch_warnings(), _python_still_writes():
         warnings.simplefilter("ignore")
         logger.setLevel(logging.CRITICAL + 1)
         try:
@@ -27,32 +74,27 @@ def silent_library(name: str):
 
 
 @contextmanager
-def _file_descriptor_2_silent():
-    """In its context what C code writes to stderr is lost; what Python code writes is not."""
+def _python_still_writes() -> Iterator[None]:
+    """Lose what C code writes to stderr, but not what Python code writes."""
     stream = sys.stderr
-    try:
-        stream.flush()
-        terminal, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    except (OSError, AttributeError):  # it is closed, so nothing is written there
+    if stream is None:  # it is closed, so nothing is written there
         yield
         return
-    os.dup2(nowhere, 2)
-    os.close(nowhere)
-    try:
-        if _number(stream) != 2:
+    stream.flush()
+    with silent_stderr as terminal:
+        if terminal is None or _number(stream) != 2:
             yield
             return
-        with open(terminal, "w", buffering=1, encoding=stream.encoding, errors=stream.errors,
-                  closefd=False) as sys.stderr:
-            yield
-    finally:
-        sys.stderr = stream
-        os.dup2(terminal, 2)
-        os.close(terminal)
+        try:
+            with open(terminal, "w", buffering=1, encoding=stream.encoding, errors=stream.errors,
+                      closefd=False) as sys.stderr:
+                yield
+        finally:
+            sys.stderr = stream
 
 
-def _number(stream):
-    """The file descriptor of a stream, None if it has none."""
+def _number(stream: TextIO) -> int | None:
+    """Return the file descriptor of `stream`; None if it has none."""
     try:
         return stream.fileno()
     except OSError:  # also io.UnsupportedOperation

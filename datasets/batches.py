@@ -1,47 +1,30 @@
-"""Batches in a fixed, seeded order that can be taken up again anywhere.
+"""Batches in a fixed, seeded order that can resume anywhere.
 
-The order of an epoch is a function of (seed, epoch) alone, so a run is resumed in the middle of an
-epoch by its position, with no generator state to carry along.
+The order of an epoch depends only on (seed, epoch). So a run resumes in the middle of an epoch by
+its position alone, without the state of a generator.
 """
 
 import math
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Sampler
 
-from datasets.workers import each_part, read_ahead
+from datasets.workers import map_fields, read_ahead
+from models.local_conditioning import Frames
 
-IGNORED = -100  # a target that is none: torch's own `ignore_index`
-
-
-class Frames(NamedTuple):
-    """Features of the sequences of a batch.
-
-    values: (B, K, width), float32; 0 where `real`, (B, K), is False: before a recording and after
-    it. offset: (B,), int64: the sample that codes[:, 0] is of, counted from where the row's first
-    frame begins. So of a hop of so many samples the frame that covers codes[b, i] is
-    values[b, (offset[b] + i) // hop].
-    """
-
-    values: torch.Tensor
-    real: torch.Tensor
-    offset: torch.Tensor
-
-    def to(self, device, non_blocking=False):
-        """The same frames on `device`; non_blocking: see torch.Tensor.to."""
-        return Frames(*(part.to(device, non_blocking=non_blocking) for part in self))
+IGNORED = -100  # marks outputs without a target: torch's own `ignore_index`
 
 
 class Batch(NamedTuple):
-    """What both networks are trained on.
+    """A batch to train either network on.
 
-    codes: (B, C, H, W) or (B, T), int64: what the network sees.
-    targets: (B, C, H, W) or (B, outputs), int64: what it has to predict; IGNORED is no target.
-    label: (B,), int64; or vectors, (B, width), float32; or None for a network without global
-        conditioning.
-    frames: Frames, or None for one without local conditioning.
+    codes: (B, C, H, W) or (B, T), int64: the network's input.
+    targets: (B, C, H, W) or (B, outputs), int64: what it predicts; IGNORED marks no target.
+    label: (B,), int64; or vectors, (B, width), float32; or None without global conditioning.
+    frames: Frames, or None without local conditioning.
     """
 
     codes: torch.Tensor
@@ -55,44 +38,61 @@ class Batch(NamedTuple):
                        for part in self))
 
 
-class EpochOrder(Sampler):
-    """Lists of indices, one for each batch, from item `position` of one epoch's order on.
+Share = Callable[[np.ndarray], np.ndarray]  # selects a process's indices from a batch's
 
-    With `shuffle` off the items come as they lie; for validation. share: a function of a batch's
-    indices that picks this process's share of them.
+
+class BatchDataset(Protocol):
+    """A dataset of items, of which lists of indices select batches."""
+
+    epoch: int  # selects the random draws of an epoch, such as those of a binarisation
+
+    def __len__(self) -> int:
+        """Return the number of items."""
+
+    def __getitem__(self, indices: Any) -> Batch:
+        """Return the batch of the items `indices`."""
+
+
+class EpochOrder(Sampler):
+    """Yields the indices of each batch, from item `position` of one epoch's order on.
+
+    Without `shuffle`, for validation, items keep their order. share: a function that selects this
+    process's indices from those of a batch.
     """
 
-    def __init__(self, items, batchsize, share, *, seed=0, epoch=0, position=0, shuffle=True):
+    def __init__(self, items: int, batchsize: int, share: Share, *, seed: int = 0, epoch: int = 0,
+                 position: int = 0, shuffle: bool = True):
         self.batchsize, self.position, self.share = batchsize, position, share
         if shuffle:
             self.order = np.random.default_rng((seed, epoch)).permutation(items)
         else:
             self.order = np.arange(items)
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[np.ndarray]:
         for start in range(self.position, len(self.order), self.batchsize):
             yield self.share(self.order[start:start + self.batchsize])
 
-    def __len__(self):
+    def __len__(self) -> int:
         return math.ceil((len(self.order) - self.position) / self.batchsize)
 
 
-def whole(indices):
-    """All of a batch: the share of a process that is the only one."""
+def all_indices(indices: np.ndarray) -> np.ndarray:
+    """Select all of a batch: the share of a single process."""
     return indices
 
 
 class Batches:
-    """`dataset[indices]` for each list of indices in `order`; can be iterated over again.
+    """`dataset[indices]` for the indices of each batch in `order`; can be iterated repeatedly.
 
-    workers: processes that read ahead, 0 for none. pinned: in memory that a GPU copies from by
-    itself. Raises what `datasets.workers.read_ahead` does.
+    workers: processes that read ahead, 0 for none. pinned: use page-locked memory, which a GPU
+    copies asynchronously. Raises what `datasets.workers.read_ahead` raises.
     """
 
-    def __init__(self, dataset: Dataset, order: Sampler, workers: int = 0, pinned: bool = False):
+    def __init__(self, dataset: BatchDataset, order: EpochOrder, workers: int = 0,
+                 pinned: bool = False):
         self.dataset, self.order, self.workers, self.pinned = dataset, order, workers, pinned
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.order)
 
     def __iter__(self):
@@ -103,22 +103,22 @@ class Batches:
 
 def _pinned(batch):
     return (batch.pin_memory() if isinstance(batch, torch.Tensor) else
-            each_part(_pinned, batch))
+            map_fields(_pinned, batch))
 
 
-def training_batches(dataset: Dataset, batchsize, *, seed, epoch, position=0, share=whole,
-                     **loading):
-    """The batches of one epoch, the last one smaller, from item `position` on.
+def training_batches(dataset: BatchDataset, batchsize: int, *, seed: int, epoch: int,
+                     position: int = 0, share: Share = all_indices, **loading: Any) -> Batches:
+    """Return the batches of one epoch, the last one smaller, from item `position` on.
 
-    `dataset[indices]` makes a whole `Batch`; `dataset.epoch` tells it which epoch's random draws
-    (such as those of a binarisation) are wanted. share: see `EpochOrder`; what is left of a small
-    batch may be no item at all. loading: workers and pinned, see `Batches`.
+    share: see `EpochOrder`; a process's share of a small batch may be empty. loading: workers and
+    pinned, see `Batches`. Sets `dataset.epoch`.
     """
     dataset.epoch = epoch
     order = EpochOrder(len(dataset), batchsize, share, seed=seed, epoch=epoch, position=position)
     return Batches(dataset, order, **loading)
 
 
-def evaluation_batches(dataset: Dataset, batchsize, share=whole, **loading):
-    """All items once, as they lie; share and loading as in `training_batches`."""
+def evaluation_batches(dataset: BatchDataset, batchsize: int, share: Share = all_indices,
+                       **loading: Any) -> Batches:
+    """Return all items once, in order; share and loading as in `training_batches`."""
     return Batches(dataset, EpochOrder(len(dataset), batchsize, share, shuffle=False), **loading)

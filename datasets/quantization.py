@@ -1,25 +1,25 @@
-"""Codes for what is continuous: uniform levels for pixels, mu-law for sound.
+"""Quantise pixels to uniform levels, and sound by mu-law.
 
-A code is an integer in [0, levels). Pixels follow Gated PixelCNN's equal intervals; sound follows
-ITU-T G.711's mu-law as WaveNet (section 2.2) uses it, with mu = levels - 1.
+A code is an integer in [0, levels). Pixels use Gated PixelCNN's equal intervals; sound uses ITU-T
+G.711's mu-law as in WaveNet (section 2.2), with mu = levels - 1.
 """
 
 import numpy as np
 
 from common.errors import UserError
 
-IMAGE_LEVELS = 256  # a pixel is a byte: there is no more to tell apart
+IMAGE_LEVELS = 256  # a pixel is a byte
 AUDIO_LEVELS = 65536
 
 
-def check_levels(levels, most):
-    """Raises UserError unless 2 <= levels <= most."""
+def check_levels(levels: int, most: int) -> None:
+    """Raise UserError unless 2 <= levels <= most."""
     if not 2 <= levels <= most:
-        raise UserError(f"--levels {levels}: out of range; give 2 to {most}")
+        raise UserError(f"{levels}: out of range; give 2 to {most}", parameter="levels")
 
 
-def quantize_pixels(pixels, levels):
-    """Codes, uint8, for `pixels`, uint8 of any shape: `levels` intervals of equal width.
+def quantize_pixels(pixels: np.ndarray, levels: int) -> np.ndarray:
+    """Return codes, uint8, for `pixels`, uint8 of any shape: `levels` intervals of equal width.
 
     Raises UserError for levels outside 2..256.
     """
@@ -27,8 +27,8 @@ def quantize_pixels(pixels, levels):
     return (pixels.astype(np.uint16) * levels // 256).astype(np.uint8)
 
 
-def dequantize_pixels(codes, levels):
-    """Pixels, uint8, for `codes` of any shape: the lowest code is black, the highest white.
+def dequantize_pixels(codes: np.ndarray, levels: int) -> np.ndarray:
+    """Return pixels, uint8, for `codes` of any shape: the lowest is black, the highest white.
 
     Raises UserError for levels outside 2..256.
     """
@@ -37,8 +37,8 @@ def dequantize_pixels(codes, levels):
     return ((codes.astype(np.int64) * 510 + steps) // (2 * steps)).astype(np.uint8)
 
 
-def code_dtype(levels):
-    """The smallest integer type that holds the codes of sound: uint8 or uint16.
+def code_dtype(levels: int) -> np.dtype:
+    """Return the smallest integer type that holds the codes of sound: uint8 or uint16.
 
     Raises UserError for levels outside 2..65536.
     """
@@ -46,17 +46,17 @@ def code_dtype(levels):
     return np.dtype(np.uint8 if levels <= 256 else np.uint16)
 
 
-def silence(levels):
-    """The code of the sample 0."""
+def silence(levels: int) -> int:
+    """Return the code of the sample 0."""
     return levels // 2
 
 
-def mu_law_encode(samples, levels):
-    """Codes for `samples` in [-1, 1], and how many samples had to be clipped to that range.
+def mu_law_encode(samples: np.ndarray, levels: int) -> tuple[np.ndarray, int]:
+    """Return codes for `samples` in [-1, 1], and how many samples were clipped to that range.
 
     F(x) = sign(x) ln(1 + mu |x|) / ln(1 + mu)  (WaveNet, section 2.2), to the nearest code:
-    -1 is 0, +1 is levels - 1, 0 is silence(levels). In double precision, because the codes of
-    65,536 levels lie as close together as 3e-9.
+    -1 is 0, +1 is levels - 1, 0 is silence(levels). Uses double precision, because codes of
+    65,536 levels can be 3e-9 apart.
     """
     dtype, mu = code_dtype(levels), levels - 1
     samples = np.asarray(samples, np.float64)
@@ -66,10 +66,10 @@ def mu_law_encode(samples, levels):
     return ((companded + 1) / 2 * mu + 0.5).astype(dtype), clipped  # the cast is the floor
 
 
-def mu_law_decode(codes, levels):
-    """Samples, float32 in [-1, 1], for `codes` of any shape: the inverse of F.
+def mu_law_decode(codes: np.ndarray, levels: int) -> np.ndarray:
+    """Return samples, float32 in [-1, 1], for `codes` of any shape: the inverse of F.
 
-    Where `levels` is even no code decodes to 0 exactly: silence(levels) is half a step above.
+    If `levels` is even, no code decodes to exactly 0: silence(levels) is half a step above it.
     """
     code_dtype(levels)
     mu = levels - 1

@@ -76,17 +76,21 @@ DATA = {"pixelcnn": ImageData, "wavenet": SoundData}
 
 # ------------------------------------------------------------------------------ snapshots
 
+# Several processes add up their counts as floats.
+Sum = Annotated[float, Meta(ge=0, le=2 ** 53)]
+
+
 class Interval(Struct, forbid_unknown_fields=True):
     """The sums of a reporting interval, as in `training.trainer.Interval`."""
 
     nll: Number = 0.0
-    targets: Count = 0
-    samples: Count = 0
+    targets: Sum = 0
+    samples: Sum = 0
     seconds: Seconds = 0.0
 
 
 class Entry(Struct):
-    """An entry of the log, as in `training.extensions.reports.LogReport`."""
+    """An entry of the log, as in `training.extensions.log_report.LogReport`."""
 
     iteration: Count
     epoch: Count | UnsetType = UNSET
@@ -119,7 +123,7 @@ class OptimizerState(Struct):
     param_groups: Annotated[list[ParameterGroup], Meta(min_length=1, max_length=1)]
 
 
-Moment = tuple[Count, Seconds]  # see `training.extensions.checkpoints.Moment`
+Moment = tuple[Count, Seconds]  # see `common.moments.Moment`
 
 
 class BestState(Struct):
@@ -131,7 +135,7 @@ class BestState(Struct):
 
 
 class PrintState(Struct):
-    """State of `training.extensions.reports.PrintReport`."""
+    """State of `training.extensions.print_report.PrintReport`."""
 
     printed: Count
 
@@ -158,7 +162,7 @@ class SamplesState(Struct):
 
 
 class Extensions(Struct):
-    """States of the extensions in a snapshot, by name."""
+    """States of the extensions in a snapshot, by their `name`."""
 
     best: BestState | UnsetType = field(name="BestModel", default=UNSET)
     printed: PrintState | UnsetType = field(name="PrintReport", default=UNSET)

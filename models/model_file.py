@@ -25,6 +25,7 @@ from models.wavenet import WaveNet, WaveNetConfig
 
 FORMAT_VERSION = 1
 PARTS = ("config", "label_names", "data", "weights")
+LABEL_EMBEDDING_SUFFIX = "condition.weight"  # of the weights' names; a row for each label
 NETWORKS: dict[str, tuple[Any, Any]] = {"pixelcnn": (PixelCNN, PixelCNNConfig),
                                         "wavenet": (WaveNet, WaveNetConfig)}
 
@@ -45,13 +46,14 @@ class ModelFile(NamedTuple):
     content: dict[str, Any]
 
 
-def model_content(kind: str, model: PixelCNN | WaveNet, label_names: Iterable[str],
+def model_content(kind: str, model: torch.nn.Module, label_names: Iterable[str],
                   data: Mapping[str, Any]) -> dict[str, Any]:
     """Collect the content of a model file, with a copy of the weights of `model` on the CPU.
 
     kind: pixelcnn or wavenet. label_names, data: as in `ModelFile`.
     """
-    return {"kind": kind, "format": FORMAT_VERSION, "config": dataclasses.asdict(model.config),
+    config: Any = model.config
+    return {"kind": kind, "format": FORMAT_VERSION, "config": dataclasses.asdict(config),
             "label_names": list(label_names), "data": dict(data),
             "weights": copy_to_cpu(model.state_dict())}
 

@@ -2,63 +2,63 @@
 
     p(x | h) = ∏_i p(x_i | x_1, …, x_{i-1}, h)                                      eq. 1 and 3
 
-row by row, pixel by pixel, and within a pixel R, then G, then B. Two stacks of convolutions see
-the past of a pixel without the blind spot of masked convolutions (section 2.2, figure 2):
+The order is row by row, pixel by pixel, and R, G, B within a pixel. Two stacks of convolutions see
+a pixel's past without the blind spot of masked convolutions (section 2.2, figure 2):
 
-- the *vertical stack* sees all rows above. Its feature at row i knows the rows before i, none of
-  row i itself, in a cone that widens with each block;
-- the *horizontal stack* sees the pixels to the left in the same row, and at each block is given
-  the vertical stack through a 1×1 convolution.
+- The *vertical stack* sees all rows above. Its feature at row i depends on the rows before i and
+  not on row i itself, in a cone that widens with each block.
+- The *horizontal stack* sees the pixels to the left in the same row, and reads the vertical stack
+  through a 1×1 convolution in each block.
 
-What is done otherwise than in the paper and in the original study:
+Differences from the paper and from the original study:
 
-- A masked kernel is mostly zeros. Here each stack runs the smaller kernel of the weights that are
-  left, on a shifted input: pixels that are masked are never computed with. (The order of R, G, B
-  within a pixel is a mask on the one column of the kernel that it concerns.)
-- The shift that hides row i from the vertical stack (mask A) is made once, in the first block. The
-  original study made it in every block, and so lost sight of the row above but for 3 pixels.
-- The feature maps of the horizontal stack are in groups, one for each channel of the image, of
-  sizes as equal as the width allows. Group G of a pixel reads groups R and G of that pixel, never
-  B; in the first block, where the groups are the sub-pixels themselves, R alone. In the original
-  study G never saw R.
-- The first block has no residual connection, since its input is the image. The vertical stack has
-  none anywhere, as in the paper. The last block's vertical stack only feeds its horizontal one.
-- The vertical stack's weights begin so large that the picture reaches its last block: a gate
-  tanh(a) σ(b) passes on half of a small a, and without residual connections what is lost in one
-  block is lost to all after it.
-- With `position` the first block is conditioned on where in the picture a pixel is.
+- A masked kernel is mostly zeros. Here each stack runs a smaller kernel of the unmasked weights on
+  a shifted input, and never computes with masked pixels. Only the order of R, G, B within a pixel
+  remains a mask, on one column of the kernel.
+- The shift that hides row i from the vertical stack (mask A) happens once, in the first block. The
+  original study shifted in every block, and so saw only 3 pixels of the row above.
+- The horizontal stack's feature maps form one group per channel of the image, as equal in size as
+  the width allows. Group G of a pixel reads groups R and G of that pixel, never B; in the first
+  block, where the groups are the sub-pixels themselves, it reads R only. In the original study G
+  never saw R.
+- The first block has no residual connection, because its input is the image. The vertical stack has
+  none anywhere, as in the paper. The last block's vertical stack feeds only its horizontal stack.
+- The vertical stack's initial weights are large enough for the image to reach the last block. A
+  gate tanh(a) σ(b) halves a small a, and without residual connections these losses multiply.
+- With `position`, the first block is conditioned on the pixel's position.
 
 [1] van den Oord et al., Conditional Image Generation with PixelCNN Decoders, arXiv 1606.05328.
 """
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
 from msgspec import Meta
 from torch import nn
-from torch.autograd.function import once_differentiable
 
+from models.convolutions import GroupedConv2d, add_padded, convolve, groups
 from models.dropout import dropout_mask
 from models.gated import GatedActivation
 from models.position import Position
 
 FIRST_KERNEL, KERNEL = 7, 3
 MOST_BLOCKS = 4096
-VERTICAL_GAIN = 2  # of the initial weights: undoes the gate's slope of 1/2 at 0
+VERTICAL_GAIN = 2  # factor of the initial weights: undoes the gate's slope of 1/2 at 0
 
 
 @dataclass(frozen=True)
 class PixelCNNConfig:
-    """What a PixelCNN is made of.
+    """The architecture of a PixelCNN.
 
-    levels: values that a sub-pixel can take. channels: sub-pixels in a pixel, 1 or 3.
+    levels: values that a sub-pixel can take. channels: sub-pixels per pixel, 1 or 3.
     hidden_dim: p, width of both stacks. out_hidden_dim: width of the hidden layer before the
-    logits. blocks_num: blocks in all, the first 7×7 one included. labels: classes to condition
-    on, 0 for none. vector: in their place, the width of the vectors to condition on, 0 for none.
-    position: see above; without it this is the paper's network.
-    The bounds are for what is read from a file. Raises ValueError for what can't be built.
+    logits. blocks_num: number of blocks, including the first one of 7×7. labels: classes to
+    condition on, 0 for none. vector: width of the vectors to condition on instead, 0 for none.
+    position: condition on the pixel's position; the paper's network does not.
+    The annotated bounds apply to values read from a file. Raises ValueError, which begins with the
+    parameter's name, for an impossible network.
     """
 
     levels: Annotated[int, Meta(ge=2, le=65_536)] = 2
@@ -70,118 +70,53 @@ class PixelCNNConfig:
     vector: Annotated[int, Meta(ge=0, le=2 ** 24)] = 0
     position: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, least in (("levels", 2), ("channels", 1), ("blocks_num", 1), ("labels", 0),
                             ("vector", 0)):
             if getattr(self, name) < least:
-                raise ValueError(f"--{name} {getattr(self, name)}: the least is {least}")
+                raise ValueError(f"{name} {getattr(self, name)}: the least is {least}")
         if self.blocks_num > MOST_BLOCKS:
-            raise ValueError(f"--blocks_num {self.blocks_num}: the most is {MOST_BLOCKS}")
+            raise ValueError(f"blocks_num {self.blocks_num}: the most is {MOST_BLOCKS}")
         for name in ("hidden_dim", "out_hidden_dim"):
             if getattr(self, name) < self.channels:
-                raise ValueError(f"--{name} {getattr(self, name)}: a picture of {self.channels} "
+                raise ValueError(f"{name} {getattr(self, name)}: a picture of {self.channels} "
                                  f"channels needs at least {self.channels}, a feature map for each")
         if self.labels and self.vector:
-            raise ValueError(f"{self.labels} labels and vectors of {self.vector} numbers: the "
-                             f"network is conditioned on one or the other")
-
-
-def groups(width, channels):
-    """The channel (0 R, 1 G, 2 B) that each of `width` feature maps belongs to: (width,)."""
-    return torch.arange(width) * channels // width
-
-
-def group_bounds(width, channels):
-    """Where each channel's group begins among `width` feature maps, and the last ends: a list."""
-    return [0, *groups(width, channels).bincount().cumsum(0).tolist()]
-
-
-class GroupedConv2d(nn.Conv2d):
-    """A 1×1 convolution in which group c of the output reads only the groups up to c of the input.
-
-    With `strict` (mask A of the paper) it reads only the groups before c. `fan_in` of the initial
-    weights counts all inputs, as torch does for nn.Conv2d.
-    """
-
-    def __init__(self, in_groups, out_groups, strict=False, bias=True):
-        super().__init__(len(in_groups), len(out_groups), 1, bias=bias)
-        before = torch.gt if strict else torch.ge
-        mask = before(out_groups[:, None], in_groups[None, :])
-        masked = not mask.all()
-        self.register_buffer("mask", mask[:, :, None, None].float() if masked else None,
-                             persistent=False)
-
-    @property
-    def kernel(self):
-        """The weights (out, in, 1, 1) with zeros where an output must not look."""
-        return self.weight if self.mask is None else self.weight * self.mask
-
-    def forward(self, x):
-        """x: (…, in) -> (…, out)."""
-        return F.linear(x, self.kernel.flatten(1).to(x.dtype), self.bias.to(x.dtype))
-
-
-def convolve(x, kernel, bias=None, columns=0):
-    """A convolution of channels-last pictures, in the precision of the pictures.
-
-    x: (B, H, W, in), zeros outside of it by `columns` on either side. kernel: (out, in, rows,
-    columns), bias: (out,) -> (B, H + 1 - rows, …, out).
-    """
-    kernel, bias = kernel.to(x.dtype), None if bias is None else bias.to(x.dtype)
-    return F.conv2d(x.permute(0, 3, 1, 2), kernel, bias, padding=(0, columns)).permute(0, 2, 3, 1)
-
-
-class _AddFramed(torch.autograd.Function):
-    """h + y for h (B, H, 1 + W, p) with a column of zeros at the left, which y (B, H, W, p) lacks.
-
-    That column being zeros for ever, nobody asks for its gradient, and it may be anything.
-    """
-
-    @staticmethod
-    def forward(ctx, h, y):
-        ctx.dtype = y.dtype
-        total = torch.empty_like(h)
-        total[:, :, 0] = 0
-        torch.add(h[:, :, 1:], y, out=total[:, :, 1:])
-        return total
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad):
-        return grad, grad[:, :, 1:].to(ctx.dtype)
+            raise ValueError(f"labels {self.labels} and vector {self.vector}: the network is "
+                             f"conditioned on one or the other")
 
 
 class Block(nn.Module):
     """One layer of both stacks: figure 2 of the paper.
 
-    The features that a kernel will see outside of the picture, zeros, are made with the others: the
-    vertical stack's have `reach` rows above the picture, the horizontal one's columns at its left.
-    So every convolution is of what is there, whole, and nothing is padded, shifted or cut.
+    Features carry the zeros that the next kernel sees outside of the image: the vertical stack's
+    have a row above, the horizontal stack's a column at the left. So every convolution runs on the
+    stored buffer as is, without padding, shifting or cropping.
 
     Args:
-        config: of the whole network.
-        first: takes the image, with mask A and no residual connection, instead of features.
-        last: has no vertical output, for there is no block to take it.
+        config: the network's configuration.
+        first: this block reads the image, with mask A and no residual connection.
+        last: this block has no vertical output, because no block follows.
     """
 
-    def __init__(self, config, first=False, last=False):
+    def __init__(self, config: PixelCNNConfig, first: bool = False, last: bool = False) -> None:
         super().__init__()
         p, self.first, self.last = config.hidden_dim, first, last
         size = FIRST_KERNEL if first else KERNEL
-        self.reach = size // 2
+        self.radius = size // 2  # of the kernel, in pixels
         features = groups(p, config.channels)
         inputs = groups(config.channels, config.channels) if first else features
         both_halves = torch.cat((features, features))
-        # Mask A: the rows above, without the pixel's own row; mask B: that row too, since a
-        # vertical feature knows nothing of its own row.
-        self.rows = self.reach if first else self.reach + 1
+        # Mask A: the rows above, without the pixel's own row. Mask B: that row too, because a
+        # vertical feature does not depend on its own row.
+        self.rows = self.radius if first else self.radius + 1
         self.vertical = nn.Conv2d(len(inputs), 2 * p, (self.rows, size))
         if not first:
             nn.init.normal_(self.vertical.weight, std=VERTICAL_GAIN / (p * self.rows * size) ** 0.5)
-        # Added to W * v, it comes to both stacks' gates, for W * v is handed to the horizontal one.
+        # Added to W * v, it reaches both stacks' gates, because the horizontal stack reads W * v.
         self.position = Position(2 * p) if first and config.position else None
         self.vertical_to_horizontal = nn.Conv2d(2 * p, 2 * p, 1)
-        self.left = nn.Conv2d(len(inputs), 2 * p, (1, self.reach), bias=False)
+        self.left = nn.Conv2d(len(inputs), 2 * p, (1, self.radius), bias=False)
         sees_itself = not first or config.channels > 1
         self.here = (GroupedConv2d(inputs, both_halves, strict=first, bias=False)
                      if sees_itself else None)
@@ -189,77 +124,93 @@ class Block(nn.Module):
         self.horizontal_gate = GatedActivation(p, config.labels, config.vector)
         self.out = GroupedConv2d(features, features)
 
-    def forward(self, v, h, label=None, dropout=0.0):
-        """One block's step from v (B, 1 + H, W, p) and h (B, H, 1 + W, p) to the next ones.
+    def forward(self, v: torch.Tensor, h: torch.Tensor, label: torch.Tensor | None = None,
+                dropout: float = 0.0) -> tuple[torch.Tensor | None, torch.Tensor]:
+        """Compute the next block's inputs.
 
-        Their first row or column is zeros. In the first block both are the image, as
-        `framed_image` makes them. The last block's v is None. dropout: of the horizontal stack's
-        gated features.
+        Args:
+            v: (B, 1 + H, W, p), whose first row is zeros; in the first block from `pad_image`.
+            h: (B, H, 1 + W, p), whose first column is zeros; in the first block from `pad_image`.
+            label: (B,) or vectors (B, width), or None.
+            dropout: the probability of zeroing a gated feature of the horizontal stack.
+
+        Returns v, which is None in the last block, and h.
         """
         above = None if self.last else self.vertical_features(v)
-        into = self.vertical_to_horizontal
-        if self.first or self.last:
-            # W_1×1 (W * v) = (W_1×1 W) * v: the latter is less work where v is the image, or where
-            # nothing else needs W * v.
-            kernel = (into.weight.flatten(1) @ self.vertical.weight.flatten(1)).view_as(
-                self.vertical.weight)
-            bias = into.bias + into.weight.flatten(1) @ self.vertical.bias
-            from_above = convolve(v, kernel, bias, self.reach)
-            if self.position is not None:
-                where = self.position(0, *from_above.shape[1:3])
-                from_above = from_above + F.linear(where, into.weight.flatten(1)).to(v.dtype)
+        if above is None or self.first:
+            from_above = self._fused_vertical_to_horizontal(v)
         else:
+            into = self.vertical_to_horizontal
             from_above = convolve(above, into.weight, into.bias)
         from_left = convolve(h.to(from_above.dtype), self.horizontal_kernel)
         y = self.horizontal_gate(from_above, from_left, label=label)
         y = self.out(y * dropout_mask(y, dropout) if dropout else y)
-        if self.first:
-            h = F.pad(y.to(self.out.weight.dtype), (0, 0, 1, 0))
-        else:
-            h = _AddFramed.apply(h, y)
-        v = None if self.last else self.vertical_gate(above, label=label, rows_above=1)
-        return v, h
+        h = F.pad(y.to(self.out.weight.dtype), (0, 0, 1, 0)) if self.first else add_padded(h, y)
+        if self.vertical_gate is None:
+            return None, h
+        return self.vertical_gate(above, label=label, pad_top=1), h
 
-    def framed_image(self, image):
-        """The first block's v and h of an image (B, H, W, C)."""
-        hidden = self.horizontal_kernel.shape[3] - self.reach - 1  # -1 where mask A hides all of it
-        return (F.pad(image, (0, 0, 0, 0, self.reach, -1)),
-                F.pad(image, (0, 0, self.reach, hidden)))
+    def _fused_vertical_to_horizontal(self, v: torch.Tensor) -> torch.Tensor:
+        """W_1×1 (W * v) as (W_1×1 W) * v: (B, H, W, 2p).
 
-    def vertical_features(self, v, row=0):
-        """W * v of the vertical stack from row `row` on, and what the position adds to it.
-
-        v: (B, rows - 1 + H, W, in) -> (B, H, W, 2p).
+        This is less work where v is the image, or where nothing else needs W * v.
         """
-        above = convolve(v, self.vertical.weight, self.vertical.bias, self.reach)
+        into = self.vertical_to_horizontal
+        assert into.bias is not None and self.vertical.bias is not None
+        kernel = (into.weight.flatten(1) @ self.vertical.weight.flatten(1)).view_as(
+            self.vertical.weight)
+        bias = into.bias + into.weight.flatten(1) @ self.vertical.bias
+        from_above = convolve(v, kernel, bias, self.radius)
+        if self.position is not None:
+            position = self.position(0, *from_above.shape[1:3])
+            from_above = from_above + F.linear(position, into.weight.flatten(1)).to(v.dtype)
+        return from_above
+
+    def pad_image(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The first block's v and h for an image (B, H, W, C)."""
+        # -1 crops the last column, which mask A hides from all pixels of a one-channel image.
+        right = self.horizontal_kernel.shape[3] - self.radius - 1
+        return (F.pad(image, (0, 0, 0, 0, self.radius, -1)),
+                F.pad(image, (0, 0, self.radius, right)))
+
+    def vertical_features(self, v: torch.Tensor, row: int = 0) -> torch.Tensor:
+        """W * v of the vertical stack, plus the position's contribution.
+
+        v: (B, rows - 1 + H, W, in), for output rows from `row` on -> (B, H, W, 2p).
+        """
+        above = convolve(v, self.vertical.weight, self.vertical.bias, self.radius)
         if self.position is None:
             return above
         return above + self.position(row, *above.shape[1:3]).to(above.dtype)
 
     @property
-    def horizontal_kernel(self):
-        """The kernel (2p, in, 1, columns) that sees the pixels to the left and the pixel itself."""
+    def horizontal_kernel(self) -> torch.Tensor:
+        """The kernel (2p, in, 1, columns) on the pixels to the left and on the pixel itself."""
         kernel = self.left.weight
         return kernel if self.here is None else torch.cat((kernel, self.here.kernel), dim=3)
 
 
 class PixelCNN(nn.Module):
-    """Logits of every sub-pixel given all before it, and a label or a vector if it is to have one.
+    """The logits of every sub-pixel given all before it, and a label or a vector if configured.
 
     Attributes that may be set:
-        dropout: the probability that a gated feature of the horizontal stack is left out in
-            training; at first 0.
-        compute_dtype: what the blocks' convolutions are computed in, such as torch.bfloat16; None,
-            as at first, for the weights' own. The residual connections are in the weights' own.
-        vector_scale: of a network conditioned on vectors, what these are multiplied by first, in
-            its state; at first 1. Vectors of any other size than 1 are badly learned from.
+        dropout: the probability of zeroing a gated feature of the horizontal stack in training;
+            initially 0.
+        compute_dtype: the precision of the blocks' convolutions, such as torch.bfloat16; initially
+            None, for that of the weights. Residual connections use the weights' precision.
+        vector_scale: in a network conditioned on vectors, a factor that brings them to unit size,
+            because the network learns poorly from vectors of another size. It is part of the
+            state; initially 1.
     """
 
-    def __init__(self, config):
+    vector_scale: torch.Tensor
+
+    def __init__(self, config: PixelCNNConfig) -> None:
         super().__init__()
-        self.config, self.dropout, self.compute_dtype = config, 0.0, None
+        self.config, self.dropout = config, 0.0
+        self.compute_dtype: torch.dtype | None = None
         n = config.blocks_num
-        self.blocks = nn.ModuleList(
+        self.blocks: Any = nn.ModuleList(  # of Block, which torch's types can't say
             Block(config, first=i == 0, last=i == n - 1) for i in range(n))
         features = groups(config.hidden_dim, config.channels)
         hidden = groups(config.out_hidden_dim, config.channels)
@@ -269,27 +220,33 @@ class PixelCNN(nn.Module):
         if config.vector:
             self.register_buffer("vector_scale", torch.ones(()))
 
-    def forward(self, codes, label=None):
-        """codes: (B, C, H, W), integers in [0, levels); label: (B,), vectors (B, width), or None.
+    def forward(self, codes: torch.Tensor, label: torch.Tensor | None = None) -> torch.Tensor:
+        """Compute the logits of a batch of images.
 
-        Returns logits: (B, levels, C, H, W).
+        Args:
+            codes: (B, C, H, W), integers in [0, levels).
+            label: (B,), or vectors (B, width), or None.
+
+        Returns (B, levels, C, H, W).
         """
         image = self.scale(codes).permute(0, 2, 3, 1)
         image = image.to(self.compute_dtype or image.dtype)
-        v, h = self.blocks[0].framed_image(image)
-        label = self.scale_vectors(label)
+        v, h = self.blocks[0].pad_image(image)
+        condition = self.scale_vectors(label)
         for block in self.blocks:
-            v, h = block(v, h, label, self.dropout if self.training else 0)
+            v, h = block(v, h, condition, self.dropout if self.training else 0)
         logits = self.logits(F.relu(self.hidden(F.relu(h[:, :, 1:]))))
         return logits.unflatten(3, (-1, self.config.levels)).permute(0, 4, 3, 1, 2)
 
-    def scale_vectors(self, label):
-        """What the gates take for vectors (B, width); labels as they are."""
+    def scale_vectors(self, label: torch.Tensor | None) -> torch.Tensor | None:
+        """The condition that the gates take: scaled vectors (B, width), or labels unchanged."""
         if not self.config.vector:
             return label
+        if label is None:
+            raise TypeError("the network is conditioned on vectors; pass them as the label")
         return label.to(self.vector_scale.dtype) * self.vector_scale
 
-    def scale(self, codes):
-        """Codes in [0, levels) as numbers in [-1, 1], in the precision of the weights."""
+    def scale(self, codes: torch.Tensor) -> torch.Tensor:
+        """Codes in [0, levels) mapped to [-1, 1], in the precision of the weights."""
         dtype = self.logits.weight.dtype
         return codes.to(dtype) * (2 / (self.config.levels - 1)) - 1

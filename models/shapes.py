@@ -4,7 +4,7 @@ So a model file can be checked before it takes any memory. (torch's meta device 
 but its first use imports modules for seconds.)
 """
 
-from models.local import REACH, TAPS
+from models.local_conditioning import CONTEXT_FRAMES, INTERPOLATION_TAPS
 from models.pixelcnn import FIRST_KERNEL, KERNEL, PixelCNNConfig
 from models.position import WAVELENGTHS
 from models.wavenet import WaveNetConfig
@@ -63,9 +63,9 @@ def _of_wavenet(config):
             layer |= _with_bias("residual", p, p)
         shapes |= {f"layers.{i}.{name}": shape for name, shape in layer.items()}
     if config.features:
-        shapes |= {"frames.proportions": (config.hop, TAPS), "frames.mean": (config.features,),
-                   "frames.deviation": (config.features,),
-                   **_with_bias("frames.convolution", 2 * p, config.features, 2 * REACH + 1)}
+        shapes |= {"frames.proportions": (config.hop, INTERPOLATION_TAPS),
+                   "frames.mean": (config.features,), "frames.deviation": (config.features,)}
+        shapes |= _with_bias("frames.convolution", 2 * p, config.features, 2 * CONTEXT_FRAMES + 1)
     return shapes | _with_bias("hidden", out, out) | _with_bias("logits", config.levels, out)
 
 

@@ -2,56 +2,57 @@
 
     p(x | h) = ∏_t p(x_t | x_1, …, x_{t-1}, h)                                      eq. 1 and 3
 
-A causal convolution of width 2, then `stacks_num` stacks of `layers_num` gated residual layers
-whose dilation doubles, 1, 2, 4, …, 2^(layers_num - 1), then two 1×1 convolutions on the sum of
-all layers' skip connections, as figure 4 of the paper draws it.
+The network is a causal convolution of width 2, then `stacks_num` stacks of `layers_num` gated
+residual layers, whose dilation doubles: 1, 2, 4, …, 2^(layers_num - 1), then two 1×1 convolutions
+on the sum of all layers' skip connections (figure 4 of the paper).
 
-What is done otherwise than in the paper and in the original study:
+Differences from the paper and from the original study:
 
-- The first convolution is on one-hot codes: each of its two taps picks a row of its matrix. So it
-  is the sum of two embeddings, and nothing one-hot is ever stored.
-- No padding is computed. A layer of dilation d makes d outputs fewer than it has inputs, and of
-  T codes come the T - R + 1 outputs whose whole receptive field R is inside. Skip connections are
-  computed for those outputs alone. Where all sequences begin with silence (a code repeated), each
-  layer's input is constant there: one column stands for all of it, and the result is the same.
-- Sequences are (T, B, p) inside, the time first: a shift in time is then a contiguous view, and a
-  layer's dilated convolution two matrix products without a copy. `models.dilated` makes one
-  operation of all layers, forward and backward; a layer by itself is what a sampler begins with.
-- The last layer has a skip connection only, for no layer takes its residual output.
-- The rows of those embeddings begin as smooth functions of the code, lest the network have to
-  learn first that neighbouring codes are neighbouring amplitudes.
-- A layer's skip connection and its residual one have a 1×1 convolution each, where the figure
-  draws one for both. The skip connections are `out_hidden_dim` wide, as is the output's hidden
-  layer.
+- The first convolution reads one-hot codes, so each of its two taps selects a row of its matrix.
+  Here it is the sum of two embeddings, and nothing is stored one-hot.
+- Nothing is padded. A layer of dilation d has d outputs fewer than inputs, and T codes give the
+  T - R + 1 outputs whose receptive field R lies within the codes. Skip connections are computed for
+  those outputs only. Where all sequences begin with silence (a repeated code), each layer's input
+  is constant: one column stands for all of it, with the same result.
+- Sequences are (T, B, p) internally. A shift in time is then a contiguous view, and a dilated
+  convolution is two matrix products without a copy. `models.dilated` computes all layers as one
+  operation; samplers run a single `ResidualLayer`.
+- The last layer has only a skip connection, because nothing reads its residual output.
+- The embeddings' initial rows are smooth functions of the code, so the network need not learn that
+  neighbouring codes are neighbouring amplitudes.
+- A layer's skip and residual connections have separate 1×1 convolutions, where the figure draws
+  one. Skip connections are `out_hidden_dim` wide, like the output's hidden layer.
 
 [1] van den Oord et al., WaveNet: A Generative Model for Raw Audio, arXiv 1609.03499.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
 from msgspec import Meta
 from torch import nn
 
-from models.dilated import Workspace, dilated_layers, times_at_once
+from models.dilated import Workspace, chunk_length, dilated_layers
 from models.gated import GatedActivation
-from models.local import FrameNetwork
+from models.local_conditioning import FrameNetwork, Frames, Interpolation
 
 MOST_LAYERS = 4096
 
 
 @dataclass(frozen=True)
 class WaveNetConfig:
-    """What a WaveNet is made of.
+    """The architecture of a WaveNet.
 
     levels: values that a sample can take. hidden_dim: p, residual channels. out_hidden_dim: skip
-    channels, and width of the hidden layer before the logits. stacks_num × layers_num dilated
-    layers. labels: to condition on, 0 for none. features: numbers in a frame of features to
-    condition on, 0 for none, and hop: samples that a frame covers.
-    The bounds are for what is read from a file. Raises ValueError for what can't be built.
+    channels, and width of the hidden layer before the logits. stacks_num × layers_num: dilated
+    layers. labels: number of labels to condition on, 0 for none. features: width of the frames to
+    condition on, 0 for none. hop: samples per frame.
+    The annotated bounds apply to values read from a file. Raises ValueError, which begins with the
+    parameter's name, for an impossible network.
     """
 
     levels: Annotated[int, Meta(ge=2, le=65_536)] = 256
@@ -63,26 +64,26 @@ class WaveNetConfig:
     features: Annotated[int, Meta(ge=0, le=2 ** 16)] = 0
     hop: Annotated[int, Meta(ge=0, le=2 ** 20)] = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, least in (("levels", 2), ("hidden_dim", 1), ("out_hidden_dim", 1),
                             ("stacks_num", 1), ("layers_num", 1), ("labels", 0),
                             ("features", 0), ("hop", int(self.features > 0))):
             if getattr(self, name) < least:
-                raise ValueError(f"--{name} {getattr(self, name)}: the least is {least}")
+                raise ValueError(f"{name} {getattr(self, name)}: the least is {least}")
         if self.layers_num > 24:
-            raise ValueError(f"--layers_num {self.layers_num}: the last layer's dilation would be "
+            raise ValueError(f"layers_num {self.layers_num}: the last layer's dilation would be "
                              f"2^{self.layers_num - 1} samples; the most is 24")
         if self.stacks_num * self.layers_num > MOST_LAYERS:
-            raise ValueError(f"--stacks_num {self.stacks_num}: with --layers_num "
+            raise ValueError(f"stacks_num {self.stacks_num}: with layers_num "
                              f"{self.layers_num} the most is {MOST_LAYERS // self.layers_num}")
 
     @property
-    def dilations(self):
-        """1, 2, 4, …, 2^(layers_num - 1), once for each stack."""
+    def dilations(self) -> list[int]:
+        """1, 2, 4, …, 2^(layers_num - 1), once per stack."""
         return [2 ** i for _ in range(self.stacks_num) for i in range(self.layers_num)]
 
     @property
-    def receptive_field(self):
+    def receptive_field(self) -> int:
         """R, the number of past samples that an output depends on."""
         return sum(self.dilations) + 2
 
@@ -90,10 +91,10 @@ class WaveNetConfig:
 class ResidualLayer(nn.Module):
     """One dilated gated layer: figure 4 and equation 2 of the paper, section 2.5 with a label.
 
-    The layer knows nothing of time: it is given the inputs at t - d and at t, of one t or of many.
+    The layer does not know the time: it reads the inputs at t - d and at t, for any number of t.
     """
 
-    def __init__(self, config, last=False):
+    def __init__(self, config: WaveNetConfig, last: bool = False) -> None:
         super().__init__()
         p = config.hidden_dim
         self.past = nn.Linear(p, 2 * p, bias=False)
@@ -103,38 +104,46 @@ class ResidualLayer(nn.Module):
         self.skip = nn.Linear(p, config.out_hidden_dim)
         self.residual = None if last else nn.Linear(p, p)
 
-    def forward(self, past, now, label=None, local=None):
-        """past, now: the layer's inputs (B, n, p) at t - d and at t; label: (B,) or None; local:
-        what local conditioning adds to the gate's input, (B, n, 2p), or None.
+    def forward(self, past: torch.Tensor, now: torch.Tensor, label: torch.Tensor | None = None,
+                local: torch.Tensor | None = None
+                ) -> tuple[torch.Tensor | None, torch.Tensor]:
+        """Compute the layer for n times of B sequences.
 
-        Returns the next layer's input (B, n, p), which of the last layer is None, and the skip
-        connection (B, n, out_hidden_dim).
+        Args:
+            past, now: (B, n, p), the layer's input at t - d and at t.
+            label: (B,), or None.
+            local: what local conditioning adds to the gate's input, (B, n, 2p), or None.
+
+        Returns the next layer's input (B, n, p), None in the last layer, and the skip connection
+        (B, n, out_hidden_dim).
         """
-        parts = [self.past(past), self.now(now), *([] if local is None else [local])]
+        parts = [self.past(past), self.now(now)]
+        if local is not None:
+            parts.append(local)
         y = self.gate(*parts, label=label)
         return None if self.residual is None else now + self.residual(y), self.skip(y)
 
 
 class WaveNet(nn.Module):
-    """Logits of each sample given the R before it, and a label if the network has labels.
+    """The logits of each sample given the R before it, and a label if the network has labels.
 
     Attributes that may be set:
-        dropout: the probability that a gated feature is left out in training; at first 0.
-        compute_dtype: what the layers' matrix products are computed in, such as torch.bfloat16;
-            None, as at first, for the weights' own.
+        dropout: the probability of zeroing a gated feature in training; initially 0.
+        compute_dtype: the precision of the layers' matrix products, such as torch.bfloat16;
+            initially None, for that of the weights.
     """
 
-    def __init__(self, config):
+    def __init__(self, config: WaveNetConfig) -> None:
         super().__init__()
-        self.config = config
-        self.dropout, self.compute_dtype = 0.0, None
+        self.config, self.dropout = config, 0.0
+        self.compute_dtype: torch.dtype | None = None
         self.embed_past = nn.Embedding(config.levels, config.hidden_dim)
         self.embed_now = nn.Embedding(config.levels, config.hidden_dim)
         for embedding in (self.embed_past, self.embed_now):
-            embedding.weight.data = smooth_rows(config.levels, config.hidden_dim)
+            embedding.weight.data = smooth_embeddings(config.levels, config.hidden_dim)
         self.dilations = config.dilations
         last = len(self.dilations) - 1
-        self.layers = nn.ModuleList(
+        self.layers: Any = nn.ModuleList(  # of ResidualLayer, which torch's types can't say
             ResidualLayer(config, last=i == last) for i in range(len(self.dilations)))
         self.frames = (FrameNetwork(config.features, 2 * config.hidden_dim, config.hop)
                        if config.features else None)
@@ -142,33 +151,40 @@ class WaveNet(nn.Module):
         self.logits = nn.Linear(config.out_hidden_dim, config.levels)
         self._workspace = Workspace()
 
-    def forward(self, codes, label=None, frames=None):
-        """codes: (B, T), integers in [0, levels), T ≥ R; label: (B,) or None; frames: a
-        `datasets.batches.Frames`, or None.
+    def forward(self, codes: torch.Tensor, label: torch.Tensor | None = None,
+                frames: Frames | None = None) -> torch.Tensor:
+        """Compute the logits of a batch of sequences.
 
-        Returns logits: (B, levels, T - R + 1). Output k is of the sample after code k + R - 1, so
-        the last one is of the sample that is still to come.
+        Args:
+            codes: (B, T), integers in [0, levels), T ≥ R.
+            label: (B,), or None.
+            frames: the features that cover the codes and the sample after them, or None.
+
+        Returns (B, levels, T - R + 1). Output k predicts the sample after code k + R - 1, so the
+        last output predicts the sample after the codes.
+        Raises ValueError for fewer codes than R.
         """
         outputs = codes.shape[1] - self.config.receptive_field + 1
         if outputs < 1:
             raise ValueError(f"{codes.shape[1]} codes are fewer than the receptive field of "
                              f"{self.config.receptive_field}")
         codes = codes.t().long()
-        start = min(constant_start(codes), self._unconditioned_start(frames)) - 2
-        start = max(min(start, len(codes) - outputs - 1), 0)
+        start = min(constant_length(codes), self._unconditioned_length(frames)) - 2
+        start = int(max(min(start, len(codes) - outputs - 1), 0))
         codes = codes[start:]
+        frame_inputs, interpolation = self._local_conditioning(frames, start, len(codes) - 1)
         skips = dilated_layers(
-            self.embed(codes[:-1], codes[1:]), outputs, self._weights(label, codes.shape[1]),
+            self.embed(codes[:-1], codes[1:]), outputs, self._layer_weights(label, codes.shape[1]),
             self.dilations, self._workspace, self.dropout if self.training else 0.0,
-            self.compute_dtype, *self._local(frames, start, len(codes) - 1))
+            self.compute_dtype, frame_inputs, interpolation)
         skips = skips + sum(layer.skip.bias for layer in self.layers)
         return self.output(skips).permute(1, 2, 0)
 
-    def _weights(self, label, batch):
-        """The layers' weights as `dilated_layers` takes them, for a batch of so many sequences.
+    def _layer_weights(self, label: torch.Tensor | None, batch: int) -> tuple[torch.Tensor, ...]:
+        """The weights that `dilated_layers` takes, for `batch` sequences.
 
-        The biases of the residual connections are left out of the columns. What they would add to a
-        layer's input is the same everywhere, so it is multiplied by the layer's weights once.
+        The columns leave out the biases of the residual connections. Such a bias shifts a layer's
+        input equally at all times, so its product with the layer's weights is part of `bias`.
         """
         layers, p = self.layers, self.config.hidden_dim
         past, now, skip = (torch.stack([getattr(layer, name).weight.t() for layer in layers])
@@ -176,49 +192,53 @@ class WaveNet(nn.Module):
         bias = torch.stack([layer.now.bias for layer in layers])[:, None]
         if self.config.labels:
             bias = bias + torch.stack([layer.gate.condition(label) for layer in layers])
-        residual, left_out = past.new_empty(0, p, p), past.new_zeros(1, p)
+        residual, input_shift = past.new_empty(0, p, p), past.new_zeros(1, p)
         if len(layers) > 1:
             residual = torch.stack([layer.residual.weight.t() for layer in layers[:-1]])
             biases = torch.stack([layer.residual.bias for layer in layers[:-1]])
-            left_out = torch.cat((left_out, biases.cumsum(0)))
-        bias = bias + left_out[:, None] @ (past + now)
+            input_shift = torch.cat((input_shift, biases.cumsum(0)))
+        bias = bias + input_shift[:, None] @ (past + now)
         return past, now, bias.expand(-1, batch, -1), residual, skip
 
-    def _unconditioned_start(self, frames):
-        """How many of the first codes are before those whose successor there is a frame for."""
-        if frames is None or not len(frames.real):
+    def _unconditioned_length(self, frames: Frames | None) -> float:
+        """How many of the first codes precede a sample without a frame, in every sequence."""
+        if frames is None or not len(frames.valid):
             return math.inf
-        first = torch.where(frames.real.any(1), frames.real.to(torch.uint8).argmax(1),
-                            frames.real.shape[1])
+        first = torch.where(frames.valid.any(1), frames.valid.to(torch.uint8).argmax(1),
+                            frames.valid.shape[1])
         return int((first * self.config.hop - frames.offset).amin()) - 1
 
-    def _local(self, frames, start, times):
-        """What `dilated_layers` takes of the frames, for so many columns from codes[:, start] on.
+    def _local_conditioning(self, frames: Frames | None, start: int, columns: int
+                            ) -> tuple[torch.Tensor | None, Sequence[Interpolation]]:
+        """The frames' inputs to the gates and their interpolation, as `dilated_layers` takes them,
+        for the columns from codes[:, start] on.
 
-        A column is conditioned by what covers the sample that it is to predict.
+        A column is conditioned on the frames around the sample that it predicts.
         """
         if frames is None:
-            return ()
-        h = self.frames(frames.values, frames.real)
+            return None, ()
+        if self.frames is None:
+            raise ValueError("the network has no features, so it takes no frames")
+        h = self.frames(frames.values, frames.valid)
         projection = torch.stack([layer.local.weight for layer in self.layers])[:, None]
-        size = times_at_once(max(len(h), 1), h.device) or times
-        return h @ projection.mT, self.frames.mixtures(frames.real, frames.offset + start + 2,
-                                                       times, size)
+        length = chunk_length(max(len(h), 1), h.device) or columns
+        return h @ projection.mT, self.frames.interpolation(
+            frames.valid, frames.offset + start + 2, columns, length)
 
-    def embed(self, past, now):
+    def embed(self, past: torch.Tensor, now: torch.Tensor) -> torch.Tensor:
         """The first causal convolution, of the codes at t - 1 and at t: (…,) -> (…, p)."""
         return self.embed_past(past) + self.embed_now(now)
 
-    def output(self, skips):
-        """Sum of all skip connections (…, out_hidden_dim) -> logits (…, levels)."""
+    def output(self, skips: torch.Tensor) -> torch.Tensor:
+        """The logits (…, levels) for the sum of all skip connections (…, out_hidden_dim)."""
         return self.logits(F.relu(self.hidden(F.relu(skips))))
 
 
-def smooth_rows(levels, width):
-    """Initial embeddings (levels, width): cosines of the code, a random rotation of them.
+def smooth_embeddings(levels: int, width: int) -> torch.Tensor:
+    """Initial embeddings (levels, width): cosines of the code, randomly rotated.
 
-    These are the first functions of the discrete cosine transform, from low frequency to high, of
-    mean square 1/2 each; the rotation gives every feature map a mixture.
+    The cosines are the lowest frequencies of the discrete cosine transform, with mean square 1/2
+    each. The rotation mixes them in every feature map.
     """
     frequency = math.pi * (torch.arange(width) % levels)
     cosines = torch.cos(frequency * (torch.arange(levels)[:, None] + 0.5) / levels)
@@ -227,7 +247,7 @@ def smooth_rows(levels, width):
     return cosines @ rotation
 
 
-def constant_start(codes):
-    """How many of the first codes (T, B) repeat the very first, in every sequence: an int."""
+def constant_length(codes: torch.Tensor) -> int:
+    """How many of the first codes (T, B) repeat the very first one, in every sequence."""
     changed = (codes != codes[:1]).any(dim=1)
     return int(changed.to(torch.uint8).argmax()) if changed.any() else len(codes)

@@ -12,8 +12,8 @@ from tqdm import tqdm
 from datasets.quantization import dequantize_pixels
 from models.pixelcnn import PixelCNN, PixelCNNConfig
 from sampling.output.image_grid import save_picture
-from sampling.pixelcnn import sample
-from sampling.random_streams import Draws
+from sampling.pixelcnn import sample_images
+from sampling.random_streams import RandomStreams
 from sampling.rendering import SamplingOptions
 
 # Limits of a batch, which bound the memory: images, pixels, and floats that the sampler keeps.
@@ -118,11 +118,11 @@ def draw_images(model: PixelCNN, images: Sequence[Image], height: int, width: in
     codes = []
     for batch in image_batches(model.config, images, height, width):
         condition = _stack([image.condition for image in batch])
-        codes.append(sample(
-            model, Draws(options.seed, [image.stream for image in batch]),
+        codes.append(sample_images(
+            model, RandomStreams(options.seed, [image.stream for image in batch]),
             None if condition is None else condition.to(device), height, width,
-            options.temperature, options.top_p, given=_stack([image.given for image in batch]),
-            on_row=on_row))
+            options.temperature, options.top_p, on_row=on_row,
+            prefix=_stack([image.given for image in batch])))
     return torch.cat(codes)
 
 

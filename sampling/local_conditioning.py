@@ -1,69 +1,87 @@
-"""Local conditioning while sound is drawn: what frames of features add to each sample's gates.
+"""Local conditioning during sampling: what frames of features add to each sample's gates.
 
-What can be computed for many samples at once is, before they are drawn: the convolution over
-frames for all of a sound, the layers' projections for the frames of a block. A sample is left with
-the mixture of two frames.
+Whatever can be computed for many samples at once is computed before they are drawn: the convolution
+over all frames of a sound, and the layers' projections of a chunk's frames. Each sample only costs
+the interpolation of two frames.
 """
+
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from datasets.batches import Frames
-from models.local import MARGIN, REACH
+from models.local_conditioning import CONTEXT_FRAMES, MARGIN_FRAMES, Frames
+from models.wavenet import WaveNet
 
-AHEAD = 64  # samples after the last that may be asked for too
+# Samples after the last one that a sampler may ask for. The compiled sampler's lookahead needs 8,
+# and the cached sampler's chunk 64.
+EXTRA_SAMPLES = 64
 
 
 class Conditioning:
-    """What the frames of some sounds add to the gates' inputs of a network.
+    """What the frames of B sounds add to the inputs of a network's gates.
 
-    model: a WaveNet with features. values: of each sound (K, features), frame k covering the
-    samples from number k · hop on. first: the number of the first code that a sampler is given.
+    Samples are numbered from the start of frame 0.
+
+    Args:
+        model: a WaveNet with features.
+        values: per sound (K, features); frame k covers the samples from k · hop on.
+        first: the number of the first code that a sampler receives; negative for silence before.
     """
 
     @torch.inference_mode()
-    def __init__(self, model, values, first):
-        self.model, self.first = model, first
-        self.counts = torch.tensor([len(of_one) for of_one in values])
+    def __init__(self, model: WaveNet, values: Sequence[torch.Tensor], first: int) -> None:
+        if model.frames is None:
+            raise ValueError("the network has no features, so it takes no frames")
+        self.model, self.first, self.network = model, first, model.frames
+        self.counts = torch.tensor([len(frames) for frames in values])
         self.shortest = int(self.counts.min())
-        values = pad_sequence([*values], batch_first=True).to(model.logits.weight)
+        padded = pad_sequence([*values], batch_first=True).to(model.logits.weight)
         self.hop = model.config.hop
-        # Before the first code there may be a field of silence; the rest is for what frames reach.
-        self.before = model.config.receptive_field // self.hop + 2 + MARGIN
-        after = AHEAD // self.hop + 1 + MARGIN
-        self.values = F.pad(values, (0, 0, self.before, after))
-        real = torch.arange(values.shape[1]) < self.counts[:, None]
-        self.real = F.pad(real, (self.before, after)).to(values.device)
-        self.h = model.frames(self.values, self.real)
+        # A receptive field of silence may precede the first code; the rest is the frames' margin.
+        self.before = model.config.receptive_field // self.hop + 2 + MARGIN_FRAMES
+        after = EXTRA_SAMPLES // self.hop + 1 + MARGIN_FRAMES
+        self.values = F.pad(padded, (0, 0, self.before, after))
+        valid = torch.arange(padded.shape[1]) < self.counts[:, None]
+        self.valid = F.pad(valid, (self.before, after)).to(padded.device)
+        self.h = self.network(self.values, self.valid)
         self.projection = torch.cat([layer.local.weight for layer in model.layers]).t()  # L · 2p
 
-    def frames(self, number):
-        """The Frames of sequences whose first code is that of sample `number`."""
-        offset = torch.full((len(self.real),), self.before * self.hop + number)
-        return Frames(self.values, self.real, offset.to(self.real.device))
+    def frames(self, number: int) -> Frames:
+        """The Frames of sequences whose first code is sample `number`."""
+        offset = torch.full((len(self.valid),), self.before * self.hop + number)
+        return Frames(self.values, self.valid, offset.to(self.valid.device))
 
-    def needed(self, number, samples):
-        """What so many samples from that number on are mixed of: the number of the first frame,
-        and the frames, after the convolution, (B, k, channels)."""
+    def hidden_frames(self, number: int, samples: int) -> tuple[int, torch.Tensor]:
+        """The frames after the convolution that `samples` samples from `number` on depend on.
+
+        Returns the number of the first frame, and the frames (B, k, channels).
+        """
         low = number // self.hop - 1
         end = (number + max(samples, 1) - 1) // self.hop + 2
-        return low, self.h[:, low + self.before - REACH:end + self.before - REACH]
+        shift = self.before - CONTEXT_FRAMES
+        return low, self.h[:, low + shift:end + shift]
 
-    def projected(self, number, samples):
-        """The number of the first frame that is `needed`, and the layers' projections of all that
-        are: (k, L, 2p, B)."""
-        low, h = self.needed(number, samples)
+    def projected_frames(self, number: int, samples: int) -> tuple[int, torch.Tensor]:
+        """The layers' projections of `hidden_frames`.
+
+        Returns the number of the first frame, and the projections (k, L, 2p, B).
+        """
+        low, h = self.hidden_frames(number, samples)
         frames = (h @ self.projection).unflatten(2, (len(self.model.layers), -1))
         return low, frames.permute(1, 2, 3, 0).contiguous()
 
     @torch.inference_mode()
-    def added(self, number, samples):
-        """What is added to the gates' inputs of so many samples: (L, B, samples, 2p)."""
-        low, h = self.needed(number, samples)
-        mixture, = self.model.frames.mixtures(self.real, self.frames(number).offset, samples,
-                                              samples)
-        skipped = mixture.low - (low + self.before - REACH)
-        h = h[:, skipped:skipped + mixture.high - mixture.low]
+    def gate_inputs(self, number: int, samples: int) -> torch.Tensor:
+        """What is added to the gates' inputs of `samples` samples from `number` on.
+
+        Returns (L, B, samples, 2p).
+        """
+        low, h = self.hidden_frames(number, samples)
+        interpolation, = self.network.interpolation(self.valid, self.frames(number).offset, samples,
+                                                    samples)
+        skipped = interpolation.low - (low + self.before - CONTEXT_FRAMES)
+        h = h[:, skipped:skipped + interpolation.high - interpolation.low]
         frames = (h @ self.projection).unflatten(2, (len(self.model.layers), -1))
-        return torch.einsum("btk,bklp->lbtp", mixture.matrix, frames)
+        return torch.einsum("btk,bklp->lbtp", interpolation.matrix, frames)

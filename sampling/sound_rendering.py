@@ -11,9 +11,9 @@ import torch
 from common.signals import Signals
 from models.wavenet import WaveNet, WaveNetConfig
 from sampling.output.sound import Pipe, Progress, WavFiles, pcm_table, write_sounds
-from sampling.random_streams import Draws
+from sampling.random_streams import RandomStreams
 from sampling.rendering import SamplingOptions
-from sampling.wavenet import sample
+from sampling.wavenet import sample_sounds
 
 # Limits of a batch, which bound the memory: sounds, and floats that the sampler keeps.
 BATCH_SOUNDS, BATCH_FLOATS = 64, 2 ** 28
@@ -97,6 +97,6 @@ def draw_sounds(model: WaveNet, sounds: Sequence[Sound], options: SamplingOption
         frames = [torch.from_numpy(sound.frames) for sound in sounds]
     lengths = [sound.length for sound in sounds if sound.length is not None]
     prime = torch.from_numpy(sounds[0].prime.astype(np.int64)).expand(len(sounds), -1)
-    return sample(model, Draws(options.seed, [sound.stream for sound in sounds]), label,
-                  max(lengths, default=None), options.temperature, options.top_p,
-                  prime, options.precision, frames=frames)
+    streams = RandomStreams(options.seed, [sound.stream for sound in sounds])
+    return sample_sounds(model, streams, label, max(lengths, default=None), options.temperature,
+                         options.top_p, prime, options.precision, frames=frames)

@@ -13,7 +13,7 @@ from models.model_file import model_content, save
 from models.pixelcnn import PixelCNN, PixelCNNConfig
 from models.wavenet import WaveNet, WaveNetConfig
 from sampling import pixelcnn, wavenet
-from sampling.random_streams import Draws, choose
+from sampling.random_streams import RandomStreams, sample_categorical
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -25,8 +25,8 @@ def compiled_kernels():
     image = PixelCNN(PixelCNNConfig(hidden_dim=1, out_hidden_dim=1, blocks_num=1))
     torch.random.set_rng_state(generator)
     for precision in ("fp32", "bf16"):
-        list(wavenet.sample(sound, Draws(0, [0]), None, 1, precision=precision))
-    pixelcnn.sample(image, Draws(0, [0]), None, 1, 1)
+        list(wavenet.sample_sounds(sound, RandomStreams(0, [0]), None, 1, precision=precision))
+    pixelcnn.sample_images(image, RandomStreams(0, [0]), None, 1, 1)
 
 
 @pytest.fixture(autouse=True)
@@ -49,15 +49,15 @@ def _threads_restored():
 
 @pytest.fixture
 def record_logits(monkeypatch):
-    """A function of a sampler's module: a list that the logits of all it draws are added to."""
+    """A function of a sampler's module that returns a list, which collects every code's logits."""
     def record(module):
         seen = []
 
         def recording(logits, uniforms, temperature, top_p=1.0):
             seen.append(logits.clone())
-            return choose(logits, uniforms, temperature, top_p)
+            return sample_categorical(logits, uniforms, temperature, top_p)
 
-        monkeypatch.setattr(module, "choose", recording)
+        monkeypatch.setattr(module, "sample_categorical", recording)
         return seen
 
     return record

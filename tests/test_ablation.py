@@ -24,7 +24,8 @@ from benchmarks.ablation import (
 from benchmarks.likelihood import flags
 from datasets.batches import training_batches
 from datasets.quantization import mu_law_decode, mu_law_encode
-from models.pixelcnn import PixelCNN, PixelCNNConfig, groups
+from models.convolutions import groups
+from models.pixelcnn import PixelCNN, PixelCNNConfig
 
 TINY = ["--hidden_dim", "6", "--out_hidden_dim", "6", "--blocks_num", "3", "--stacks_num", "1",
         "--layers_num", "3", "--target_length", "500", "--threads", "1"]

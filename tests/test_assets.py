@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from scipy.signal import correlate, resample_poly
 
 from models.model_file import load
-from sampling.pixelcnn import sample as sample_images
-from sampling.random_streams import Draws
-from sampling.wavenet import sample as sample_sounds
+from sampling.pixelcnn import sample_images
+from sampling.random_streams import RandomStreams
+from sampling.wavenet import sample_sounds
 
 ROOT = Path(__file__).resolve().parents[1]
 MODELS = ROOT / "assets/models"
@@ -42,7 +42,7 @@ def test_every_model_of_images_draws(name):
     """What it draws it finds far likelier than noise, and different from one seed to the next."""
     model, label_names, data, _ = load(MODELS / name, "pixelcnn")
     label = torch.arange(4) % len(label_names) if label_names else None
-    codes = sample_images(model, Draws(0, range(4)), label, data["height"], data["width"])
+    codes = sample_images(model, RandomStreams(0, range(4)), label, data["height"], data["width"])
     assert codes.shape == (4, data["channels"], data["height"], data["width"])
     assert codes.max() < data["levels"] and not torch.equal(codes[0], codes[1])
     with torch.no_grad():
@@ -57,7 +57,8 @@ def test_every_model_of_sound_draws(name):
     label = torch.zeros(1, dtype=torch.long) if label_names else None
     width, hop = model.config.features, model.config.hop
     frames = -torch.ones(1, 2000 // hop + 1, width) if width else None  # of silence
-    codes = torch.cat([*sample_sounds(model, Draws(0, [0]), label, 2000, frames=frames)], dim=1)
+    codes = torch.cat([*sample_sounds(model, RandomStreams(0, [0]), label, 2000, frames=frames)],
+                      dim=1)
     assert codes.shape == (1, 2000) and codes.max() < data["levels"]
     assert torch.bincount(codes[0]).max() < 2000 or data["levels"] < 3
 

@@ -43,7 +43,7 @@ def test_links_are_followed_and_loops_survived(tmp_path):
 
 
 def test_missing_and_empty_folders(tmp_path):
-    with pytest.raises(UserError, match="--data .*nowhere: no such folder"):
+    with pytest.raises(UserError, match="data .*nowhere: no such folder"):
         find_recordings(tmp_path / "nowhere")
     touch(tmp_path / "notes.txt")
     with pytest.raises(UserError, match="no recordings.*wav flac ogg oga opus mp3 .*m4a"):
@@ -83,7 +83,7 @@ def test_long_recordings_are_decoded_in_blocks_without_seams(tmp_path, monkeypat
     path = tmp_path / "x.wav"
     soundfile.write(path, np.random.default_rng(0).uniform(-1, 1, 40000), 44100)
     whole = read_recording(path, 8000)
-    monkeypatch.setattr(audio, "BLOCK", 777)
+    monkeypatch.setattr(audio, "BLOCK_FRAMES", 777)
     assert (read_recording(path, 8000) == whole).all()
 
 
@@ -117,7 +117,7 @@ def test_streamed_wav_of_unknown_size_is_read_whole(tmp_path, riff, data):
     assert (samples == np.arange(1000) / 32768).all()
 
 
-def test_files_that_are_no_recordings(tmp_path):
+def test_files_that_are_not_recordings(tmp_path):
     cases = {"text.wav": b"no sound at all" * 99, "nothing.wav": b"", "head.wav": b"RIFF\0\0\0\0WA",
              "text.mp3": b"hello" * 99, "text.flac": b"fLaC" + b"x" * 99}
     for name, content in cases.items():

@@ -1,4 +1,4 @@
-"""What the log says of where a run began, if it is from another's weights, and of why it ended."""
+"""What the log says about the start of a run with --init_from, and about why a run ended."""
 
 import json
 
@@ -17,7 +17,7 @@ def log_of(folder):
 @pytest.mark.parametrize("flags, why", [
     ("-e 1", "--epoch 1 reached"), ("--iterations 3", "--iterations 3 reached"),
     ("--target_loss 9", "--target_loss 9.0 reached: main/nll is ")])
-def test_the_log_ends_with_why_until_the_run_goes_on(world, tmp_path, flags, why):
+def test_the_log_ends_with_the_reason_until_the_run_continues(world, tmp_path, flags, why):
     done = forked(f"{PIXELCNN} {flags} -o {tmp_path}", world)
     first = log_of(tmp_path)
     assert first[-1]["stopped_by"].startswith(why)
@@ -28,7 +28,7 @@ def test_the_log_ends_with_why_until_the_run_goes_on(world, tmp_path, flags, why
     assert not any("stopped_by" in entry for entry in before)
 
 
-def test_a_complete_run_that_is_resumed_still_says_why(world, tmp_path):
+def test_a_complete_run_that_is_resumed_prints_its_reason_again(world, tmp_path):
     for _ in range(2):
         forked(f"{PIXELCNN} -e 1 -o {tmp_path} --resume auto", world)
         (entry, ) = log_of(tmp_path)
@@ -36,7 +36,7 @@ def test_a_complete_run_that_is_resumed_still_says_why(world, tmp_path):
 
 
 @BOTH
-def test_a_run_from_anothers_weights_says_first_what_they_are_worth(world, tmp_path, command):
+def test_a_run_with_init_from_first_validates_the_weights(world, tmp_path, command):
     forked(f"{command} -e 1 --learning_rate 1e-2 -o {tmp_path}/first", world)
     ending = log_of(tmp_path / "first")[-1]
     # At such a rate pictures get worse, but the best of this run is still one that it has trained.
@@ -59,7 +59,7 @@ def test_a_run_from_anothers_weights_says_first_what_they_are_worth(world, tmp_p
 
 
 @BOTH
-def test_such_a_run_killed_and_begun_again_is_the_same(world, tmp_path, command):
+def test_a_run_with_init_from_that_is_killed_and_restarted_is_the_same(world, tmp_path, command):
     forked(f"{command} -e 1 -o {tmp_path}/first", world)
     command = f"{command} --init_from {tmp_path}/first --snapshot_every 7"
     forked(f"{command} -o {tmp_path}/whole", world)

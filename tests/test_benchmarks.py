@@ -20,7 +20,7 @@ from datasets.corpus.reader import Corpus
 from models.model_file import model_content, save
 from models.pixelcnn import PixelCNNConfig
 from models.wavenet import WaveNet, WaveNetConfig
-from training.device import precision_on
+from training.device import supported_precision
 
 CPU = torch.device("cpu")
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
@@ -60,7 +60,7 @@ def test_copies_are_judged_by_their_spectra_and_by_what_is_said_in_them(tmp_path
         path = tmp_path / "sounds" / f"{digit}_anna_{take}.wav"
         path.parent.mkdir(exist_ok=True)
         soundfile.write(path, 0.3 * np.sin(phase) * np.hanning(4000), 8000)
-    subprocess.run([sys.executable, BENCHMARKS.parents[1] / "preprocess.py", "--data",
+    subprocess.run([sys.executable, BENCHMARKS.parent / "preprocess.py", "--data",
                     tmp_path / "sounds", "--output", tmp_path / "corpus", "--features", "mel",
                     "--labels", "none", "--validation", "_[0-4].wav", "--stacks_num", "1",
                     "--layers_num", "3", "--workers", "1"], check=True, capture_output=True)
@@ -110,7 +110,7 @@ def test_sampling_speed_beside_its_limit():
 
 
 def test_training_speed_beside_the_original_and_its_limit():
-    precisions = [name for name in ("fp32", "bf16") if precision_on(CPU, name) == name]
+    precisions = [name for name in ("fp32", "bf16") if supported_precision(CPU, name) == name]
     only = [f"16 images 28×28×3, {name}" for name in precisions]
     printed = run("training.py", "--seconds", 0.1, "--threads", 1, "--only", *only)
     threads, _, header, _, *lines = printed.splitlines()

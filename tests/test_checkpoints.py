@@ -12,12 +12,13 @@ import torch
 from forks import PIXELCNN, difference, forked, snapshot_in
 from test_optimization import trainer_of
 
-from cli.arguments import Every, every
+from cli.arguments import every
 from common.errors import UserError
+from common.moments import Every
 from common.run_files import numbered_files
 from models import model_file
-from training.extensions.checkpoints import Snapshot
-from training.extensions.reports import LogReport
+from training.extensions.log_report import LogReport
+from training.extensions.snapshots import Snapshot
 from training.stopping import StopCondition
 from training.trainer import Trainer
 
@@ -33,8 +34,8 @@ def go_on(extension, until, since=0, epoch=10 ** 9, seconds=0.0):
     for iteration in range(since + 1, until + 1):
         extension(SimpleNamespace(iteration=iteration, elapsed_time=iteration * seconds,
                                   is_new_epoch=iteration % epoch == 0, is_ending=False,
-                                  state=lambda: {"extensions": extension.state()}))
-        extension.finish()
+                                  state_dict=lambda: {"extensions": extension.state_dict()}))
+        extension.finalize()
         seen.append(iterations(extension.out))
     return seen
 
@@ -43,26 +44,26 @@ def resumed_from(folder, iteration, *args, **options):
     """A `Snapshot` that has taken up what one of its snapshots says."""
     content = torch.load(folder / f"snapshot_iter_{iteration}", weights_only=True)
     extension = Snapshot(folder, dict, *args, **options)
-    extension.restore(content["run"]["extensions"])
+    extension.load_state_dict(content["run"]["extensions"])
     return extension
 
 
 # ------------------------------------------------------------------------------ which stay
 
-def test_the_latest_stay_and_those_of_epochs_are_among_them(tmp_path):
+def test_the_latest_snapshots_stay_epoch_ends_included(tmp_path):
     seen = go_on(Snapshot(tmp_path, dict, Every(4), kept=2), 16, epoch=6)
     assert seen[3] == [4] and seen[5] == [4, 6] and seen[9] == [6, 10]
     assert seen[11] == [10, 12] and seen[-1] == [12, 16]
 
 
-def test_one_for_every_so_many_updates_is_never_deleted(tmp_path):
+def test_keep_every_snapshots_are_never_deleted(tmp_path):
     go_on(Snapshot(tmp_path, dict, Every(2), kept=1, keep_every=Every(5)), 21)
     # At once and not only when another is due; of the others, after 7, 9, 12, 14, 17, 19, the last.
     assert iterations(tmp_path) == [5, 10, 15, 19, 20]
 
 
 @pytest.mark.parametrize("cut", range(1, 12))
-def test_what_stays_is_the_same_over_a_resumption(tmp_path, cut):
+def test_a_resumption_does_not_change_which_snapshots_stay(tmp_path, cut):
     options = dict(every=Every(2), kept=2, keep_every=Every(5))
     (tmp_path / "whole").mkdir(), (tmp_path / "cut").mkdir()
     go_on(Snapshot(tmp_path / "whole", dict, **options), 23)
@@ -76,14 +77,14 @@ def test_what_stays_is_the_same_over_a_resumption(tmp_path, cut):
     assert {5, 10, 15, 20} <= set(iterations(tmp_path / "cut"))
 
 
-def test_what_was_kept_for_ever_stays_whatever_a_resumption_asks_for(tmp_path):
+def test_snapshots_kept_forever_stay_whatever_the_resumed_flags(tmp_path):
     go_on(Snapshot(tmp_path, dict, Every(1), kept=1, keep_every=Every(4)), 9)
     assert iterations(tmp_path) == [4, 8, 9]
     go_on(resumed_from(tmp_path, 9, Every(1), kept=2), 14, since=9)
     assert iterations(tmp_path) == [4, 8, 13, 14]
 
 
-def test_fewer_are_kept_at_once_if_a_resumption_asks_for_fewer(tmp_path):
+def test_a_resumption_can_keep_fewer_snapshots(tmp_path):
     go_on(Snapshot(tmp_path, dict, Every(1), kept=5), 7)
     go_on(resumed_from(tmp_path, 7, Every(1), kept=2), 8, since=7)
     assert iterations(tmp_path) == [7, 8]
@@ -93,11 +94,11 @@ def test_fewer_are_kept_at_once_if_a_resumption_asks_for_fewer(tmp_path):
 
 @pytest.mark.parametrize("text, number, in_seconds", [
     ("7", 7, False), ("30s", 30, True), ("10m", 600, True), ("2h", 7200, True)])
-def test_how_often_is_in_updates_or_time_and_is_read_again_as_written(text, number, in_seconds):
+def test_an_interval_in_updates_or_time_is_read_as_it_was_written(text, number, in_seconds):
     assert every(text) == Every(number, in_seconds) == every(str(every(text)))
 
 
-def test_by_the_clock(tmp_path):
+def test_snapshots_by_the_clock(tmp_path):
     seen = go_on(Snapshot(tmp_path, dict, every("30s"), kept=9), 12, seconds=8.0)
     assert seen[2] == [] and seen[-1] == [4, 8, 12]  # 32, 64 and 96 s
     extension = resumed_from(tmp_path, 8, every("30s"), kept=9)
@@ -105,7 +106,7 @@ def test_by_the_clock(tmp_path):
     assert go_on(extension, 12, since=8, seconds=8.0)[-1] == [12]
 
 
-def test_by_the_clock_of_a_run_that_is_resumed(monkeypatch, tmp_path):
+def test_snapshots_by_the_clock_of_a_resumed_run(monkeypatch, tmp_path):
     now = 0.0
     monkeypatch.setattr(Trainer, "elapsed_time", property(lambda trainer: now))
 
@@ -123,14 +124,14 @@ def test_by_the_clock_of_a_run_that_is_resumed(monkeypatch, tmp_path):
     run(StopCondition(epoch=1)).run()  # 6 updates
     assert iterations(tmp_path) == [3, 6]
     second = run(StopCondition(epoch=4))
-    second.restore(snapshot_in(tmp_path, 6)["run"])
+    second.load_state_dict(snapshot_in(tmp_path, 6)["run"])
     second.run()
     assert iterations(tmp_path) == [12, 18, 21, 24]  # those of 240 and 480 s, and the last two
 
 
 # ------------------------------------------------------------------------------ beside training
 
-def test_the_training_goes_on_while_a_snapshot_is_written(monkeypatch, tmp_path):
+def test_training_continues_while_a_snapshot_is_written(monkeypatch, tmp_path):
     trainer, later, save = trainer_of(StopCondition(epoch=2)), threading.Event(), model_file.save
     weights = {}
 
@@ -140,7 +141,7 @@ def test_the_training_goes_on_while_a_snapshot_is_written(monkeypatch, tmp_path)
         save(path, content)
 
     def look(trainer):
-        weights[trainer.iteration] = model_file.copy_to_cpu(trainer.state()["optimizer"])
+        weights[trainer.iteration] = model_file.copy_to_cpu(trainer.state_dict()["optimizer"])
         if trainer.iteration == 10:
             later.set()
 
@@ -157,7 +158,7 @@ def test_the_training_goes_on_while_a_snapshot_is_written(monkeypatch, tmp_path)
     assert difference(early["optimizer"], weights[10]) != ""
 
 
-def test_what_kept_a_snapshot_from_the_disk_is_raised_and_the_earlier_ones_stay(
+def test_a_failed_write_is_raised_and_earlier_snapshots_stay(
         monkeypatch, tmp_path):
     extension = Snapshot(tmp_path, dict, Every(1), kept=2)
     go_on(extension, 3)
@@ -173,7 +174,7 @@ def test_what_kept_a_snapshot_from_the_disk_is_raised_and_the_earlier_ones_stay(
 
 
 @pytest.mark.parametrize("what", ["full", "gone"])
-def test_a_run_whose_folder_fails_it_ends_with_one_line(world, tmp_path, what):
+def test_a_run_whose_folder_fails_ends_with_one_line(world, tmp_path, what):
     out = tmp_path / "out"
 
     def prepare():

@@ -16,7 +16,7 @@ from models.model_file import model_content, save
 from models.pixelcnn import PixelCNN, PixelCNNConfig
 from models.wavenet import WaveNet, WaveNetConfig
 from sampling import pixelcnn, wavenet
-from sampling.random_streams import Draws
+from sampling.random_streams import RandomStreams
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def images():
     model = PixelCNN(PixelCNNConfig(4, 3, 6, 6, blocks_num=2, labels=2)).eval()
     model.logits.weight.data *= 20
     label = torch.arange(40) % 2
-    return model, label, pixelcnn.sample(model, Draws(0, range(40)), label, 8, 8)
+    return model, label, pixelcnn.sample_images(model, RandomStreams(0, range(40)), label, 8, 8)
 
 
 @pytest.fixture
@@ -36,7 +36,8 @@ def sound():
     model = WaveNet(WaveNetConfig(16, 6, 6, stacks_num=1, layers_num=4, labels=2)).eval()
     model.logits.weight.data *= 20
     label = torch.tensor([1])
-    return model, label, torch.cat(list(wavenet.sample(model, Draws(0, [0]), label, 3000)), dim=1)
+    return model, label, torch.cat(list(wavenet.sample_sounds(model, RandomStreams(0, [0]), label,
+                                                              3000)), dim=1)
 
 
 def coded(through, codes):

@@ -1,4 +1,4 @@
-"""--config with odd content: one line that names the file or the flag, and nothing is touched."""
+"""--config with odd content: one line that names the file or the flag, and no file changes."""
 
 import argparse
 import json

@@ -38,7 +38,7 @@ def write(folder, codes, label="ab", **settings):
 
 @pytest.mark.parametrize("levels, dtype", [(2, "uint8"), (256, "uint8"), (1024, "uint16"),
                                            (65536, "uint16")])
-def test_what_is_written_is_read(tmp_path, levels, dtype):
+def test_a_written_corpus_is_read_back(tmp_path, levels, dtype):
     codes = recordings(levels)
     corpus = write(tmp_path / "made/for/it", codes, label="ba", levels=levels)
     assert (corpus.levels, corpus.rate, corpus.stacks_num, corpus.layers_num,
@@ -111,7 +111,7 @@ def test_a_writer_that_dies_while_renaming_leaves_no_mixture(tmp_path, monkeypat
         raise OSError("power cut")
 
     monkeypatch.setattr(os, "replace", once)
-    with pytest.raises(UserError, match="--output .*power cut"):
+    with pytest.raises(UserError, match="output .*power cut"):
         write(tmp_path, [recording[::-1] for recording in recordings()])
     with pytest.raises(UserError, match="not found; run preprocess.py first"):
         Corpus(tmp_path)
@@ -120,7 +120,7 @@ def test_a_writer_that_dies_while_renaming_leaves_no_mixture(tmp_path, monkeypat
 def test_output_that_cannot_be_written(tmp_path):
     (tmp_path / "file").touch()
     for folder in (tmp_path / "file", tmp_path / "file/below"):
-        with pytest.raises(UserError, match="--output .*file"):
+        with pytest.raises(UserError, match="output .*file"):
             writer(folder)
 
 
@@ -228,7 +228,7 @@ def test_every_sample_is_a_target_once_with_its_full_context(tmp_path, field, ta
     assert index == len(windows)
 
 
-def test_windows_of_an_unlabelled_and_of_an_empty_part(tmp_path):
+def test_windows_of_an_unlabelled_and_of_an_empty_split(tmp_path):
     corpus = write(tmp_path, recordings(1024), label=None, levels=1024, labels="none")
     windows = Windows(corpus.train, 16, 4, 1024)
     assert corpus.label_names == [] and windows[[0]].label is None
@@ -247,7 +247,7 @@ def test_windows_go_through_the_loader(tmp_path):
     assert sum(int((batch.targets != IGNORED).sum()) for batch in batches) == windows.lengths.sum()
 
 
-def test_what_two_microphones_recorded_at_once_is_held_back_together():
+def test_recordings_of_two_microphones_are_held_back_together():
     names = [f"p225/p225_{i:03}_mic{m}.flac" for i in range(40) for m in (1, 2)]
     held_back = validation_names(names, 0.1)
     assert len(held_back) == 8

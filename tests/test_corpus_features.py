@@ -1,4 +1,4 @@
-"""A corpus with features: what is written is read, and windows have the frames that they need."""
+"""A corpus with features is read back, and windows have the frames that they need."""
 
 import json
 
@@ -14,11 +14,11 @@ from datasets.corpus import reader as corpus_module
 from datasets.corpus.reader import ENTIRE_CORPUS, Corpus
 from datasets.corpus.windows import Windows
 from datasets.corpus.writer import CorpusWriter
-from models.local import MARGIN
+from models.local_conditioning import MARGIN_FRAMES
 
 
 def write(folder, hop=7, width=3, features=True, flush_every=4):
-    """Recordings of LENGTHS whose frames tell recording and number: the corpus, and the frames."""
+    """Write recordings of LENGTHS whose frames encode recording and number; return both."""
     described = Features("npy", width, hop, 8000) if features else None
     told = [(1000 * number + np.arange(-(-length // hop))[:, None]
              + np.arange(width) / 10).astype(np.float32) for number, length in enumerate(LENGTHS)]
@@ -32,7 +32,7 @@ def write(folder, hop=7, width=3, features=True, flush_every=4):
 
 
 @pytest.mark.parametrize("hop", [1, 7, 1000])
-def test_what_is_written_is_read(tmp_path, hop):
+def test_a_written_corpus_is_read_back(tmp_path, hop):
     corpus, told = write(tmp_path, hop)
     assert corpus.features == corpus.train.features == Features("npy", 3, hop, 8000)
     shards = json.loads((tmp_path / ENTIRE_CORPUS.manifest).read_text())["parts"]["train"]["shards"]
@@ -91,32 +91,32 @@ def test_damaged_frames_are_named(tmp_path):
 @pytest.mark.parametrize("field", [1, 16, 40, 300])
 def test_every_window_has_the_frames_of_its_samples_and_a_margin(tmp_path, hop, field):
     corpus, told = write(tmp_path, hop)
-    windows = Windows(corpus.train, 16, field, 256, MARGIN)
+    windows = Windows(corpus.train, 16, field, 256, MARGIN_FRAMES)
     index, counts = 0, set()
     for number, length in enumerate(LENGTHS):
         for start in range(0, length, 16):
             batch = windows[[index]]
-            values, real, offset = (part[0].numpy() for part in batch.frames)
-            assert (batch.frames.values.dtype, batch.frames.real.dtype,
+            values, valid, offset = (part[0].numpy() for part in batch.frames)
+            assert (batch.frames.values.dtype, batch.frames.valid.dtype,
                     batch.frames.offset.dtype) == (torch.float32, torch.bool, torch.int64)
             inputs = batch.codes.shape[1]
             counts.add(len(values))
             # Frame and sample of the recording that the row begins with.
             first = (start - field - int(offset)) / hop
             assert first == int(first)
-            for input_ in range(-MARGIN * hop, inputs + 1 + MARGIN * hop):
+            for input_ in range(-MARGIN_FRAMES * hop, inputs + 1 + MARGIN_FRAMES * hop):
                 sample, place = start - field + input_, (offset + input_) // hop
                 assert 0 <= place < len(values)
                 if 0 <= sample < length:
-                    assert real[place]
+                    assert valid[place]
                     assert np.array_equal(values[place], told[number][sample // hop])
             for place in range(len(values)):
-                assert real[place] == (0 <= first + place < len(told[number]))
-                assert real[place] or not values[place].any()
+                assert valid[place] == (0 <= first + place < len(told[number]))
+                assert valid[place] or not values[place].any()
             index += 1
     assert index == len(windows) and len(counts) == 1
-    assert (offset + inputs) // hop + MARGIN + 1 <= counts.pop() <= (
-        (offset + inputs) // hop + MARGIN + 2)
+    assert (offset + inputs) // hop + MARGIN_FRAMES + 1 <= counts.pop() <= (
+        (offset + inputs) // hop + MARGIN_FRAMES + 2)
 
 
 def test_the_mean_and_the_deviation_of_frames(tmp_path, monkeypatch):
@@ -125,7 +125,7 @@ def test_the_mean_and_the_deviation_of_frames(tmp_path, monkeypatch):
     for wanted, found in zip((frames.mean(0), frames.std(0)), corpus.train.frame_statistics(),
                              strict=True):
         assert found == pytest.approx(wanted, abs=1e-6)
-    monkeypatch.setattr(corpus_module, "SURVEYED", len(frames) // 3)
+    monkeypatch.setattr(corpus_module, "STATISTICS_FRAMES", len(frames) // 3)
     part = Corpus(tmp_path).train
     assert part.frame_statistics()[0] == pytest.approx(
         np.concatenate([shard[::3] for shard in part.frame_shards], dtype=float).mean(0))
@@ -136,7 +136,7 @@ def test_the_mean_and_the_deviation_of_frames(tmp_path, monkeypatch):
 
 def test_batches_with_frames_go_through_the_loader_and_to_a_device(tmp_path):
     corpus, _ = write(tmp_path)
-    windows = Windows(corpus.train, 16, 5, 256, MARGIN)
+    windows = Windows(corpus.train, 16, 5, 256, MARGIN_FRAMES)
     batches = [*training_batches(windows, 4, seed=0, epoch=1)]
     assert sum(len(batch.frames.values) for batch in batches) == len(windows)
     moved = batches[0].to(torch.device("meta"))

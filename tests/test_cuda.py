@@ -18,16 +18,17 @@ from forks import PIXELCNN, UPDATES, WAVENET, difference, snapshot_in
 from test_distributed import free_port
 from test_trainer import images
 
-from datasets.batches import Batch, Frames, evaluation_batches, training_batches
+from datasets.batches import Batch, evaluation_batches, training_batches
 from models.dropout import dropout_mask
 from models.gated import gate
+from models.local_conditioning import Frames
 from models.pixelcnn import PixelCNN, PixelCNNConfig
 from models.wavenet import WaveNet, WaveNetConfig
 from sampling import pixelcnn, wavenet
-from sampling.random_streams import Draws
+from sampling.random_streams import RandomStreams
 from training import likelihood
-from training.device import device_of, tf32
-from training.optimization import optimizer_of
+from training.device import select_device, tf32
+from training.optimization import make_optimizer
 from training.stopping import StopCondition
 from training.trainer import Trainer
 
@@ -43,7 +44,7 @@ SLOT = {"CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "0").spli
 def _as_scripts_compute():
     """In full single precision, and the same again."""
     if torch.cuda.is_available():
-        device_of(0)
+        select_device(0)
 
 
 def typed(command, folder, code=0, environment=(), launcher=()):
@@ -189,7 +190,7 @@ def test_dropout_has_the_gradient_of_what_it_left_in(network, batch):
 def trainer_on(device, network=None, steps=6, **options):
     torch.manual_seed(3)
     model = (network or PixelCNN(PixelCNNConfig(2, 1, 6, 5, 2, labels=2))).to(device)
-    return Trainer(model, optimizer_of("adam", model.parameters(), 3e-3, 1e-4), images(),
+    return Trainer(model, make_optimizer("adam", model.parameters(), 3e-3, 1e-4), images(),
                    batchsize=4, seed=3, clip=1.0, stop=StopCondition(iterations=steps),
                    device=device,
                    samples=lambda batch: len(batch.codes), unit="images", **options)
@@ -245,12 +246,13 @@ def test_images_cached_there_are_those_that_the_network_draws(network, rows, rec
     model.load_state_dict(network.state_dict())
     condition = next(batch.label for it, batch in NETWORKS if it is network)
     given = torch.randint(4, (3, 3, rows, 4))
-    for sampler, device in ((pixelcnn.Cached, CUDA), (pixelcnn.Naive, CUDA),
-                            (pixelcnn.Cached, CPU)):
+    for sampler, device in ((pixelcnn.CachedPixelCNNSampler, CUDA),
+                            (pixelcnn.NaivePixelCNNSampler, CUDA),
+                            (pixelcnn.CachedPixelCNNSampler, CPU)):
         seen.clear()
         label = None if condition is None else condition.to(device)
-        codes = pixelcnn.sample(model.to(device), Draws(0, range(3)), label, 4, 4, given=given,
-                                sampler=sampler)
+        codes = pixelcnn.sample_images(model.to(device), RandomStreams(0, range(3)), label, 4, 4,
+                                       prefix=given, sampler=sampler)
         assert codes.device == CPU
         found.append((codes, torch.stack(seen).cpu()))
     for codes, logits in found[1:]:
@@ -268,11 +270,13 @@ def test_sounds_cached_there_are_those_that_the_network_draws(network, primed, p
     model.load_state_dict(network.state_dict())
     prime = torch.randint(16, (3, primed))
     frames = torch.randn(3, 12, 5, dtype=torch.float64) if network.config.features else None
-    for sampler, device in ((wavenet.Cached, CUDA), (wavenet.Naive, CUDA), (wavenet.Cached, CPU)):
+    for sampler, device in ((wavenet.CachedWaveNetSampler, CUDA),
+                            (wavenet.NaiveWaveNetSampler, CUDA),
+                            (wavenet.CachedWaveNetSampler, CPU)):
         seen.clear()
         label = torch.tensor([0, 1, 0], device=device) if network.config.labels else None
-        codes = torch.cat([*wavenet.sample(
-            model.to(device), Draws(0, range(3)), label, 100, top_p=0.9, prime=prime,
+        codes = torch.cat([*wavenet.sample_sounds(
+            model.to(device), RandomStreams(0, range(3)), label, 100, top_p=0.9, prime=prime,
             precision=precision, frames=frames, sampler=sampler)], dim=1)
         assert codes.device == CPU
         found.append((codes, torch.stack(seen).cpu()))
@@ -367,11 +371,11 @@ import sys
 import torch
 from models.pixelcnn import PixelCNN, PixelCNNConfig
 from training import distributed
-from training.device import device_of
+from training.device import select_device
 
 distributed.world_size = lambda: 2  # the one that there is does what one of several does
 with distributed.connected():
-    device = device_of(int(sys.argv[1]))
+    device = select_device(int(sys.argv[1]))
     network = distributed.parallel(PixelCNN(PixelCNNConfig(2, 1, 6, 6, 2)).to(device), device)
     network(torch.zeros(2, 1, 4, 4, dtype=torch.long, device=device)).sum().backward()
     assert {weight.grad.device for weight in network.parameters()} == {device}

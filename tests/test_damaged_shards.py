@@ -1,4 +1,4 @@
-"""Shards whose form is right and whose numbers are not: told when read, by the file's name."""
+"""Shards with wrong numbers in a right form are reported by name when they are read."""
 
 import numpy as np
 import pytest
@@ -55,7 +55,7 @@ def test_frames_that_are_not_finite(tmp_path, value):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_training_ends_with_one_line(tmp_path, workers):
+def test_training_on_bad_codes_ends_with_one_line(tmp_path, workers):
     write_codes(tmp_path / "corpus", [np.zeros(900, int)], levels=8)
     change(tmp_path / "corpus/vctk_train_00000.npy", 700, 8)
     line = refused(f"{SMALL} --workers {workers}", tmp_path)

@@ -1,4 +1,4 @@
-"""A run on several processes does what one does; here in forks, in test_torchrun.py by torchrun."""
+"""Several processes learn what one learns; here in forks, in test_torchrun.py by torchrun."""
 
 import json
 import os
@@ -60,7 +60,7 @@ def check_same_losses(a, b):
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7])
 @pytest.mark.parametrize("items", [0, 1, 2, 6, 7, 16])
-def test_shares_have_every_index_once_and_are_alike_in_size(monkeypatch, count, items):
+def test_shards_have_every_index_once_and_equal_sizes(monkeypatch, count, items):
     monkeypatch.setenv("WORLD_SIZE", str(count))
     indices, shares = np.arange(items) * 3, []
     for rank in range(count):
@@ -79,7 +79,7 @@ class Numbers(torch.utils.data.Dataset):
         return list(map(int, indices))
 
 
-def test_batches_in_shares_are_the_whole_batches_in_the_same_order(monkeypatch):
+def test_sharded_batches_are_the_whole_batches_in_the_same_order(monkeypatch):
     for batches in (lambda **_: evaluation_batches(Numbers(), 4, **_),
                     lambda **_: training_batches(Numbers(), 4, seed=1, epoch=2, **_)):
         whole, shares = list(batches()), []
@@ -91,7 +91,7 @@ def test_batches_in_shares_are_the_whole_batches_in_the_same_order(monkeypatch):
         assert [len(share[-1]) for share in shares] == [1, 0]
 
 
-def test_alone_nothing_is_brought_together():
+def test_one_process_reduces_nothing():
     assert distributed.all_reduce_sum(2, 3.5) == [2, 3.5]
     assert distributed.broadcast_from_main(lambda: "made") == "made"
     assert distributed.is_main_process() and distributed.is_local_main_process()
@@ -99,7 +99,7 @@ def test_alone_nothing_is_brought_together():
     assert distributed.data_parallel(model, torch.device("cpu")) is model
 
 
-def test_processes_draw_different_numbers_and_the_same_ones_again(monkeypatch):
+def test_rank_seeds_differ_between_processes_and_are_repeatable(monkeypatch):
     seeds = set()
     for rank in ("0", "1"):
         monkeypatch.setenv("RANK", rank)
@@ -113,7 +113,7 @@ def test_processes_draw_different_numbers_and_the_same_ones_again(monkeypatch):
 @BOTH
 @pytest.mark.parametrize("flags", ["", "-b 5", "-b 1 -e 1", "--ema 0.9 --workers 1 --stats"],
                          ids=["plain", "empty", "one", "ema"])
-def test_two_processes_learn_what_one_does_and_one_writes(world, tmp_path, command, flags):
+def test_two_processes_learn_what_one_learns_and_one_writes(world, tmp_path, command, flags):
     # Both have 31 or 15 items, so that -b 5 leaves one for the last update, and none for a process.
     if flags == "-b 5" and command == WAVENET:
         flags = "-b 7"
@@ -130,14 +130,14 @@ def test_two_processes_learn_what_one_does_and_one_writes(world, tmp_path, comma
 
 
 @BOTH
-def test_three_processes_do_what_one_does(world, tmp_path, command):
+def test_three_processes_learn_what_one_learns(world, tmp_path, command):
     forked(f"{command} -o {tmp_path}/one", world)
     on_processes(f"{command} -o {tmp_path}/three", world, 3)
     check_same_losses(log_of(tmp_path / "one"), log_of(tmp_path / "three"))
 
 
 @BOTH
-def test_a_run_goes_on_on_another_number_of_processes(world, tmp_path, command):
+def test_a_run_is_resumed_on_another_number_of_processes(world, tmp_path, command):
     command = f"{command} --ema 0.9 --schedule cosine"
     forked(f"{command} -o {tmp_path}/whole", world)
     for name, first, second in (("fewer", on_processes, forked), ("more", forked, on_processes)):
@@ -207,7 +207,7 @@ def test_a_signal_ends_all_after_the_same_update_with_a_snapshot(world, tmp_path
 
 
 @pytest.mark.parametrize("machines", [1, 2])
-def test_wrong_flags_are_said_once_on_each_machine(world, tmp_path, machines):
+def test_wrong_flags_are_reported_once_per_machine(world, tmp_path, machines):
     forks = processes(f"{PIXELCNN} -o {tmp_path} --levels 999", world, machines=machines)
     ended = [forks[0].wait()]
     if machines == 1:
@@ -219,7 +219,7 @@ def test_wrong_flags_are_said_once_on_each_machine(world, tmp_path, machines):
     assert said[1] == (said[0] if machines == 2 else [])
 
 
-def test_what_only_the_first_can_see_is_said_by_it(world, tmp_path):
+def test_an_error_of_the_main_process_alone_is_reported(world, tmp_path):
     forks = processes(f"{PIXELCNN} -o {tmp_path} --resume {tmp_path}", world)
     first, second = [fork.wait() for fork in forks]
     assert first.code == 2 and len(first.err.splitlines()) == 1
@@ -227,7 +227,7 @@ def test_what_only_the_first_can_see_is_said_by_it(world, tmp_path):
     assert second.code == 1
 
 
-def test_what_only_another_can_see_is_said_too(world, tmp_path):
+def test_an_error_of_another_process_alone_is_reported(world, tmp_path):
     def prepare(rank):
         def unreadable():
             raise UserError("shard 3: can't be read")

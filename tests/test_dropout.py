@@ -1,4 +1,4 @@
-"""Dropout's masks: how much is left out, and what is left."""
+"""Dropout masks: the fraction of dropped features, and the scale of the others."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from models.dropout import dropout_mask
 
 @pytest.mark.parametrize("dropout", [0.1, 0.5, 0.9])
 @pytest.mark.parametrize("shape", [(1001, 333), (7, 11, 13, 301)])
-def test_a_mask_leaves_out_as_much_as_it_should_and_keeps_the_mean(dropout, shape):
+def test_a_mask_drops_the_right_fraction_and_preserves_the_mean(dropout, shape):
     torch.manual_seed(1)
     mask = dropout_mask(torch.empty(shape), dropout)
     assert mask.shape == shape
@@ -20,16 +20,16 @@ def test_a_mask_leaves_out_as_much_as_it_should_and_keeps_the_mean(dropout, shap
     assert mask[~kept].unique().tolist() == [0]
 
 
-def test_a_feature_is_left_out_whatever_becomes_of_others():
-    """Four of them share a random number of 64 bits, and all follow from one generator."""
+def test_features_are_dropped_independently():
+    """Four features share a 64-bit random number, and all come from one generator."""
     torch.manual_seed(1)
-    left_out = (dropout_mask(torch.empty(1 << 20), 0.2) == 0).double() - 0.2
+    dropped = (dropout_mask(torch.empty(1 << 20), 0.2) == 0).double() - 0.2
     for lag in (1, 2, 3, 4, 5, 8, 48, 624, 2496):
-        together = (left_out[lag:] * left_out[:-lag]).mean().item() / (0.2 * 0.8)
-        assert abs(together) < 4 / 1000
+        correlation = (dropped[lag:] * dropped[:-lag]).mean().item() / (0.2 * 0.8)
+        assert abs(correlation) < 4 / 1000
 
 
-def test_a_mask_follows_from_the_seed_and_no_two_are_alike():
+def test_a_seed_reproduces_its_masks_and_consecutive_masks_differ():
     x = torch.empty(50, 5, dtype=torch.bfloat16)
 
     def masks():
@@ -42,13 +42,13 @@ def test_a_mask_follows_from_the_seed_and_no_two_are_alike():
     assert not torch.equal(first, second)
 
 
-@pytest.mark.parametrize("dropout, share", [(1e-7, 0), (1 - 1e-7, 1)])
-def test_next_to_nothing_and_next_to_all(dropout, share):
+@pytest.mark.parametrize("dropout, dropped", [(1e-7, 0), (1 - 1e-7, 1)])
+def test_extreme_probabilities(dropout, dropped):
     torch.manual_seed(1)
     mask = dropout_mask(torch.empty(300), dropout)
     assert torch.isfinite(mask).all()
-    assert (mask == 0).double().mean().item() == share
+    assert (mask == 0).double().mean().item() == dropped
 
 
-def test_a_mask_of_nothing():
+def test_an_empty_mask():
     assert dropout_mask(torch.empty(0, 4), 0.5).shape == (0, 4)

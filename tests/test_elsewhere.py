@@ -14,7 +14,7 @@ from forks import PIXELCNN, WAVENET, difference, forked, snapshot_in
 from models.pixelcnn import PixelCNN, PixelCNNConfig
 from models.wavenet import WaveNet, WaveNetConfig
 from sampling import pixelcnn, previews, wavenet
-from sampling.random_streams import Draws
+from sampling.random_streams import RandomStreams
 from training import device
 
 BOTH = pytest.mark.parametrize("command", [PIXELCNN, WAVENET], ids=["pixelcnn", "wavenet"])
@@ -39,14 +39,14 @@ def a_gpu():
     lambda there: torch.zeros(3)[there.long()], lambda there: there.numpy(),
     lambda there: there.add_(torch.zeros(3)), lambda there: there @ torch.zeros(3)],
     ids=("sum", "product", "stack", "index", "numpy", "in place", "matrix product"))
-def test_what_a_gpu_would_refuse_is(mistake):
+def test_mistakes_that_a_gpu_refuses_are_refused(mistake):
     with Elsewhere():
         there = torch.ones(3, device="cuda")
         with pytest.raises((RuntimeError, TypeError), match="cuda:0"):
             mistake(there)
 
 
-def test_what_a_gpu_does_is_done():
+def test_operations_that_a_gpu_allows_work():
     with Elsewhere():
         there = torch.tensor([1.0, 2, 3], device=CUDA)
         there[torch.tensor([0, 2])] *= torch.tensor(2.0)
@@ -63,7 +63,7 @@ def test_what_a_gpu_does_is_done():
 # ------------------------------------------------------------------------------ training
 
 @BOTH
-def test_a_run_there_is_the_run_here(world, tmp_path, command):
+def test_a_run_on_the_gpu_is_the_run_on_the_cpu(world, tmp_path, command):
     """And it is resumed on the other device in the middle: what it keeps is on the new one."""
     command += " --validation 0.5" if command == PIXELCNN else ""
     command += " --ema 0.9 --stats --precision bf16 --sample_every 2"
@@ -79,7 +79,7 @@ def test_a_run_there_is_the_run_here(world, tmp_path, command):
 
 @pytest.mark.parametrize("network", [PixelCNN(PixelCNNConfig(2, 1, 4, 4, 2)),
                                      WaveNet(WaveNetConfig(2, 4, 4, 1, 2))], ids=type)
-def test_dropout_is_drawn_there(network):
+def test_dropout_is_drawn_on_the_gpu(network):
     network.dropout = 0.5
     with Elsewhere():
         network.to(CUDA)
@@ -89,7 +89,7 @@ def test_dropout_is_drawn_there(network):
             assert torch.equal(*logits) == same
 
 
-def test_steps_that_were_counted_on_the_cpu_are_counted_there():
+def test_step_counts_of_the_cpu_move_to_the_gpu():
     """A snapshot's Adam may have been another kind of Adam, which counts on the CPU."""
     from test_optimization import trainer_of
 
@@ -97,7 +97,7 @@ def test_steps_that_were_counted_on_the_cpu_are_counted_there():
     from training.stopping import StopCondition
     first = trainer_of(StopCondition(iterations=3))
     first.run()
-    state = copy_to_cpu(first.state())
+    state = copy_to_cpu(first.state_dict())
     for group in state["optimizer"]["param_groups"]:
         group["fused"] = None
     with Elsewhere():
@@ -105,7 +105,7 @@ def test_steps_that_were_counted_on_the_cpu_are_counted_there():
         trainer.model.to(CUDA)
         trainer.optimizer = type(trainer.optimizer)(trainer.model.parameters(), lr=3e-3, fused=True)
         trainer.device = CUDA
-        trainer.restore(state)
+        trainer.load_state_dict(state)
         trainer.run()
         assert {type(value) for kept in trainer.optimizer.state.values()
                 for value in kept.values()} == {Remote}
@@ -121,8 +121,8 @@ def drawn(draw, network):
 
 
 @pytest.mark.parametrize("config", [dict(labels=2), dict(vector=3), dict(position=True)], ids=str)
-@pytest.mark.parametrize("sampler", [pixelcnn.Cached, pixelcnn.Naive])
-def test_images_drawn_there(config, sampler):
+@pytest.mark.parametrize("sampler", [pixelcnn.CachedPixelCNNSampler, pixelcnn.NaivePixelCNNSampler])
+def test_images_drawn_on_the_gpu(config, sampler):
     torch.manual_seed(0)
     network = PixelCNN(PixelCNNConfig(4, 3, 6, 6, 2, **config)).eval()
     label = torch.tensor([0, 1]) if network.config.labels else None
@@ -130,18 +130,18 @@ def test_images_drawn_there(config, sampler):
     given = torch.randint(4, (2, 3, 1, 3))
 
     def draw(network, device):
-        return pixelcnn.sample(network, Draws(0, [0, 1]),
-                               None if label is None else label.to(device), 3, 3, top_p=0.9,
-                               given=given, sampler=sampler)
+        return pixelcnn.sample_images(network, RandomStreams(0, [0, 1]),
+                                      None if label is None else label.to(device), 3, 3, top_p=0.9,
+                                      prefix=given, sampler=sampler)
 
     here, there = drawn(draw, network)
     assert type(there) is torch.Tensor and torch.equal(here, there)
 
 
 @pytest.mark.parametrize("config", [dict(labels=2), dict(features=3, hop=10)], ids=str)
-@pytest.mark.parametrize("sampler", [wavenet.Cached, wavenet.Naive])
+@pytest.mark.parametrize("sampler", [wavenet.CachedWaveNetSampler, wavenet.NaiveWaveNetSampler])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_sounds_drawn_there(config, sampler, precision):
+def test_sounds_drawn_on_the_gpu(config, sampler, precision):
     torch.manual_seed(0)
     network = WaveNet(WaveNetConfig(16, 4, 4, 2, 2, **config)).eval()
     prime = torch.randint(16, (2, 5))
@@ -149,8 +149,9 @@ def test_sounds_drawn_there(config, sampler, precision):
 
     def draw(network, device):
         label = torch.tensor([0, 1], device=device) if network.config.labels else None
-        return torch.cat([*wavenet.sample(network, Draws(0, [0, 1]), label, 20, prime=prime,
-                                          frames=frames, precision=precision, sampler=sampler)], 1)
+        chunks = wavenet.sample_sounds(network, RandomStreams(0, [0, 1]), label, 20, prime=prime,
+                                       frames=frames, precision=precision, sampler=sampler)
+        return torch.cat([*chunks], 1)
 
     here, there = drawn(draw, network)
     assert type(there) is torch.Tensor and torch.equal(here, there)
@@ -159,7 +160,7 @@ def test_sounds_drawn_there(config, sampler, precision):
 @pytest.mark.parametrize("command", [
     "infer_pixelcnn.py -m {}/colour --label 1 -c 1 --height 2 --width 2 -o {out}/x.png",
     "infer_wavenet.py -m {}/sound --label all -c 1 --length 5 -o {out}"])
-def test_the_scripts_draw_there(models, tmp_path, command):
+def test_the_scripts_draw_on_the_gpu(models, tmp_path, command):
     written = []
     for gpu, prepare in ((-1, None), (0, a_gpu)):
         out = tmp_path / str(gpu)

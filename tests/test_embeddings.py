@@ -1,4 +1,4 @@
-"""Label embeddings: where they are found, what of them is drawn, and what the projector reads."""
+"""Label embeddings: where they are found, the plot, and the projector's files."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ from training.stopping import StopCondition
     (WaveNet(WaveNetConfig(16, 4, 5, 1, 3, labels=6)), 3 * 2 * 4),
     # A PixelCNN's vertical stack has no gate in the last block.
     (PixelCNN(PixelCNNConfig(4, 1, 4, 5, 3, labels=6)), (3 + 2) * 2 * 4)])
-def test_a_row_has_all_that_depends_on_the_label(model, channels):
+def test_a_row_holds_everything_that_depends_on_the_label(model, channels):
     rows = embeddings_of(model)
     assert rows.shape == (6, channels)
     own = [part.weight for part in model.modules() if isinstance(part, torch.nn.Embedding)
@@ -47,7 +47,7 @@ def test_the_projectors_files_are_what_tensorboard_reads(tmp_path):
         assert picture.width > 500
 
 
-def test_the_plane_is_that_of_most_variance():
+def test_the_plane_has_the_largest_variance():
     generator = np.random.default_rng(0)
     axes, _ = np.linalg.qr(generator.normal(size=(7, 7)))
     spread = generator.normal(size=(9, 3)) * (5, 2, 1)
@@ -61,14 +61,14 @@ def test_the_plane_is_that_of_most_variance():
     assert share == pytest.approx(values[:2].sum() / total, rel=1e-5)
 
 
-def test_labels_that_are_all_alike_have_a_picture_too():
+def test_equal_embeddings_are_drawn():
     points, share = principal_plane(np.ones((3, 8), np.float32))
     assert not points.any() and share == 1
 
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("count, named", [(2, 2), (60, 60), (61, 0)])
-def test_points_are_named_as_long_as_the_names_can_be_read(count, named):
+def test_points_are_named_while_the_names_are_legible(count, named):
     rows = np.random.default_rng(1).normal(size=(count, 12)).astype(np.float32)
     figure = figure_of(rows, [f"$label_{n}" for n in range(count)])
     figure.canvas.draw()

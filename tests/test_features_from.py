@@ -12,13 +12,14 @@ from test_commands import write_sounds
 from test_page import Page, wavs
 
 import infer_wavenet
-from datasets.audio.features import describe, features_of
-from datasets.batches import Batch, Frames
+from datasets.audio.features import compute_features, make_features
+from datasets.batches import Batch
 from models import model_file
+from models.local_conditioning import Frames
 from models.wavenet import WaveNet, WaveNetConfig
 from sampling.output.sound import pcm_table
-from sampling.random_streams import Draws
-from sampling.wavenet import sample
+from sampling.random_streams import RandomStreams
+from sampling.wavenet import sample_sounds
 from training import likelihood
 
 RATE, HOP = 8000, 100
@@ -27,7 +28,7 @@ RATE, HOP = 8000, 100
 @pytest.fixture(scope="module")
 def vocoder(tmp_path_factory):
     """A model file of a small network with mel features."""
-    features = describe("mel", [], RATE, HOP / RATE, 10)
+    features = make_features("mel", [], RATE, HOP / RATE, 10)
     torch.manual_seed(0)
     model = WaveNet(WaveNetConfig(hidden_dim=8, out_hidden_dim=8, stacks_num=2, layers_num=3,
                                   labels=2, features=features.width, hop=features.hop))
@@ -45,7 +46,7 @@ def write_tone(path, samples=950, rate=RATE):
 def test_sound_as_long_as_its_features_from_sound_or_array(call, vocoder):
     write_tone("take.wav")
     model, _, data, _ = model_file.load(vocoder, "wavenet")
-    frames = features_of("take.wav", describe("mel", [], RATE, HOP / RATE, 10))
+    frames = compute_features("take.wav", make_features("mel", [], RATE, HOP / RATE, 10))
     assert frames.shape == (10, 10) and data["features"]["hop"] == HOP
     np.save("take.npy", frames)
     found = []
@@ -57,8 +58,8 @@ def test_sound_as_long_as_its_features_from_sound_or_array(call, vocoder):
     assert all(len(samples) == 1000 for samples in found[0].values())
     assert all(np.array_equal(found[0][name], found[1][name]) for name in found[0])
     # They are what the sampler draws by these frames.
-    codes = torch.cat([*sample(model, Draws(0, [1]), torch.tensor([1]), 1000,
-                               frames=torch.from_numpy(frames)[None])], dim=1)[0]
+    codes = torch.cat([*sample_sounds(model, RandomStreams(0, [1]), torch.tensor([1]), 1000,
+                                      frames=torch.from_numpy(frames)[None])], dim=1)[0]
     assert np.array_equal(pcm_table(256)[codes.numpy()], found[0]["sample_1.wav"])
 
 

@@ -139,7 +139,7 @@ def good(world, tmp_path_factory):
 @pytest.fixture(scope="module", autouse=True)
 def _libraries():
     """Load and compile once, here, what takes seconds: forks inherit it."""
-    features.describe("mel", [], 8000, 0.0125, 10)
+    features.make_features("mel", [], 8000, 0.0125, 10)
 
 
 # ------------------------------------------------------------------------------ tests

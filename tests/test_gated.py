@@ -1,4 +1,4 @@
-"""The gate by its definition and by finite differences; the label's way into both of its halves."""
+"""The gate against its definition and finite differences; the label's effect on both halves."""
 
 import math
 
@@ -8,9 +8,9 @@ import torch
 from models import gated
 from models.gated import GatedActivation, gate
 
-# Everything here is in double precision, so that a wrong term can't hide behind rounding.
+# Everything is in double precision, so that a wrong term can't hide behind rounding.
 SHAPES = [(2, 3, 4, 6), (3, 2, 6), (1, 2), (2, 1, 1, 2)]
-LAYOUTS = {  # how a tensor of some shape comes to lie in memory: (shape of what it views, the view)
+LAYOUTS = {  # how a tensor lies in memory: (shape of the base tensor, view of the base)
     "contiguous": (lambda shape: shape, lambda x: x),
     "transposed": (lambda shape: shape[::-1], lambda x: x.permute(*range(x.ndim)[::-1])),
     "every second": (lambda shape: (*shape[:-1], 2 * shape[-1]), lambda x: x[..., ::2]),
@@ -18,8 +18,8 @@ LAYOUTS = {  # how a tensor of some shape comes to lie in memory: (shape of what
 }
 
 
-def laid_out(layout, shape):
-    """Random numbers of that shape, or for "expanded" of three times the same first element."""
+def random_tensor(layout, shape):
+    """Random numbers of that shape; "expanded" repeats its first element three times."""
     base, view = LAYOUTS[layout]
     return view(torch.randn(base(shape), dtype=torch.double))
 
@@ -34,7 +34,7 @@ def halves(x):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_gate_is_tanh_of_first_half_times_sigmoid_of_second(shape, layout):
     torch.manual_seed(0)
-    x = laid_out(layout, shape)
+    x = random_tensor(layout, shape)
     before = x.clone()
     a, b = halves(x)
     torch.testing.assert_close(gate(x), a.tanh() * b.sigmoid(), rtol=1e-13, atol=1e-15)
@@ -43,7 +43,7 @@ def test_gate_is_tanh_of_first_half_times_sigmoid_of_second(shape, layout):
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("shape", SHAPES)
-def test_gradient_of_gate_is_that_of_finite_differences(shape, layout):
+def test_gradient_equals_finite_differences(shape, layout):
     torch.manual_seed(0)
     base, view = LAYOUTS[layout]
     x = torch.randn(base(shape), dtype=torch.double, requires_grad=True)
@@ -51,19 +51,19 @@ def test_gradient_of_gate_is_that_of_finite_differences(shape, layout):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_gradient_of_gate_is_right_for_a_gradient_that_is_not_contiguous(shape):
+def test_gradient_is_right_for_a_non_contiguous_output_gradient(shape):
     torch.manual_seed(0)
     x = torch.randn(shape, dtype=torch.double, requires_grad=True)
     a, b = halves(x)
     out = (*shape[:-1], shape[-1] // 2)
-    for grad in (laid_out("transposed", out), laid_out("every second", out),
+    for grad in (random_tensor("transposed", out), random_tensor("every second", out),
                  torch.ones((), dtype=torch.double).expand(out)):
         expected, = torch.autograd.grad(a.tanh() * b.sigmoid(), x, grad, retain_graph=True)
         actual, = torch.autograd.grad(gate(x), x, grad)
         torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-15)
 
 
-def test_gate_is_finite_and_saturates_where_its_input_is_huge():
+def test_gate_saturates_and_stays_finite_for_huge_inputs():
     x = torch.tensor([[1e4, -1e4, 1e4, 3.0, 1e4, 1e4, -1e4, 0.0]], requires_grad=True)
     y = gate(x)
     y.sum().backward()
@@ -73,26 +73,26 @@ def test_gate_is_finite_and_saturates_where_its_input_is_huge():
     assert x.grad[0, 7] != 0
 
 
-@pytest.mark.parametrize("piece", [1, 60, 1 << 18])  # one example at a time, three, and all
-@pytest.mark.parametrize("rows_above", [0, 2])
-def test_parts_are_summed_and_rows_of_zeros_put_above_however_many_at_a_time(
-        rows_above, piece, monkeypatch):
-    monkeypatch.setattr(gated, "PIECE", piece)
+@pytest.mark.parametrize("elements", [1, 60, 1 << 18])  # one, three and all examples per chunk
+@pytest.mark.parametrize("pad_top", [0, 2])
+def test_parts_are_summed_and_zero_rows_prepended_for_any_chunk_size(
+        pad_top, elements, monkeypatch):
+    monkeypatch.setattr(gated, "CHUNK_ELEMENTS", elements)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     torch.manual_seed(0)
     parts = [torch.randn(7, *shape, 4, dtype=torch.double, requires_grad=True)
              for shape in ((2, 3), (2, 3), (1, 1))]
-    y = gate(*parts, rows_above=rows_above)
-    assert y.shape == (7, rows_above + 2, 3, 2)
-    assert (y[:, :rows_above] == 0).all()
+    y = gate(*parts, pad_top=pad_top)
+    assert y.shape == (7, pad_top + 2, 3, 2)
+    assert (y[:, :pad_top] == 0).all()
     a, b = halves(sum(parts))
-    torch.testing.assert_close(y[:, rows_above:], a.tanh() * b.sigmoid(), rtol=1e-13, atol=1e-15)
-    assert torch.autograd.gradcheck(lambda *parts: gate(*parts, rows_above=rows_above), parts)
+    torch.testing.assert_close(y[:, pad_top:], a.tanh() * b.sigmoid(), rtol=1e-13, atol=1e-15)
+    assert torch.autograd.gradcheck(lambda *parts: gate(*parts, pad_top=pad_top), parts)
 
 
 @pytest.mark.parametrize("dtype, error", [(torch.float32, 1e-3), (torch.bfloat16, 0.02)])
-def test_a_small_input_is_not_lost_in_rounding(dtype, error):
-    """2 σ(2a) - 1 in 8 bits would be 0 for all |a| < 0.002, and coarse far beyond."""
+def test_small_inputs_survive_rounding(dtype, error):
+    """In bfloat16, 2 σ(2a) - 1 would be 0 for all |a| < 0.002, and coarse far beyond."""
     a = torch.logspace(-4, 0, 200).to(dtype)
     x = torch.stack((a, torch.zeros_like(a)), dim=1).requires_grad_()
     y = gate(x)
@@ -105,20 +105,20 @@ def test_a_small_input_is_not_lost_in_rounding(dtype, error):
 
 
 @pytest.mark.parametrize("shape", [(3, 2, 5, 8), (3, 4, 8), (3, 8)])
-def test_label_is_added_to_both_halves_at_every_place(shape):
+def test_label_is_added_to_both_halves_at_every_position(shape):
     torch.manual_seed(0)
     block = GatedActivation(4, labels=5).double()
     x, label = torch.randn(shape, dtype=torch.double), torch.tensor([4, 0, 4])
     a, b = halves(x)
     v_f, v_g = block.condition.weight.split(4, dim=1)
-    place = (3, *(1,) * (len(shape) - 2), 4)
-    expected = ((a + v_f[label].reshape(place)).tanh()
-                * (b + v_g[label].reshape(place)).sigmoid())
+    view = (3, *(1,) * (len(shape) - 2), 4)
+    expected = ((a + v_f[label].reshape(view)).tanh()
+                * (b + v_g[label].reshape(view)).sigmoid())
     torch.testing.assert_close(block(x, label=label), expected, rtol=1e-13, atol=1e-15)
 
 
 @pytest.mark.parametrize("shape", [(3, 2, 5, 8), (3, 4, 8), (3, 8)])
-def test_all_of_a_labels_numbers_learn_and_those_of_an_absent_label_do_not(shape):
+def test_only_labels_in_the_batch_get_a_gradient_and_get_it_everywhere(shape):
     torch.manual_seed(0)
     block = GatedActivation(4, labels=3).double()
     y = block(torch.randn(shape, dtype=torch.double), label=torch.tensor([2, 0, 0]))
@@ -147,7 +147,7 @@ def test_without_labels_the_block_is_the_bare_gate_and_has_no_parameters(shape):
     assert torch.equal(block(x), gate(x))
 
 
-def test_labels_differ_in_fresh_weights_but_are_small_beside_the_convolution():
+def test_initial_embeddings_differ_and_are_small_compared_with_the_convolution():
     torch.manual_seed(0)
     weight = GatedActivation(64, labels=20).condition.weight
     assert 0.05 < weight.std() < 0.5

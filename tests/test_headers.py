@@ -1,4 +1,4 @@
-"""What does not fit a file's description is refused in one line that names file and field."""
+"""Values that don't fit a description are refused in one line that names file and field."""
 
 import json
 from dataclasses import dataclass
@@ -44,30 +44,30 @@ WRONG = [
     ({"inner": {"levels": 4}, "names": deep()}, "deep|names"), ([], "object")]
 
 
-def test_what_fits_is_an_instance():
+def test_fitting_values_become_an_instance():
     assert checked(GOOD, Outer, "file", "mend it") == Outer(Inner(4), ["a"])
 
 
-def test_json_that_fits_is_an_instance(tmp_path):
+def test_fitting_json_becomes_an_instance(tmp_path):
     (tmp_path / "file").write_text(json.dumps(GOOD))
     assert read_json(tmp_path / "file", Outer, "mend it") == Outer(Inner(4), ["a"])
 
 
 @pytest.mark.parametrize("content, named", WRONG)
-def test_what_does_not_fit_is_refused_by_file_and_field(content, named):
+def test_wrong_values_are_refused_by_file_and_field(content, named):
     with pytest.raises(UserError, match=f"^file: damaged .*({named}).*; mend it$"):
         checked(content, Outer, "file", "mend it")
 
 
 @pytest.mark.parametrize("content, named", [one for one in WRONG if one[1] != "deep|names"])
-def test_json_that_does_not_fit_is_refused_by_file_and_field(tmp_path, content, named):
+def test_wrong_json_is_refused_by_file_and_field(tmp_path, content, named):
     (tmp_path / "file").write_text(json.dumps(content))
     with pytest.raises(UserError, match=f"file: damaged .*({named}).*; mend it$"):
         read_json(tmp_path / "file", Outer, "mend it")
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff", b"[" * 100_000, b'{"inner": ' * 100_000, b"{}x"])
-def test_what_is_no_json_is_refused(tmp_path, content):
+def test_a_file_that_is_no_json_is_refused(tmp_path, content):
     (tmp_path / "file").write_bytes(content)
     with pytest.raises(UserError, match="file: damaged .*; mend it$"):
         read_json(tmp_path / "file", Outer, "mend it")

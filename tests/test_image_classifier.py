@@ -28,7 +28,7 @@ def test_it_recognises_new_images_and_no_more_than_there_is():
     assert (guessed == np.array(truth)).mean() < 0.6
 
 
-def test_a_seed_is_a_classifier_and_nobody_elses_chance():
+def test_a_classifier_depends_only_on_its_seed():
     vectors, classes = spots(60, np.random.default_rng(0))
     state = torch.random.get_rng_state()
     scores = []

@@ -72,7 +72,7 @@ def test_a_picture_is_turned_whatever_else_its_exif_says(tmp_path):
     assert pixels[:14].min() > 200 and pixels[18:].max() < 50
 
 
-def test_damaged_pictures_are_left_out_whatever_pillow_makes_of_them(tmp_path, monkeypatch, capsys):
+def test_damaged_pictures_are_left_out_whatever_pillow_raises(tmp_path, monkeypatch, capsys):
     for number in range(3):
         save(tmp_path / f"{number}.png", size=(40 + number, 40))
 
@@ -89,8 +89,8 @@ def test_damaged_pictures_are_left_out_whatever_pillow_makes_of_them(tmp_path, m
 
 @pytest.mark.parametrize("mode, value", [
     ("RGBA", (0, 0, 0, 0)), ("LA", (0, 0)), ("P", 0), ("RGB", (0, 0, 0)), ("L", 0)])
-def test_what_is_transparent_is_white(tmp_path, mode, value):
-    """Of whatever colour it would be: a black drawing on nothing is not all black."""
+def test_transparency_becomes_white(tmp_path, mode, value):
+    """A black drawing on a transparent background is not all black."""
     black = (0, 0, 0, 255)[-len(value):] if mode.endswith("A") else {"P": 1, "L": 1}.get(
         mode, (1, 1, 1))
     image = Image.new(mode, (32, 32), value)
@@ -102,7 +102,7 @@ def test_what_is_transparent_is_white(tmp_path, mode, value):
 
 
 @pytest.mark.parametrize("kind", [np.float32, np.int32])
-def test_numbers_that_have_no_white_are_not_read(tmp_path, kind, capsys):
+def test_modes_without_a_known_white_are_refused(tmp_path, kind, capsys):
     Image.fromarray(np.full((32, 32), 200, kind)).save(tmp_path / "a.tiff")
     save(tmp_path / "b.png")
     assert len(load_images(str(tmp_path), validation=0).train.pixels) == 1
@@ -125,11 +125,11 @@ def test_unreadable_pictures_are_left_out_with_their_reasons(tmp_path, capsys):
     assert len(told) == 11 and told[-1] == "and 2 more left out"
     for number in range(4):
         (tmp_path / f"{number}.png").unlink()
-    with pytest.raises(UserError, match="--dataset .*none of its 12 pictures.*bad00.png: is empty"):
+    with pytest.raises(UserError, match="dataset .*none of its 12 pictures.*bad00.png: is empty"):
         load_images(str(tmp_path))
 
 
 def test_a_folder_without_pictures(tmp_path):
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(UserError, match="--dataset .*no pictures"):
+    with pytest.raises(UserError, match="dataset .*no pictures"):
         load_images(str(tmp_path))

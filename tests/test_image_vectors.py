@@ -1,4 +1,4 @@
-"""Vectors beside images: found, checked, and learned from."""
+"""Vectors of images are found, checked, and trained on."""
 
 import os
 
@@ -9,13 +9,13 @@ from test_images import write_cifar, write_idx
 
 from common.errors import UserError
 from datasets.images.dataset import ImageCodes, load_images
-from datasets.images.vectors import named_vectors, read_vectors
+from datasets.images.vectors import load_named_vectors, read_vectors
 
 GENERATOR = np.random.default_rng(0)
 
 
 def write_pictures(folder, count, width=3):
-    """Pictures each of one grey, and beside each a vector that begins with that grey."""
+    """Pictures of one grey each, with vectors that begin with that grey."""
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(count):
         Image.new("L", (8, 8), number).save(folder / f"{number}.png")
@@ -23,7 +23,7 @@ def write_pictures(folder, count, width=3):
         np.save(folder / f"{number}.npy", vector)
 
 
-def test_each_picture_of_a_folder_has_the_vector_beside_it(tmp_path):
+def test_each_picture_of_a_folder_has_its_vector(tmp_path):
     write_pictures(tmp_path, 9)
     write_pictures(tmp_path / "deeper", 1)
     images = load_images(str(tmp_path), validation=0.4, condition="npy")
@@ -53,7 +53,7 @@ def test_published_images_have_the_vectors_in_their_order(tmp_path, dataset):
         np.testing.assert_allclose(part.labels, np.stack((means, -means), 1), rtol=1e-6)
 
 
-def test_conditioned_on_nothing_there_are_no_labels(tmp_path):
+def test_without_conditioning_there_are_no_labels(tmp_path):
     write_idx(tmp_path)
     images = load_images("mnist", tmp_path, condition="none")
     assert images.label_names == [] and images.vector == 0
@@ -74,7 +74,7 @@ BAD = {  # what is written, and what is said of it
 
 
 @pytest.mark.parametrize("content, reason", BAD.values(), ids=BAD)
-def test_what_is_no_vector(tmp_path, capsys, content, reason):
+def test_files_that_hold_no_vector(tmp_path, capsys, content, reason):
     write_pictures(tmp_path, 5)
     if isinstance(content, bytes):
         (tmp_path / "2.npy").write_bytes(content)
@@ -90,7 +90,7 @@ def test_what_is_no_vector(tmp_path, capsys, content, reason):
     assert f"2.npy: {reason[:12]}" in told
 
 
-def test_a_file_cut_off_is_no_vector(tmp_path):
+def test_a_truncated_file_holds_no_vector(tmp_path):
     np.save(tmp_path / "a.npy", np.ones(100))
     content = (tmp_path / "a.npy").read_bytes()
     for length in (1, 7, 60, 200, len(content) - 1):
@@ -120,7 +120,7 @@ def test_pictures_without_a_vector(tmp_path, capsys):
     assert len(told) == 4 and "0.npy: No such file" in told[0]
     for number in (4, 5):
         (tmp_path / f"{number}.npy").unlink()
-    with pytest.raises(UserError, match="--dataset .*none of its 6 pictures.*numpy.save"):
+    with pytest.raises(UserError, match="dataset .*none of its 6 pictures.*numpy.save"):
         load_images(str(tmp_path), condition="npy")
 
 
@@ -148,25 +148,25 @@ def test_vectors_that_do_not_belong_to_the_published_images(tmp_path):
         load_images("mnist", tmp_path, condition="npy")
 
 
-def test_a_named_pipe_is_not_waited_for(tmp_path):
+def test_a_named_pipe_does_not_hang(tmp_path):
     os.mkfifo(tmp_path / "a.npy")
     with pytest.raises(UserError, match="a.npy: is a named pipe"):
-        named_vectors(tmp_path / "a.npy")
+        load_named_vectors(tmp_path / "a.npy")
 
 
 def test_names_of_vectors(tmp_path):
     np.save(tmp_path / "b.npy", np.ones(2))
     (tmp_path / "a").mkdir()
     np.save(tmp_path / "a/c.npy", np.arange(6).reshape(3, 2))
-    assert named_vectors(tmp_path / "b.npy")[0] == ["b"]
-    assert named_vectors(tmp_path / "a/c.npy")[0] == ["c 0", "c 1", "c 2"]
-    names, vectors = named_vectors(tmp_path)
+    assert load_named_vectors(tmp_path / "b.npy")[0] == ["b"]
+    assert load_named_vectors(tmp_path / "a/c.npy")[0] == ["c 0", "c 1", "c 2"]
+    names, vectors = load_named_vectors(tmp_path)
     assert names == ["a/c 0", "a/c 1", "a/c 2", "b"]
     assert vectors.tolist() == [[0, 1], [2, 3], [4, 5], [1, 1]]
     np.save(tmp_path / "d.npy", np.ones(3))
     with pytest.raises(UserError, match="d.npy: has 3 numbers a vector, .*c.npy 2"):
-        named_vectors(tmp_path)
+        load_named_vectors(tmp_path)
     (tmp_path / "empty").mkdir()
     for wrong in ("empty", "missing.npy"):
         with pytest.raises(UserError, match=wrong):
-            named_vectors(tmp_path / wrong)
+            load_named_vectors(tmp_path / wrong)

@@ -168,13 +168,13 @@ def test_a_failed_download_leaves_nothing_and_says_what_to_do(tmp_path, monkeypa
         raise error
 
     pretend_torchvision(monkeypatch, download)
-    with pytest.raises(UserError, match=f"--dataset mnist.*{IDX[3]}.*--data assets") as raised:
+    with pytest.raises(UserError, match=f"dataset mnist.*{IDX[3]}.*--data assets") as raised:
         load_images("mnist", tmp_path / "new")
     assert "\n" not in str(raised.value)
     assert list((tmp_path / "new").iterdir()) == []
 
 
-def test_a_download_is_put_where_it_is_found_again(tmp_path, monkeypatch):
+def test_a_download_is_found_by_the_next_run(tmp_path, monkeypatch):
     calls = []
 
     def download(root, download):
@@ -189,7 +189,7 @@ def test_a_download_is_put_where_it_is_found_again(tmp_path, monkeypatch):
 
 
 def test_unknown_dataset_lists_the_choices(tmp_path):
-    with pytest.raises(UserError, match="--dataset minst: .*mnist, fashion-mnist, cifar"):
+    with pytest.raises(UserError, match="dataset minst: .*mnist, fashion-mnist, cifar"):
         load_images("minst", tmp_path)
 
 
@@ -239,7 +239,7 @@ def test_fixed_binarisation_is_the_same_in_all_epochs():
 
 
 @pytest.mark.parametrize("pixel", [0, 1, 64, 200, 254, 255])
-def test_sampled_binarisation_has_the_pixels_probability(pixel):
+def test_sampled_binarisation_has_the_probability_of_the_pixel(pixel):
     images = ImageCodes(np.full((100, 1, 40, 40), pixel, np.uint8), None, 2, "sampled")
     drawn = images[np.arange(100)].codes.double()
     probability = pixel / 255
@@ -249,9 +249,9 @@ def test_sampled_binarisation_has_the_pixels_probability(pixel):
 
 def test_impossible_codes():
     pixels = np.zeros((2, 1, 4, 4), np.uint8)
-    with pytest.raises(UserError, match="--binarize.*--levels"):
+    with pytest.raises(UserError, match="binarize.*--levels"):
         ImageCodes(pixels, None, 4, "sampled")
-    with pytest.raises(UserError, match="--levels 257"):
+    with pytest.raises(UserError, match="levels 257"):
         ImageCodes(pixels, None, 257)
 
 

@@ -19,8 +19,8 @@ from cli.arguments import length
 from datasets.quantization import mu_law_decode, mu_law_encode
 from models.model_file import load
 from sampling import image_rendering, sound_rendering
-from sampling.random_streams import Draws
-from sampling.wavenet import sample
+from sampling.random_streams import RandomStreams
+from sampling.wavenet import sample_sounds
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -193,7 +193,8 @@ def test_labels_and_lengths_of_sound(models, call):
 def test_sounds_are_the_codes_drawn(models, call):
     sounds = draw_sounds(call, models, "a", "-c", 2, "--length", 3000, "--seed", 3)
     model = load(models / "sound", "wavenet").model
-    codes = torch.cat([*sample(model, Draws(3, [0, 1]), torch.tensor([0, 0]), 3000)], dim=1)
+    streams = RandomStreams(3, [0, 1])
+    codes = torch.cat([*sample_sounds(model, streams, torch.tensor([0, 0]), 3000)], dim=1)
     expected = mu_law_decode(codes.numpy(), 256) * 2 ** 15
     assert np.abs(np.stack([*sounds.values()]) - expected).max() <= 1
 

@@ -1,4 +1,4 @@
-"""Compiled kernels are kept for the next run, wherever something can be written."""
+"""Compiled kernels are cached for the next run in the first folder that can be written to."""
 
 import os
 import platform
@@ -17,17 +17,17 @@ ROOT = Path(__file__).resolve().parent.parent
 DRAW = """
 import torch
 from models.wavenet import WaveNet, WaveNetConfig
-from sampling.random_streams import Draws
-from sampling.wavenet import sample
+from sampling.random_streams import RandomStreams
+from sampling.wavenet import sample_sounds
 torch.manual_seed(0)
 model = WaveNet(WaveNetConfig(levels=4, hidden_dim=3, out_hidden_dim=3, stacks_num=1, layers_num=2))
-print(torch.cat(list(sample(model, Draws(0, [0, 1]), None, 20)), dim=1).tolist())
+print(torch.cat(list(sample_sounds(model, RandomStreams(0, [0, 1]), None, 20)), dim=1).tolist())
 """
 
 
 @pytest.fixture
 def no_folder(tmp_path):
-    """A path below which nothing can be made, not even by root."""
+    """A path below which not even root can create anything."""
     file = tmp_path / "file"
     file.write_text("")
     return file / "folder"
@@ -35,7 +35,7 @@ def no_folder(tmp_path):
 
 @pytest.fixture
 def copied(tmp_path):
-    """A copy of all that is needed to draw, where kernels can't be kept beside the sources."""
+    """A copy of the code for sampling, where kernels can't be cached beside the sources."""
     for folder in ("common", "models", "datasets", "sampling"):
         shutil.copytree(ROOT / folder, tmp_path / "copied" / folder,
                         ignore=shutil.ignore_patterns("__pycache__"))
@@ -44,7 +44,7 @@ def copied(tmp_path):
 
 
 def drawn(folder, **environment):
-    """What drawing prints, on stdout and on stderr."""
+    """The output of sampling on stdout and stderr."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("NUMBA")}
     done = subprocess.run([sys.executable, "-c", DRAW], cwd=folder, env={**kept, **environment},
                           capture_output=True, text=True)
@@ -52,15 +52,15 @@ def drawn(folder, **environment):
     return done.stdout, done.stderr
 
 
-def test_where_kernels_are_kept(monkeypatch, tmp_path, no_folder, copied):
-    """First where the environment says, then beside the sources, then at home, if anywhere."""
-    file = ROOT / "sampling/compiled/wavenet.py"
+def test_where_kernels_are_cached(monkeypatch, tmp_path, no_folder, copied):
+    """In the folder that the environment names, else beside the sources, else at home."""
+    file = ROOT / "sampling/compiled/wavenet_kernels.py"
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "named"))
     assert cache_folder(file).parent == tmp_path / "named"
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(no_folder))
     assert cache_folder(file).parent == file.parent / "__pycache__"
-    file = copied / "sampling/compiled/wavenet.py"
+    file = copied / "sampling/compiled/wavenet_kernels.py"
     assert cache_folder(file).parent == tmp_path / "home/.cache/numba"
     monkeypatch.setenv("HOME", str(no_folder))
     assert cache_folder(file) is None
@@ -74,28 +74,29 @@ def test_a_user_without_a_home(monkeypatch):
         raise RuntimeError("Could not determine home directory.")
 
     monkeypatch.setattr(Path, "home", none)
-    assert cache_folder(ROOT / "sampling/compiled/wavenet.py") is not None
+    assert cache_folder(ROOT / "sampling/compiled/wavenet_kernels.py") is not None
 
 
 def test_the_sources_of_kernels_are_what_they_import():
     found = {path.relative_to(ROOT).as_posix()
-             for path in sources(ROOT / "sampling/compiled/wavenet.py")}
-    # A kernel reads a constant of models/local.py. None reads the page, nor the other network.
-    assert {"sampling/compiled/wavenet.py", "models/kernels/vectors.py",
-            "models/local.py"} <= found
-    assert not found & {"sampling/output/page.py", "sampling/compiled/pixelcnn.py"}
+             for path in sources(ROOT / "sampling/compiled/wavenet_kernels.py")}
+    # A kernel reads a constant of models/local_conditioning.py. None reads the page or the other
+    # network.
+    assert {"sampling/compiled/wavenet_kernels.py", "models/kernels/vectors.py",
+            "models/local_conditioning.py"} <= found
+    assert not found & {"sampling/output/page.py", "sampling/compiled/pixelcnn_kernels.py"}
 
 
-def test_kernels_are_compiled_again_where_their_sources_have_changed(monkeypatch, copied):
+def test_changed_sources_have_another_cache_folder(monkeypatch, copied):
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(copied / "named"))
     monkeypatch.setattr(compiling, "ROOT", copied)
-    file = copied / "sampling/compiled/wavenet.py"
+    file = copied / "sampling/compiled/wavenet_kernels.py"
     first = cache_folder(file)
-    for unrelated in ("sampling/output/page.py", "sampling/compiled/pixelcnn.py"):
+    for unrelated in ("sampling/output/page.py", "sampling/compiled/pixelcnn_kernels.py"):
         (copied / unrelated).write_text("# another")
-    other = cache_folder(copied / "sampling/compiled/pixelcnn.py")
+    other = cache_folder(copied / "sampling/compiled/pixelcnn_kernels.py")
     assert cache_folder(file) == first
-    with open(copied / "models/local.py", "a") as text:
+    with open(copied / "models/local_conditioning.py", "a") as text:
         text.write("# another")
     second = cache_folder(file)
     assert second != first
@@ -105,9 +106,9 @@ def test_kernels_are_compiled_again_where_their_sources_have_changed(monkeypatch
     assert cache_folder(file) not in (first, second) and second.exists()
 
 
-def test_a_kernel_that_can_not_be_kept_is_used(tmp_path, monkeypatch):
+def test_a_kernel_that_can_not_be_cached_is_used(tmp_path, monkeypatch):
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
-    cache = KernelCache(ROOT / "sampling/compiled/wavenet.py")
+    cache = KernelCache(ROOT / "sampling/compiled/wavenet_kernels.py")
     failures = [OSError(28, "No space left on device")] * 2
 
     def call():
@@ -132,8 +133,8 @@ def test_compiles_once_and_says_so(tmp_path):
 
 
 @pytest.mark.slow
-def test_draws_where_nothing_can_be_kept(copied, no_folder, tmp_path):
-    """The same, but compiled anew in every run; a home that can be written to is used."""
+def test_samples_where_nothing_can_be_cached(copied, no_folder, tmp_path):
+    """Every run compiles the kernels and draws the same; a writable home is used."""
     expected, _ = drawn(ROOT)
     for _ in range(2):
         text, said = drawn(copied, NUMBA_CACHE_DIR=str(no_folder), HOME=str(no_folder))
@@ -145,11 +146,11 @@ def test_draws_where_nothing_can_be_kept(copied, no_folder, tmp_path):
 @pytest.mark.slow
 @pytest.mark.skipif(platform.machine().lower() not in ("x86_64", "amd64"), reason="x86 alone")
 def test_on_a_processor_with_shorter_vectors(tmp_path):
-    """All tests of the kernels as compiled for AVX2, where a tile has half as many lanes."""
+    """All tests of kernels compiled for AVX2, where a tile has half as many lanes."""
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path), "NUMBA_CPU_NAME": "haswell",
                    "NUMBA_CPU_FEATURES": "+avx2,+fma,+avx,+sse4.2,+bmi,+bmi2,+popcnt,+f16c"}
     tests = [f"tests/test_{name}.py" for name in (
-        "vectors", "kernels", "compiled_wavenet", "compiled_wavenet_memory")]
+        "vectors", "products", "categorical", "compiled_wavenet", "compiled_wavenet_memory")]
     for command in (["-c", "from models.kernels.vectors import TILE; assert TILE == 32"],
                     ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow", *tests]):
         done = subprocess.run([sys.executable, *command], cwd=ROOT, env=environment,

@@ -1,9 +1,9 @@
-"""A corpus that fits no memory: a step on a memory map beyond 4 GiB is that on an array."""
+"""Training on a memory map beyond 4 GiB equals training on an array."""
 
 import numpy as np
 import torch
 
-from datasets.corpus.reader import Part, Recording
+from datasets.corpus.reader import Recording, Split
 from datasets.corpus.windows import Windows
 from models.wavenet import WaveNet, WaveNetConfig
 from training import likelihood
@@ -17,7 +17,7 @@ CODES = np.random.default_rng(0).integers(0, 256, 3000).astype(np.uint8)
 
 
 def mapped(path):
-    """A shard that is a file with a hole of 4 GiB."""
+    """A sparse shard of 4 GiB."""
     shard = np.lib.format.open_memmap(path, "w+", np.uint8, (BEGIN + len(CODES),))
     shard[BEGIN:] = CODES
     shard.flush()
@@ -26,11 +26,11 @@ def mapped(path):
 
 
 def windows(shard, offset):
-    """One long recording that ends in silence and 1,000 codes; and one of the 2,000 after them."""
+    """Windows of one long recording that ends in silence and 1,000 codes, and one of 2,000."""
     lengths = BEGIN - offset + 1000, 2000
     recordings = [Recording("long", None, 0, 0, lengths[0]),
                   Recording("short", None, 0, lengths[0], lengths[1])]
-    return Windows(Part(recordings, [shard]), TARGETS, CONFIG.receptive_field, 256)
+    return Windows(Split(recordings, [shard]), TARGETS, CONFIG.receptive_field, 256)
 
 
 def step(dataset, indices):
@@ -44,7 +44,7 @@ def step(dataset, indices):
     return trainer.observation["main/nll"], [*model.parameters()]
 
 
-def test_a_step_on_a_map_beyond_4_gib_is_that_on_an_array(tmp_path):
+def test_training_on_a_map_beyond_4_gib_equals_training_on_an_array(tmp_path):
     offset = BEGIN - 4096  # whole windows of silence before
     large = windows(mapped(tmp_path / "shard.npy"), 0)
     small = windows(np.concatenate((np.zeros(BEGIN - offset, np.uint8), CODES)), offset)

@@ -12,8 +12,8 @@ from test_preprocess import preprocess
 
 from common.errors import UserError
 from datasets.audio import recordings as audio
-from datasets.audio.features import describe, features_of
-from datasets.audio.lossy import parts_of
+from datasets.audio.features import compute_features, make_features
+from datasets.audio.lossy import find_streams
 from datasets.audio.opening import Sound
 from datasets.audio.recordings import Excerpt, read_recording
 from datasets.corpus.reader import Corpus
@@ -27,7 +27,7 @@ def noise(seconds=4.0, channels=1, seed=0):
 
 
 def encoded(path, samples, rate=RATE, variable=True):
-    """The bytes of a file of that kind, as its ending says."""
+    """The bytes of a file of the kind that its ending names."""
     kind = {"mp3": ("MP3", "MPEG_LAYER_III"), "ogg": ("OGG", "VORBIS"), "opus": ("OGG", "OPUS")}
     how = {}
     if path.suffix == ".mp3":
@@ -45,7 +45,7 @@ def without_tag(content):
 
 
 def pages(content):
-    """Of ogg: [(begin, end)]."""
+    """The pages of an ogg: [(begin, end)]."""
     found, begin = [], 0
     while begin < len(content):
         assert content[begin:begin + 4] == b"OggS"
@@ -62,7 +62,7 @@ def written(path, *contents):
 
 
 def notes_of(path, rate=RATE, excerpt=Excerpt()):  # noqa: B008 - immutable
-    """The samples, and what is noted of them."""
+    """The samples, and the notes about them."""
     notes = []
     blocks = [*audio.recording_blocks(path, rate, excerpt, notes.append)]
     return np.concatenate(blocks), notes
@@ -88,7 +88,7 @@ def test_blocks_of_an_mp3_have_no_seams(tmp_path, monkeypatch, variable, capfd):
     path = tmp_path / "x.mp3"
     encoded(path, noise(3), variable=variable)
     whole = read_recording(path, RATE)
-    monkeypatch.setattr(audio, "BLOCK", 777)
+    monkeypatch.setattr(audio, "BLOCK_FRAMES", 777)
     assert np.array_equal(read_recording(path, RATE), whole)
     assert capfd.readouterr().err == ""
 
@@ -114,7 +114,7 @@ def test_a_chain_of_one_rate_is_resampled_without_seams(tmp_path):
     assert np.abs(read_recording(chain, 8000) - expected).max() < 1e-6
 
 
-def test_an_mp3_with_a_tag_goes_on_behind_what_the_tag_says(tmp_path):
+def test_an_mp3_may_continue_after_the_length_in_its_tag(tmp_path):
     first, second = encoded(tmp_path / "a.mp3", noise(2)), encoded(tmp_path / "b.mp3", noise(3))
     bare = written(tmp_path / "b.mp3", without_tag(second))
     tag = b"ID3\4\0\0\0\0\1\0" + bytes(128)
@@ -146,7 +146,7 @@ def test_an_mp3_in_a_wav(tmp_path):
 
 
 @pytest.mark.parametrize("ending", ["ogg", "opus", "mp3"])
-def test_what_is_short_of_its_claim_is_used_as_far_as_it_goes(tmp_path, ending):
+def test_a_recording_shorter_than_its_header_says_is_used_to_its_end(tmp_path, ending):
     content = encoded(tmp_path / f"x.{ending}", noise(20))
     whole = read_recording(tmp_path / f"x.{ending}", RATE)
     if ending == "mp3":
@@ -181,7 +181,7 @@ def test_pages_behind_the_end_of_an_ogg_stream(tmp_path):
     assert "y.ogg: ends early, 700 of 320,700 samples" in notes[0] and len(notes) == 1
 
 
-def test_a_stream_in_a_chain_that_is_damaged_is_told(tmp_path):
+def test_a_damaged_stream_in_a_chain_is_reported(tmp_path):
     content = encoded(tmp_path / "x.ogg", noise(2))
     damaged = bytearray(content)
     damaged[pages(content)[1][0] + 26] ^= 255  # so that one does not see where the page ends
@@ -192,7 +192,7 @@ def test_a_stream_in_a_chain_that_is_damaged_is_told(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["ogg", "opus", "bare.mp3", "chain.ogg"])
-def test_an_excerpt_is_that_of_all_that_is_decoded(tmp_path, kind):
+def test_an_excerpt_equals_the_same_cut_of_the_whole(tmp_path, kind):
     path = tmp_path / f"x.{kind.rpartition('.')[2]}"
     content = encoded(path, noise(4))
     if kind == "bare.mp3":
@@ -205,7 +205,7 @@ def test_an_excerpt_is_that_of_all_that_is_decoded(tmp_path, kind):
     assert np.array_equal(part, whole[24000:56000])
     assert np.array_equal(read_recording(path, RATE, Excerpt(3.5)), whole[56000:])
     assert np.array_equal(read_recording(path, RATE, Excerpt(0, 1, length)), whole[:RATE])
-    for excerpt, told in ((Excerpt(least=length + 0.01), "shorter than --min_seconds"),
+    for excerpt, told in ((Excerpt(minimum=length + 0.01), "shorter than --min_seconds"),
                           (Excerpt(0, 1, length + 0.01), "shorter than --min_seconds"),
                           (Excerpt(length), "over before --offset_seconds")):
         with pytest.raises(UserError, match=rf"{path}: [\d.]+ seconds long, {told}"):
@@ -222,11 +222,11 @@ def test_an_excerpt_over_streams_of_several_rates(tmp_path):
     assert len(read_recording(chain, RATE, Excerpt(2.5))) == 1.5 * RATE
 
 
-def test_features_are_those_of_all_that_is_decoded(tmp_path):
-    features = describe("mel", [], RATE, 0.0125, 20)
+def test_features_cover_all_decoded_samples(tmp_path):
+    features = make_features("mel", [], RATE, 0.0125, 20)
     content = encoded(tmp_path / "x.ogg", noise(2))
     chain = written(tmp_path / "chain.ogg", content, content)
-    assert len(features_of(chain, features)) == features.count(4 * RATE)
+    assert len(compute_features(chain, features)) == features.count(4 * RATE)
 
 
 def test_files_that_only_look_like_mp3(tmp_path):
@@ -237,10 +237,10 @@ def test_files_that_only_look_like_mp3(tmp_path):
                           ("h.ogg", b"OggS\0\2" * 999)):
         with pytest.raises(UserError, match=f"{name}: not a recording that can be decoded"):
             read_recording(written(tmp_path / name, content), RATE)
-    assert parts_of(written(tmp_path / "x.wav", b"RIFF")) is None
+    assert find_streams(written(tmp_path / "x.wav", b"RIFF")) is None
 
 
-def test_the_notes_of_decoders_are_not_heard(tmp_path, capfd):
+def test_notes_of_decoders_are_silenced(tmp_path, capfd):
     content = encoded(tmp_path / "x.mp3", noise(2))
     (tmp_path / "data").mkdir()
     path = written(tmp_path / "data/x.mp3", content, content)
@@ -256,7 +256,7 @@ def test_the_notes_of_decoders_are_not_heard(tmp_path, capfd):
     assert (code, err) == (0, "")
 
 
-def test_preprocess_counts_and_tells_what_is_short_and_strict_refuses(tmp_path):
+def test_preprocess_reports_short_recordings_and_strict_refuses_them(tmp_path):
     (tmp_path / "data").mkdir()
     content = encoded(tmp_path / "data/a.mp3", noise(4))
     written(tmp_path / "data/short.mp3", content[:len(content) // 2])

@@ -1,4 +1,4 @@
-"""A manifest from a stranger: whatever it says, it is used as a whole or refused in one line."""
+"""A manifest from a stranger is used as a whole or refused in one line."""
 
 import json
 import os
@@ -111,7 +111,7 @@ WRONG = {  # how a manifest is changed, and what the line says of it
 
 @pytest.fixture(scope="module")
 def good(tmp_path_factory):
-    """A corpus with features, and what its manifest says."""
+    """A corpus with features, and its manifest."""
     folder = tmp_path_factory.mktemp("good")
     write(folder)
     return folder, (folder / ENTIRE_CORPUS.manifest).read_text()
@@ -127,7 +127,7 @@ def refused(call, folder, content):
 
 
 @pytest.mark.parametrize("change, told", WRONG.values(), ids=WRONG)
-def test_what_can_not_be_is_one_line_with_file_and_field(call, good, change, told):
+def test_a_wrong_manifest_gives_one_line_with_file_and_field(call, good, change, told):
     folder, text = good
     manifest = json.loads(text)
     change(manifest)
@@ -141,7 +141,7 @@ def test_what_can_not_be_is_one_line_with_file_and_field(call, good, change, tol
 @pytest.mark.parametrize("content", [
     b"", b"{", b"null", b"7", b'"text"', b"\xff\xfe{}", b"[" * 100_000, b'{"parts":' * 100_000,
     b'{"format": 1' + b"0" * 5000 + b"}", b"PK\3\4", b'{"format": 1}', b'{"format": 1} x'])
-def test_what_is_no_manifest_is_one_line(call, good, content):
+def test_a_file_that_is_no_manifest_gives_one_line(call, good, content):
     folder, text = good
     try:
         assert ENTIRE_CORPUS.manifest in refused(call, folder, content)
@@ -149,13 +149,13 @@ def test_what_is_no_manifest_is_one_line(call, good, content):
         (folder / ENTIRE_CORPUS.manifest).write_text(text)
 
 
-def test_a_manifest_that_is_no_file_is_not_waited_for(tmp_path):
+def test_a_named_pipe_for_a_manifest_does_not_hang(tmp_path):
     os.mkfifo(tmp_path / ENTIRE_CORPUS.manifest)
     with pytest.raises(UserError, match="vctk_manifest.json: is no file"):
         Corpus(tmp_path)
 
 
-def test_what_the_writer_makes_is_read_also_if_a_name_is_no_unicode(good, tmp_path):
+def test_names_that_are_no_unicode_are_read_back(good, tmp_path):
     assert len(Corpus(good[0]).train.recordings) == 8
     name = os.fsdecode(b"caf\xe9/1.wav")
     with CorpusWriter(tmp_path, rate=1, levels=2, stacks_num=1, layers_num=24, target_length=1,
@@ -165,11 +165,11 @@ def test_what_the_writer_makes_is_read_also_if_a_name_is_no_unicode(good, tmp_pa
     assert [one.name for one in Corpus(tmp_path).train.recordings] == [name]
 
 
-def test_a_recording_in_two_shares_is_refused(tmp_path):
+def test_a_recording_in_two_parts_is_refused(tmp_path):
     for number in (1, 2):
         with CorpusWriter(tmp_path, rate=8000, levels=256, stacks_num=1, layers_num=1,
                           target_length=4, labels="none", flush_every=9,
-                          share=CorpusPart(number, 2), collection="c") as writer:
+                          part=CorpusPart(number, 2), collection="c") as writer:
             writer.add("train", "same.wav", None, [np.zeros(9)])
             writer.close()
     with pytest.raises(UserError, match="'same.wav' is in it 2 times"):
@@ -177,12 +177,13 @@ def test_a_recording_in_two_shares_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("flags, told", [
-    (["--layers_num", 25], "--layers_num 25: out of range; give 1 to 24"),
-    (["--rate", 10 ** 12], "--rate 1000000000000"), (["--levels", 65537], "--levels 65537"),
-    (["--target_length", 10 ** 30], "--target_length 1000"),
+    (["--layers_num", 25], "argument --layers_num: '25' is not a whole number from 1 up to 24"),
+    (["--rate", 10 ** 12], "argument --rate: '1000000000000'"),
+    (["--levels", 65537], "--levels 65537"),
+    (["--target_length", 10 ** 30], "argument --target_length: '1000"),
     (["--stacks_num", 5, "--layers_num", 24], "--stacks_num 5, layers_num 24: the receptive field"),
     (["--features", "mel", "--hop_seconds", 10 ** 6], "--hop_seconds 1e.06: too long")])
-def test_what_could_not_be_read_is_not_written(call, flags, told):
+def test_settings_that_can_not_be_read_are_not_written(call, flags, told):
     for number in range(2):
         soundfile.write(f"{number}.wav", np.zeros(900), 8000)
     code, out, err = call(preprocess, "--output", "out", *flags)

@@ -38,7 +38,7 @@ PIXELCNN = [
     ("config.blocks_num", 0, "config.blocks_num"), ("config.blocks_num", NAN, "config.blocks_num"),
     ("config.blocks_num", math.inf, "config.blocks_num"),
     ("config.labels", -1, "config.labels"), ("config.labels", 10 ** 7, "weights"),
-    ("config.vector", 3, "vectors"), ("config.position", "yes", "config.position"),
+    ("config.vector", 3, "vector"), ("config.position", "yes", "config.position"),
     ("config.position", True, "weights"), ("config.depth", 3, "depth"),
     (("config", 3), 4, "key"), (("config", "a\nb\ud800"), 4, "Unicode|a"),
     ("label_names", "cd", "label_names"), ("label_names", ["cat"], "labels"),

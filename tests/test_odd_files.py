@@ -1,4 +1,4 @@
-"""Recordings with odd headers, things that are no files, and kinds that are not read."""
+"""Recordings with odd headers, irregular files, and kinds that are not read."""
 
 import errno
 import os
@@ -17,14 +17,14 @@ from datasets.audio.recordings import Excerpt, find_recordings, read_recording
 
 
 @pytest.mark.parametrize("rate", [1, 999, 768_001])
-def test_rates_that_no_recording_has_are_refused(tmp_path, rate):
+def test_impossible_rates_are_refused(tmp_path, rate):
     soundfile.write(tmp_path / "x.wav", np.zeros(900), rate)
     with pytest.raises(UserError, match=f"x.wav: its header claims {rate} samples a second"):
         read_recording(tmp_path / "x.wav", 8000)
 
 
 @pytest.mark.parametrize("rate", ["999", "768001"])
-def test_preprocess_refuses_such_a_rate_by_its_flag(tmp_path, rate):
+def test_preprocess_names_the_flag_of_an_impossible_rate(tmp_path, rate):
     code, _, err = preprocess("--rate", rate, cwd=tmp_path)
     assert code == 2 and f"--rate: {rate} is not from 1000 to 768000" in err
 
@@ -41,7 +41,7 @@ def test_blocks_stay_short_whatever_is_resampled(tmp_path):
 
 
 def test_many_channels_are_read_in_short_blocks(tmp_path, monkeypatch):
-    monkeypatch.setattr(audio, "LARGEST", 10_000)
+    monkeypatch.setattr(audio, "BLOCK_SAMPLES", 10_000)
     samples = np.random.default_rng(0).uniform(-0.5, 0.5, (500, 300))
     soundfile.write(tmp_path / "x.wav", samples, 8000, subtype="FLOAT")
     blocks = [*audio.recording_blocks(tmp_path / "x.wav", 8000)]
@@ -70,7 +70,7 @@ def test_a_flac_of_unknown_length_is_read_to_its_end(tmp_path):
     assert np.array_equal(read_recording(path, 8000, Excerpt(0.5, 1, 1)), whole[4000:12000])
 
 
-def test_a_wav_whose_data_has_size_0_though_it_is_there(tmp_path):
+def test_a_wav_with_data_but_size_0_in_its_header(tmp_path):
     path = write_wav(tmp_path / "x.wav", data_size=0)
     assert (read_recording(path, 8000) == np.arange(1000) / 32768).all()
 
@@ -97,13 +97,13 @@ def make(path, kind):
 @pytest.mark.parametrize("kind, reason", [
     ("folder", "is a folder"), ("pipe", "is a named pipe"), ("device", "is a device"),
     ("loop", "can't be read \\(too many levels of symbolic links\\)")])
-def test_the_reason_is_the_true_one(tmp_path, kind, reason):
+def test_messages_give_the_true_reason(tmp_path, kind, reason):
     make(tmp_path / "x.wav", kind)
     with pytest.raises(UserError, match=f"x.wav: {reason}.*; "):
         read_recording(tmp_path / "x.wav", 8000)
 
 
-def test_a_recording_that_one_may_not_read(tmp_path, monkeypatch):
+def test_a_recording_without_read_permission(tmp_path, monkeypatch):
     path = write_wav(tmp_path / "x.wav")
 
     def refuse(*_, **__):
@@ -113,7 +113,7 @@ def test_a_recording_that_one_may_not_read(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="x.wav: can't be read \\(permission denied\\); "):
         read_recording(path, 8000)
     monkeypatch.setattr(os, "stat", refuse)
-    with pytest.raises(UserError, match="--data .*x.wav: can't be read \\(permission denied\\)"):
+    with pytest.raises(UserError, match="data .*x.wav: can't be read \\(permission denied\\)"):
         find_recordings(path)
 
 
@@ -134,7 +134,7 @@ def test_pipes_and_devices_among_recordings_are_left_out(tmp_path, labels):
     assert "left out: data/b.wav: is a device" in err
 
 
-def test_all_that_is_left_out_is_in_a_file_beside_the_corpus(tmp_path):
+def test_the_left_out_list_is_complete(tmp_path):
     (tmp_path / "data/s").mkdir(parents=True)
     for number in range(2):
         soundfile.write(tmp_path / f"data/s/{number}.wav", tone(440, 8000), 8000)
@@ -161,13 +161,13 @@ def test_all_that_is_left_out_is_in_a_file_beside_the_corpus(tmp_path):
     assert not (tmp_path / "out/vctk_left_out.txt").exists()
 
 
-def test_a_folder_with_nothing_but_kinds_that_are_not_read(tmp_path):
+def test_a_folder_with_only_skipped_kinds(tmp_path):
     (tmp_path / "x.webm").touch()
     with pytest.raises(UserError, match="no recordings below it; .*\\(1 file of kinds .*: webm; "):
         find_recordings(tmp_path)
 
 
-def test_folders_of_one_name_in_different_places_are_told(tmp_path):
+def test_folders_that_share_a_name_are_reported(tmp_path):
     for folder in ("anna/one", "bert/one", "bert/two"):
         (tmp_path / "data" / folder).mkdir(parents=True)
         soundfile.write(tmp_path / "data" / folder / "x.wav", tone(440, 8000), 8000)

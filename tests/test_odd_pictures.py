@@ -1,4 +1,4 @@
-"""Odd pictures and pictures that are made to do harm: read, or left out with a reason."""
+"""Odd and malicious pictures are read, or left out with a reason."""
 
 import os
 import signal
@@ -28,7 +28,7 @@ SMOOTH = np.cumsum(GENERATOR.integers(-2, 3, (300, 400, 3)), 0).astype(np.uint8)
 
 @pytest.fixture(autouse=True)
 def _no_hanging():
-    """What waits for ever ends."""
+    """End tests that hang."""
     signal.signal(signal.SIGALRM, lambda *_: pytest.fail("hangs"))
     signal.alarm(30)
     yield
@@ -36,7 +36,7 @@ def _no_hanging():
 
 
 def refused(path):
-    """Why the picture at `path` is not read: the same in training and for --complete."""
+    """Return why the picture at `path` is refused: the same in training and for --complete."""
     with pytest.raises(UnusablePictureError) as error:
         read_picture(path, 8, 8)
     with pytest.raises(UserError, match="--complete ") as line:
@@ -46,7 +46,7 @@ def refused(path):
 
 
 def png_that_claims(width, height, *chunks):
-    """The bytes of a PNG of that size, which has next to nothing in it."""
+    """The bytes of a PNG that claims that size and holds almost nothing."""
     def chunk(kind, content):
         return (struct.pack(">I", len(content)) + kind + content
                 + struct.pack(">I", zlib.crc32(kind + content)))
@@ -60,7 +60,7 @@ def png_that_claims(width, height, *chunks):
 # ------------------------------------------------------------------------------ what is no file
 
 
-def test_what_is_no_regular_file_is_left_out_by_its_kind(tmp_path, capsys):
+def test_irregular_files_are_left_out_with_their_kind(tmp_path, capsys):
     Image.new("L", (8, 8)).save(tmp_path / "good.png")
     (tmp_path / "link.png").symlink_to("good.png")
     os.mkfifo(tmp_path / "a.png")
@@ -107,7 +107,7 @@ def test_pillow_and_its_libraries_add_nothing_to_our_lines(tmp_path, capfd):
     assert capfd.readouterr().err == ""
 
 
-def test_what_we_say_ourselves_while_a_library_is_silent_is_seen():
+def test_our_own_messages_appear_while_a_library_is_silent():
     code = ("import os, sys\nfrom common.quiet import silent_library\n"
             "with silent_library('PIL') as stderr:\n"
             "    os.write(2, b'from C\\n'); print('ours', file=sys.stderr)\n"
@@ -124,7 +124,7 @@ def test_what_we_say_ourselves_while_a_library_is_silent_is_seen():
 
 
 def test_ordinary_large_pictures_keep_every_byte(tmp_path):
-    """As pillow makes them in one go, whatever we do in strips."""
+    """Converting in strips gives the same bytes as pillow does at once."""
     photo = Image.fromarray(SMOOTH).resize((4000, 3000), Image.Resampling.NEAREST)
     alpha = Image.fromarray(SMOOTH[..., 0]).resize((2500, 2000), Image.Resampling.NEAREST)
     modes = {"photo.jpg": photo, "alpha.png": photo.resize(alpha.size), "l.png": alpha}
@@ -158,7 +158,7 @@ def test_a_very_large_picture_is_reduced_before_it_is_converted(tmp_path, monkey
 
 
 def test_a_huge_picture_takes_little_memory(tmp_path):
-    """13,000 x 13,000 pixels in a file of 165 KB; of which a 16-pixel image is made."""
+    """13,000 x 13,000 pixels in a file of 165 KB become an image of 16 pixels."""
     Image.new("P", (13_000, 13_000), 3).save(tmp_path / "a.png")
     code = ("import resource, sys\nfrom datasets.images.picture import read_picture\n"
             "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
@@ -188,8 +188,8 @@ def test_text_that_unpacks_to_much_more(tmp_path):
     assert "too large" in refused(tmp_path / "a.png")
 
 
-def test_scans_without_number_are_not_decoded(tmp_path):
-    """Of a few bytes each, for each of which the whole picture is gone through again."""
+def test_a_jpeg_with_too_many_scans_is_not_decoded(tmp_path):
+    """Scans take few bytes each, but each goes over the whole picture."""
     Image.new("L", (2000, 2000)).save(tmp_path / "a.jpg", progressive=True)
     read_picture(tmp_path / "a.jpg", 8, 8)
     content = (tmp_path / "a.jpg").read_bytes()
@@ -198,7 +198,7 @@ def test_scans_without_number_are_not_decoded(tmp_path):
     assert refused(tmp_path / "a.jpg") == "too many scans"
 
 
-def test_a_file_that_is_read_whole_is_no_longer_than_it_should_be(tmp_path):
+def test_a_whole_read_is_limited(tmp_path):
     Image.new("L", (8, 8)).save(tmp_path / "a.webp")
     with open(tmp_path / "a.webp", "rb+") as file:
         file.truncate(2 ** 36)  # takes no room on the disk
@@ -227,7 +227,7 @@ def test_threads_wait_for_each_others_memory():
 
 
 def odd(folder):
-    """{name: what is odd about a picture that is read nonetheless}."""
+    """Return {name: an odd picture that is read nonetheless}."""
     rgb = Image.fromarray(SMOOTH[:40, :50])
     turned = Image.Exif()
     for name, image, options in (
@@ -258,7 +258,7 @@ def test_odd_pictures_are_read(tmp_path, capfd):
 
 
 @pytest.mark.filterwarnings("ignore")  # of pillow: here each is read on its own
-def test_pictures_cut_off(tmp_path):
+def test_truncated_pictures(tmp_path):
     odd(tmp_path)
     reasons = set()
     for path in [*tmp_path.iterdir()]:
@@ -282,7 +282,7 @@ def test_no_pixels(tmp_path):
 
 
 def test_a_file_is_not_handed_to_another_program(tmp_path):
-    """Which pillow does with PostScript, whatever the file's name."""
+    """Pillow does this with PostScript, whatever the file's name."""
     (tmp_path / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EOF\n")
     assert "not a picture" in refused(tmp_path / "a.png")
 
@@ -290,7 +290,7 @@ def test_a_file_is_not_handed_to_another_program(tmp_path):
 # ------------------------------------------------------------------------------ folders
 
 
-def test_kinds_of_pictures_that_are_passed_over_are_told(tmp_path, capsys):
+def test_skipped_kinds_of_pictures_are_reported(tmp_path, capsys):
     for name in ("a.heic", "b.HEIC", "c.svg", "notes.txt"):
         (tmp_path / name).write_bytes(b"x")
     with pytest.raises(UserError, match="no pictures below it.* there are 2 .heic, 1 .svg; conv"):
@@ -302,7 +302,7 @@ def test_kinds_of_pictures_that_are_passed_over_are_told(tmp_path, capsys):
     assert "passed over are 2 .heic, 1 .svg" in line and "notes" not in line
 
 
-def test_two_folders_that_come_to_one_class_are_told(tmp_path, capsys):
+def test_two_folders_that_give_one_class_are_reported(tmp_path, capsys):
     folder = tmp_path / "cats"
     for place in ("a.png", "cats/b.png", "dogs/c.png"):
         (folder / place).parent.mkdir(parents=True, exist_ok=True)

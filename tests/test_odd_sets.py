@@ -1,4 +1,4 @@
-"""Published sets whose files were made to do harm: one line, little memory, and no code is run."""
+"""Malicious files of published sets: one line, little memory, and no code runs."""
 
 import gzip
 import os
@@ -21,7 +21,7 @@ GOOD = {b"data": ROWS, b"labels": [1, 2]}
 
 @pytest.fixture(autouse=True)
 def _no_hanging():
-    """What waits for ever ends."""
+    """End tests that hang."""
     signal.signal(signal.SIGALRM, lambda *_: pytest.fail("hangs"))
     signal.alarm(30)
     yield
@@ -30,7 +30,7 @@ def _no_hanging():
 
 @pytest.fixture(autouse=True)
 def _little_memory():
-    """Nothing here has more than two megabytes in it."""
+    """Check that memory grows by little: no file here holds more than two megabytes."""
     tracemalloc.start()
     yield
     _, peak = tracemalloc.get_traced_memory()
@@ -40,7 +40,7 @@ def _little_memory():
 
 @pytest.fixture
 def cifar(tmp_path):
-    """A function of a file's content: the line that refuses the set with it, None if it is read."""
+    """A function of a file's content: the line that refuses the set, None if it is read."""
     write_cifar(tmp_path)
 
     def read(content, name="data_batch_3"):
@@ -58,12 +58,12 @@ def cifar(tmp_path):
 
 
 def batch(data):
-    """A pickle of a batch whose data are these instructions."""
+    """A pickle of a batch with these instructions as its data."""
     return b"\x80\x02}(U\x04data" + data + b"U\x06labels](K\x01K\x02eu."
 
 
 def array(shape=b"K\x02M\x00\x0c\x86", dtype=b"U\x02u1", first=b"K\x00\x85"):
-    """The instructions that make an array, as numpy's from Python 2 are."""
+    """The instructions that make an array, as numpy wrote them in Python 2."""
     rows = ROWS.tobytes()
     return (b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n" + first + b"U\x01btR("
             b"K\x01" + shape + b"cnumpy\ndtype\n(" + dtype + b"K\x00K\x01tR" + b"\x89T"
@@ -121,11 +121,11 @@ def test_names_of_another_kind(cifar, names):
     b"\x80\x04\x95\xff\xff\xff\xff\xff\xff\xff\x7f.", b"\x8e\xff\xff\xff\xff\xff\xff\xff\x7f.",
     b"Pid\n.", b"h\x09.", b"\x82\x01.", b"(i__builtin__\nint\n.", b"L" + b"9" * 100_000 + b"L\n.",
     b"}.}.", b"", b".", b"0.", b"e.", b"(.", b"\x80\x63."])
-def test_pickles_that_are_made_to_do_harm(cifar, content):
+def test_malicious_pickles(cifar, content):
     assert cifar(content)
 
 
-def test_a_place_far_out_in_the_memo_takes_no_memory(cifar):
+def test_a_huge_memo_index_takes_no_memory(cifar):
     assert cifar(batch(b"r\xff\xff\xff\x0f".join((array(), b"")))) is None
 
 
@@ -149,7 +149,7 @@ def test_named_pipes_in_place_of_files(tmp_path):
             load_images(dataset, folder)
 
 
-def test_a_folder_beside_the_file_that_it_was_unpacked_from(tmp_path):
+def test_a_folder_next_to_the_archive_it_was_unpacked_from(tmp_path):
     write_idx(tmp_path)
     (tmp_path / IDX[0]).mkdir()
     assert len(load_images("mnist", tmp_path, validation=0).train.pixels) == 40
@@ -166,7 +166,7 @@ def test_no_more_is_unpacked_than_the_header_says(tmp_path):
         read_idx(path, 3)
 
 
-def test_sizes_that_can_not_be(tmp_path):
+def test_impossible_sizes(tmp_path):
     claims = bytes([0, 0, 8, 3]) + struct.pack(">3I", 2 ** 32 - 1, 2 ** 32 - 1, 2 ** 32 - 1)
     (tmp_path / "a").write_bytes(claims + bytes(1000))
     with pytest.raises(UserError, match="a: damaged .*holds only 1,000 bytes"):

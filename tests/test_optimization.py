@@ -1,4 +1,4 @@
-"""How the weights are moved: optimizers, the learning rate's course, the average of the weights."""
+"""Optimizers, learning rate schedules, and the average of the weights."""
 
 import math
 import signal
@@ -9,14 +9,15 @@ import torch
 from forks import PIXELCNN, WAVENET, difference, forked, snapshot_in
 from test_trainer import images
 
-from cli.arguments import Every
 from common.errors import UserError
+from common.moments import Every
 from models import model_file
 from models.pixelcnn import PixelCNN, PixelCNNConfig
 from training import likelihood
-from training.extensions import checkpoints
-from training.extensions import reports as extensions
-from training.optimization import learning_rate_factor, optimizer_of
+from training.extensions.best_model import BestModel
+from training.extensions.evaluator import Evaluator
+from training.extensions.snapshots import Snapshot
+from training.optimization import learning_rate_factor, make_optimizer
 from training.stopping import StopCondition
 from training.trainer import Trainer
 
@@ -27,7 +28,8 @@ OPTIMIZERS = {"adam": 3e-3, "sgd": 3e-1, "rmsprop": 1e-3}
 def trainer_of(stop, optimizer="adam", **options):
     torch.manual_seed(3)
     model = PixelCNN(PixelCNNConfig(2, 1, 6, 5, 2, labels=2))
-    return Trainer(model, optimizer_of(optimizer, model.parameters(), OPTIMIZERS[optimizer], 1e-4),
+    return Trainer(model,
+                   make_optimizer(optimizer, model.parameters(), OPTIMIZERS[optimizer], 1e-4),
                    images(), batchsize=4, seed=3, clip=1.0, stop=stop, device=CPU,
                    samples=lambda batch: len(batch.codes), unit="images", dimensions=36, **options)
 
@@ -36,7 +38,7 @@ def resumed(first, stop, **options):
     """A new trainer that has taken up the run of another."""
     trainer = trainer_of(stop, **options)
     trainer.model.load_state_dict(first.eval_model.state_dict())
-    trainer.restore(model_file.copy_to_cpu(first.state()))
+    trainer.load_state_dict(model_file.copy_to_cpu(first.state_dict()))
     return trainer
 
 
@@ -62,7 +64,7 @@ def test_step_rises_and_is_then_divided_by_10_twice(done, factor):
 
 
 @pytest.mark.parametrize("schedule", ["constant", "cosine", "step"])
-def test_the_rate_of_an_update_is_a_function_of_its_iteration(schedule):
+def test_the_learning_rate_is_a_function_of_the_iteration(schedule):
     def rates_of(trainer):
         seen = []
         trainer.extend(lambda trainer: seen.append(trainer.optimizer.param_groups[0]["lr"]),
@@ -82,10 +84,10 @@ def test_the_rate_of_an_update_is_a_function_of_its_iteration(schedule):
     assert 0 < cut < 18 and rates_of(second) == whole[cut:]
 
 
-def test_the_length_of_a_run_is_what_ends_it_first():
-    assert trainer_of(StopCondition(epoch=2)).length == 12  # 22 images in batches of 4
-    assert trainer_of(StopCondition(epoch=2, iterations=7)).length == 7
-    assert trainer_of(StopCondition(epoch=2, iterations=70)).length == 12
+def test_total_updates_are_those_of_the_first_condition():
+    assert trainer_of(StopCondition(epoch=2)).total_updates == 12  # 22 images in batches of 4
+    assert trainer_of(StopCondition(epoch=2, iterations=7)).total_updates == 7
+    assert trainer_of(StopCondition(epoch=2, iterations=70)).total_updates == 12
 
 
 # ------------------------------------------------------------------------------ optimizers
@@ -101,20 +103,20 @@ def test_every_optimizer_lowers_the_loss(name):
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.parametrize("ema", [None, 0.9])
-def test_every_optimizer_is_taken_up_exactly(name, ema):
+def test_every_optimizer_is_resumed_exactly(name, ema):
     whole, first = (trainer_of(StopCondition(iterations=n), name, ema=ema) for n in (13, 7))
     whole.run()
     first.run()
     second = resumed(first, StopCondition(iterations=13), optimizer=name, ema=ema)
     second.run()
-    assert difference(whole.state(), second.state()) == ""
+    assert difference(whole.state_dict(), second.state_dict()) == ""
     assert difference(*(dict(trainer.eval_model.state_dict()) for trainer in (whole, second))) == ""
 
 
-def test_weight_decay_draws_weights_to_0():
+def test_weight_decay_shrinks_weights():
     for name in OPTIMIZERS:
         weight = torch.nn.Parameter(torch.full((3,), 2.0))
-        optimizer = optimizer_of(name, [weight], 1e-2, 0.5)
+        optimizer = make_optimizer(name, [weight], 1e-2, 0.5)
         for _ in range(5):
             weight.grad = torch.zeros(3)
             optimizer.step()
@@ -122,7 +124,7 @@ def test_weight_decay_draws_weights_to_0():
 
 
 @pytest.mark.parametrize("first, second", [("adam", "sgd"), ("sgd", "adam"), ("adam", "rmsprop")])
-def test_going_on_with_another_optimizer_is_refused(first, second):
+def test_resuming_with_another_optimizer_is_refused(first, second):
     run = trainer_of(StopCondition(iterations=3), first)
     run.run()
     with pytest.raises(UserError, match="--optimizer"):
@@ -131,7 +133,7 @@ def test_going_on_with_another_optimizer_is_refused(first, second):
 
 # ------------------------------------------------------------------------------ averaged weights
 
-def test_the_average_is_the_one_that_is_defined():
+def test_the_average_follows_its_definition():
     trainer, seen = trainer_of(StopCondition(epoch=7), ema=0.7), []
 
     def look(trainer):
@@ -152,13 +154,13 @@ def test_the_average_is_the_one_that_is_defined():
         assert not torch.equal(theirs, moved)
 
 
-def test_what_is_evaluated_and_kept_are_the_averaged_weights(tmp_path):
+def test_averaged_weights_are_evaluated_and_saved(tmp_path):
     trainer = trainer_of(StopCondition(epoch=2), ema=0.9)
     held_back = images(7, seed=5)
     describe = partial(model_file.model_content, "pixelcnn", label_names=["a", "b"],
                        data={"levels": 2, "channels": 1, "height": 8, "width": 8})
-    trainer.extend(extensions.Evaluator(held_back, 4))
-    for extension in (checkpoints.BestModel, partial(checkpoints.Snapshot, every=Every(50))):
+    trainer.extend(Evaluator(held_back, 4))
+    for extension in (BestModel, partial(Snapshot, every=Every(50))):
         trainer.extend(extension(tmp_path, lambda: describe(model=trainer.eval_model)))
     trainer.run()
     averaged = trainer.eval_model.state_dict()
@@ -173,7 +175,7 @@ def test_what_is_evaluated_and_kept_are_the_averaged_weights(tmp_path):
     assert difference(run["weights"], dict(trainer.model.state_dict())) == ""
 
 
-def test_an_average_can_be_begun_and_left_on_resuming():
+def test_averaging_can_start_or_stop_at_a_resumption():
     plain = trainer_of(StopCondition(iterations=7))
     plain.run()
     begun = resumed(plain, StopCondition(iterations=7), ema=0.9)
@@ -188,7 +190,7 @@ def test_an_average_can_be_begun_and_left_on_resuming():
 
 
 @pytest.mark.parametrize("command", [PIXELCNN, WAVENET], ids=["pixelcnn", "wavenet"])
-def test_a_script_can_begin_and_leave_the_average_on_resuming(world, tmp_path, command):
+def test_a_script_can_start_or_stop_averaging_at_a_resumption(world, tmp_path, command):
     forked(f"{command} -o {tmp_path}/whole", world)
     flags = ("-e 1 --ema 0.9", "-e 2", "-e 3 --ema 0.9")
     for each in flags:

@@ -1,4 +1,4 @@
-"""A corpus that several machines prepare in parts is the one that a single machine would."""
+"""A corpus prepared in parts equals the one that a single machine prepares."""
 
 import json
 import shutil
@@ -42,7 +42,7 @@ def prepare(folder, out, part=None, *more):
                       "--validation", 0.2, *(["--part", part] if part else []), *more, cwd=folder)
 
 
-def test_training_on_parts_is_that_on_the_whole(world):
+def test_training_on_parts_equals_training_on_the_whole(world):
     whole, parts = Corpus(world / "whole"), Corpus(world / "parts")
     assert whole.label_names == parts.label_names == ["a", "a-b", "b", "once"]
     for name in ("train", "validation"):
@@ -82,7 +82,7 @@ def test_a_missing_part_is_named_with_its_command(parts):
 
 
 @pytest.mark.parametrize("name", ["vctk_manifest.json", "vctk_1_of_2_manifest.json"])
-def test_a_mixture_is_no_corpus(parts, name):
+def test_a_mixture_of_corpora_is_refused(parts, name):
     shutil.copy(parts / "vctk_1_of_3_manifest.json", parts / name)
     with pytest.raises(UserError, match="of different corpora"):
         Corpus(parts)
@@ -108,7 +108,7 @@ def test_parts_of_other_flags_or_recordings_are_refused(world, parts, flags):
     ("whole", "1/3", "holds a whole corpus; remove vctk_manifest.json, vctk_train_"),
     ("parts", None, "holds a corpus in 3 parts; remove vctk_*_of_3_*"),
     ("parts", "1/2", "holds a corpus in 3 parts; remove vctk_*_of_3_*")])
-def test_what_could_not_be_read_together_is_not_written(world, there, part, told):
+def test_parts_that_do_not_go_together_are_not_written(world, there, part, told):
     before = contents(world / there)
     code, out, err = prepare(world, there, part)
     assert (code, out) == (2, "") and err.startswith(f"error: --output {there}: {told}")
@@ -116,12 +116,12 @@ def test_what_could_not_be_read_together_is_not_written(world, there, part, told
 
 
 @pytest.mark.parametrize("part", ["0/8", "9/8", "2", "a/b", "1/0", "-1/2", "1/2/3", ""])
-def test_what_is_no_part_is_refused(tmp_path, part):
+def test_a_wrong_part_is_refused(tmp_path, part):
     code, _, err = preprocess(f"--part={part}", cwd=tmp_path)
     assert code == 2 and "--part" in err and "such as 2/8" in err and err.count("\n") == 1
 
 
-def test_a_part_with_nothing_to_use_or_to_hold_back_is_told_and_read(tmp_path):
+def test_a_part_without_training_or_validation_data_is_reported_and_read(tmp_path):
     (tmp_path / "data").mkdir()
     for number in range(3):
         soundfile.write(tmp_path / f"data/{number}.wav", np.full(900, 0.1), RATE)
@@ -141,7 +141,7 @@ def test_a_part_with_nothing_to_use_or_to_hold_back_is_told_and_read(tmp_path):
     assert code == 2 and "3.wav: not a recording" in err
 
 
-def test_parts_with_nothing_at_all_are_no_corpus(tmp_path):
+def test_parts_without_any_recording_are_no_corpus(tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data/x.wav").write_bytes(b"no sound")
     for part in ("1/2", "2/2"):

@@ -1,25 +1,24 @@
-"""Gated PixelCNN: what each sub-pixel may see and does see."""
+"""Gated PixelCNN: which sub-pixels each sub-pixel depends on."""
 
 import itertools
 
 import pytest
 import torch
-from test_pixelcnn import labels_for, network, pictures, with_open_rectifiers
+from test_pixelcnn import images, labels_for, network, with_open_rectifiers
 
 
 def influence(height, width, alter=lambda model: model, **config):
-    """|∂ logits of sub-pixel o / ∂ sub-pixel s|, added up over random networks: (o, s).
+    """|∂ logits of sub-pixel o / ∂ sub-pixel s|, summed over random networks: (o, s).
 
-    The network is given as many copies of a picture as there are sub-pixels; copy o is
-    differentiated at its sub-pixel o alone, so that one backward pass makes the whole matrix.
-    alter: makes the networks of the correct ones.
+    The batch has one copy of an image per sub-pixel. Copy o is differentiated at its sub-pixel o
+    only, so one backward pass computes the whole matrix. alter: changes the networks.
     """
     total = 0
     for seed in range(4):
         model = alter(with_open_rectifiers(network(seed, **config)))
         n = model.config.channels * height * width
-        picture = torch.rand(1, model.config.channels, height, width, dtype=torch.double) * 2 - 1
-        leaf = picture.repeat(n, 1, 1, 1).requires_grad_()
+        image = torch.rand(1, model.config.channels, height, width, dtype=torch.double) * 2 - 1
+        leaf = image.repeat(n, 1, 1, 1).requires_grad_()
         model.scale = lambda codes, leaf=leaf: leaf
         label = labels_for(n, model.config)
         logits = model(torch.zeros(leaf.shape, dtype=torch.long), label)
@@ -30,10 +29,10 @@ def influence(height, width, alter=lambda model: model, **config):
 
 
 def expected(height, width, channels, blocks_num):
-    """Which s each o is to see, by the geometry of the paper's figure 2: (o, s) of booleans.
+    """Which s each o must see, by the geometry of the paper's figure 2: (o, s), bool.
 
     The first block sees 3 rows up, 3 columns to the left and, above, 3 to the right; every further
-    block one more of each. Within a pixel R comes before G, G before B.
+    block sees one more of each. The order within a pixel is R, G, B.
     """
     reach = 3 + (blocks_num - 1)
     places = list(itertools.product(range(channels), range(height), range(width)))
@@ -49,7 +48,7 @@ def expected(height, width, channels, blocks_num):
 
 
 def assert_sees(actual, wanted, height, width):
-    """Fails with the first few pairs that differ, as (channel, row, column)."""
+    """Fail with the first few pairs that differ, as (channel, row, column)."""
     def place(index):
         return (index // (height * width), index // width % height, index % width)
 
@@ -67,7 +66,7 @@ NETWORKS = [  # channels, hidden_dim, out_hidden_dim, labels
 @pytest.mark.parametrize("position", [False, True])
 @pytest.mark.parametrize("blocks_num", [1, 2, 5])
 @pytest.mark.parametrize("channels, hidden_dim, out_hidden_dim, labels", NETWORKS)
-def test_a_sub_pixel_sees_all_before_it_in_reach_and_nothing_else(
+def test_a_sub_pixel_sees_its_receptive_field_and_nothing_else(
         channels, hidden_dim, out_hidden_dim, labels, blocks_num, position):
     height, width = 6, 6
     seen = influence(height, width, levels=3, channels=channels, hidden_dim=hidden_dim,
@@ -79,11 +78,11 @@ def test_a_sub_pixel_sees_all_before_it_in_reach_and_nothing_else(
 @pytest.mark.parametrize("blocks_num", [1, 2, 3, 5])
 def test_the_cone_widens_by_one_pixel_to_each_side_with_each_block(blocks_num):
     reach = 3 + (blocks_num - 1)
-    height, width = reach + 2, 2 * reach + 3  # one more on each side than the middle can see
+    height, width = reach + 2, 2 * reach + 3  # one more on each side than the centre can see
     seen = influence(height, width, levels=2, hidden_dim=8, out_hidden_dim=8,
                      blocks_num=blocks_num)
     assert_sees(seen, expected(height, width, 1, blocks_num), height, width)
-    # and once more in words, for the last pixel with all its field in the picture
+    # The same explicitly, for the last pixel whose whole field is inside the image.
     field = (seen.view(height, width, height, width)[-1, reach + 1] != 0)
     assert field[-2].sum() == 2 * reach + 1, "the row above is seen 7 wide, then 9, 11, …"
     assert field[0].sum() == 0 and field[1].sum() == 2 * reach + 1
@@ -95,7 +94,7 @@ def test_a_deep_enough_network_sees_the_whole_past(channels):
     height, width = 5, 6
     seen = influence(height, width, levels=2, channels=channels, hidden_dim=7, out_hidden_dim=8,
                      blocks_num=3)  # reach 5
-    # in the order of generation, pixel by pixel and then channel by channel, a strict triangle
+    # A strict triangle in the order of generation: pixel by pixel, then channel by channel.
     n = channels * height * width
     order = torch.arange(n).view(channels, height * width).t().flatten()
     before = torch.ones(n, n).tril(-1).bool()
@@ -104,7 +103,7 @@ def test_a_deep_enough_network_sees_the_whole_past(channels):
 
 @pytest.mark.parametrize("position", [False, True])
 @pytest.mark.parametrize("levels, channels, labels", [(2, 1, 0), (4, 3, 3), (256, 3, 0)])
-def test_another_code_changes_the_later_outputs_and_no_other(levels, channels, labels, position):
+def test_a_changed_code_changes_later_outputs_only(levels, channels, labels, position):
     height, width = 3, 4
     wanted = expected(height, width, channels, 3)
     n, changed = len(wanted), 0
@@ -112,8 +111,8 @@ def test_another_code_changes_the_later_outputs_and_no_other(levels, channels, l
         model = with_open_rectifiers(network(
             seed, levels=levels, channels=channels, hidden_dim=7, out_hidden_dim=5, blocks_num=3,
             labels=labels, position=position))
-        codes = pictures(1, height, width, model.config).repeat(n + 1, 1, 1, 1)
-        for s in range(n):  # picture s differs from the last one at sub-pixel s
+        codes = images(1, height, width, model.config).repeat(n + 1, 1, 1, 1)
+        for s in range(n):  # image s differs from the last one at sub-pixel s
             codes[s].view(-1)[s] = (codes[s].view(-1)[s] + max(1, levels // 2)) % levels
         label = torch.full((n + 1,), 1) if labels else None
         with torch.no_grad():
@@ -124,14 +123,14 @@ def test_another_code_changes_the_later_outputs_and_no_other(levels, channels, l
 
 
 @pytest.mark.parametrize("width, channels", [(3, 3), (4, 3), (5, 3), (7, 3), (8, 3), (5, 1)])
-def test_every_channel_has_feature_maps_of_its_own(width, channels):
-    """R's hidden features see nothing of their pixel, G's only R, B's R and G."""
+def test_every_channel_has_its_own_feature_maps(width, channels):
+    """Within their pixel, R's hidden features see nothing, G's only R, B's R and G."""
     seen = 0
     for seed in range(4):
         model = network(seed, channels=channels, hidden_dim=width, blocks_num=1)
         leaf = torch.rand(1, 1, 1, channels, dtype=torch.double, requires_grad=True)
         block = model.blocks[0]
-        h = block(*block.framed_image(leaf))[1][:, :, 1:]
+        h = block(*block.pad_image(leaf))[1][:, :, 1:]
         seen = seen + torch.stack(
             [torch.autograd.grad(f, leaf, retain_graph=True, allow_unused=True,
                                  materialize_grads=True)[0].flatten().abs() for f in h.flatten()])

@@ -6,15 +6,15 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from test_pixelcnn import labels_for, network, pictures
+from test_pixelcnn import images, labels_for, network
 
 
 def may_look(size, rows, in_groups=None, out_groups=None, strict=False):
     """A mask on an n×n kernel in the order of generation: (out | 1, in | 1, n, n).
 
-    rows: "above" is what is over the middle row, "to middle" is that and the middle row, "left" is
-    what is left of the centre. Of the centre itself "left" lets through the groups that come before
-    (strict) or also the own one, if groups are given.
+    rows: "above" passes the rows above the middle row, "to middle" also the middle row, "left" the
+    middle row left of the centre. With groups, "left" also passes the centre for the earlier groups
+    and, unless strict, for the output's own group.
     """
     centre = size // 2
     mask = torch.zeros(1, 1, size, size, dtype=torch.double)
@@ -31,33 +31,35 @@ def may_look(size, rows, in_groups=None, out_groups=None, strict=False):
 
 
 def channel_of(width, channels):
-    """The channel of each feature map, in groups as equal as can be, the larger ones first."""
+    """The channel of each feature map, in groups as equal as possible, the larger ones first."""
     return [c for c, part in enumerate(torch.arange(width).tensor_split(channels)) for _ in part]
 
 
-def place(position, height, width):
-    """What the position adds to the gates' inputs, pixel by pixel, wave by wave: (2p, H, W)."""
+def position_inputs(position, height, width):
+    """What the position adds to the gates' inputs, computed per pixel and sinusoid: (2p, H, W)."""
     added = torch.zeros(len(position.of_row.weight), height, width, dtype=torch.double)
     for i, j in itertools.product(range(height), range(width)):
         for k, length in enumerate((4, 8, 16, 32, 64, 128, 256)):
             for layer, x in ((position.of_row, i), (position.of_column, j)):
                 sine, cosine = layer.weight[:, k], layer.weight[:, 7 + k]
                 angle = 2 * math.pi * x / length
-                wave = (sine * math.sin(angle) + cosine * math.cos(angle))[:, None, None]
-                added = added + F.pad(wave, (j, width - 1 - j, i, height - 1 - i))
+                sinusoid = (sine * math.sin(angle) + cosine * math.cos(angle))[:, None, None]
+                added = added + F.pad(sinusoid, (j, width - 1 - j, i, height - 1 - i))
     return added
 
 
 def slow_reference(model, codes, label=None):
-    """The network written with full n×n kernels, random wherever the model has no weight, times
-    masks A and B, on the whole unshifted picture."""
+    """The network with full n×n kernels times masks A and B, on the whole unshifted image.
+
+    The kernels are random wherever the model has no weight.
+    """
     config = model.config
     features = channel_of(config.hidden_dim, config.channels)
     hidden = channel_of(config.out_hidden_dim, config.channels)
     logits = channel_of(config.channels * config.levels, config.channels)
 
     def masked(x, mask, *parts):
-        """x convolved with a kernel of noise in which `parts`, (weights, row, column), are put."""
+        """Convolve x with a kernel of noise that contains `parts`: (weights, row, column)."""
         weight = parts[0][0]
         n = mask.shape[-1]
         kernel = torch.randn(*weight.shape[:2], n, n, dtype=torch.double)
@@ -85,7 +87,7 @@ def slow_reference(model, codes, label=None):
         above = masked(v, may_look(size, "above" if i == 0 else "to middle"),
                        (block.vertical.weight, 0, 0)) + block.vertical.bias[:, None, None]
         if block.position is not None:
-            above = above + place(block.position, *codes.shape[2:])
+            above = above + position_inputs(block.position, *codes.shape[2:])
         parts = [(block.left.weight, centre, 0)]
         if block.here is not None:
             parts.append((block.here.weight, centre, centre))
@@ -97,8 +99,8 @@ def slow_reference(model, codes, label=None):
         v = gated(above, block.vertical_gate) if i < len(model.blocks) - 1 else None
     x = one_by_one(h.relu(), model.hidden, features, hidden)
     x = one_by_one(x.relu(), model.logits, hidden, logits)
-    pieces = x.split(config.levels, dim=1)  # one for each channel: (B, levels, H, W)
-    return torch.stack(pieces, dim=2)
+    channels = x.split(config.levels, dim=1)  # (B, levels, H, W) each
+    return torch.stack(channels, dim=2)
 
 
 @pytest.mark.parametrize("position", [False, True])
@@ -109,7 +111,7 @@ def test_equals_full_masked_kernels_in_outputs_and_all_gradients(
         channels, hidden_dim, out_hidden_dim, labels, blocks_num, height, width, position):
     model = network(levels=4, channels=channels, hidden_dim=hidden_dim, blocks_num=blocks_num,
                     out_hidden_dim=out_hidden_dim, labels=labels, position=position)
-    codes = pictures(2, height, width, model.config)
+    codes = images(2, height, width, model.config)
     label = labels_for(2, model.config)
     actual, wanted = model(codes, label), slow_reference(model, codes, label)
     assert wanted.std() > 0.01
@@ -129,15 +131,15 @@ def test_equals_full_masked_kernels_in_outputs_and_all_gradients(
 @pytest.mark.parametrize("position", [False, True])
 @pytest.mark.parametrize("blocks_num", [1, 2, 4])
 @pytest.mark.parametrize("channels, labels", [(1, 0), (1, 3), (3, 0), (3, 3)])
-def test_every_weight_learns_but_those_that_the_mask_hides(channels, labels, blocks_num, position):
+def test_every_unmasked_weight_has_a_gradient(channels, labels, blocks_num, position):
     grads = {}
     for seed in range(6):
         model = network(seed, levels=4, channels=channels, hidden_dim=7, out_hidden_dim=8,
                         blocks_num=blocks_num, labels=labels, position=position)
-        codes = pictures(6, 7, 8, model.config)
+        codes = images(6, 7, 8, model.config)
         F.cross_entropy(model(codes, labels_for(6, model.config)), codes).backward()
         for name, parameter in model.named_parameters():
-            assert parameter.grad is not None, f"{name} takes no part"
+            assert parameter.grad is not None, f"{name} is unused"
             grads[name] = grads.get(name, 0) + parameter.grad.abs()
     hidden = {f"{name}.weight": module.mask for name, module in model.named_modules()
               if getattr(module, "mask", None) is not None}
@@ -150,7 +152,7 @@ def test_every_weight_learns_but_those_that_the_mask_hides(channels, labels, blo
 
 def test_noise_behind_the_masks_changes_nothing():
     model = network(levels=4, channels=3, hidden_dim=7, out_hidden_dim=5, blocks_num=3)
-    codes = pictures(2, 5, 4, model.config)
+    codes = images(2, 5, 4, model.config)
     before, disturbed = model(codes), 0
     with torch.no_grad():
         for module in model.modules():

@@ -1,10 +1,10 @@
-"""Gated PixelCNN's own forward and backward passes against ordinary convolutions and autograd."""
+"""Gated PixelCNN's forward and backward passes against plain convolutions and autograd."""
 
 import pytest
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from test_pixelcnn import labels_for, network, pictures
+from test_pixelcnn import images, labels_for, network
 from torch.nn.parallel import DistributedDataParallel
 
 from models.pixelcnn import PixelCNN, PixelCNNConfig
@@ -15,7 +15,7 @@ NETWORKS = [  # channels, hidden_dim, out_hidden_dim, labels, blocks_num
 
 
 def plain(model, codes, label=None):
-    """The network in torch's own convolutions and autograd, its pictures (B, C, H, W)."""
+    """The network in torch's convolutions and autograd, channels first."""
     def conv(x, weight, bias, left, top, right=0):
         return F.conv2d(F.pad(x, (left, right, top, 0)), weight, bias)
 
@@ -32,14 +32,14 @@ def plain(model, codes, label=None):
     v = h = model.scale(codes)
     height, width = codes.shape[2:]
     for i, block in enumerate(model.blocks):
-        reach = 1 if i else 3
-        # The frame lets the kernel make a row more below (in the first block), cut off here.
-        above = conv(v, block.vertical.weight, block.vertical.bias, reach, reach, reach)
+        radius = 1 if i else 3
+        # With this padding the kernel makes one more row below in the first block; crop it.
+        above = conv(v, block.vertical.weight, block.vertical.bias, radius, radius, radius)
         above = above[:, :, :height]
         if block.position is not None:
             above = above + block.position(0, height, width).permute(2, 0, 1)
         x = F.conv2d(above, block.vertical_to_horizontal.weight, block.vertical_to_horizontal.bias)
-        x = x + conv(h, block.left.weight, None, reach, 0)[..., :width]
+        x = x + conv(h, block.left.weight, None, radius, 0)[..., :width]
         if block.here is not None:
             x = x + pointwise(h, block.here)
         y = pointwise(gated(x, block.horizontal_gate), block.out)
@@ -66,12 +66,12 @@ def assert_equal(actual, wanted):
 @pytest.mark.parametrize("batch, height, width", [
     (3, 6, 9), (1, 9, 6), (2, 1, 1), (2, 1, 5), (2, 5, 1), (1, 2, 2), (2, 3, 3)])
 @pytest.mark.parametrize("channels, hidden_dim, out_hidden_dim, labels, blocks_num", NETWORKS)
-def test_outputs_and_every_gradient_are_those_of_plain_convolutions(
+def test_outputs_and_all_gradients_equal_plain_convolutions(
         channels, hidden_dim, out_hidden_dim, labels, blocks_num, batch, height, width,
         position):
     model = network(levels=4, channels=channels, hidden_dim=hidden_dim, blocks_num=blocks_num,
                     out_hidden_dim=out_hidden_dim, labels=labels, position=position)
-    codes, label = pictures(batch, height, width, model.config), labels_for(batch, model.config)
+    codes, label = images(batch, height, width, model.config), labels_for(batch, model.config)
     before = codes.clone()
     actual, wanted = model(codes, label), plain(model, codes, label)
     torch.testing.assert_close(actual, wanted, rtol=1e-9, atol=1e-9)
@@ -83,17 +83,17 @@ def test_outputs_and_every_gradient_are_those_of_plain_convolutions(
     assert torch.equal(codes, before)
 
 
-@pytest.mark.parametrize("place", [(0, 0, 0, 0, 0), (1, 3, 2, 4, 5), (1, 0, 1, 2, 0)])
-def test_gradients_of_a_single_output(place):
+@pytest.mark.parametrize("output", [(0, 0, 0, 0, 0), (1, 3, 2, 4, 5), (1, 0, 1, 2, 0)])
+def test_gradients_of_a_single_output(output):
     model = network(levels=4, channels=3, hidden_dim=7, blocks_num=3, labels=2)
-    codes, label = pictures(2, 5, 6, model.config), torch.tensor([1, 0])
-    assert_equal(gradients(model, model(codes, label)[place]),
-                 gradients(model, plain(model, codes, label)[place]))
+    codes, label = images(2, 5, 6, model.config), torch.tensor([1, 0])
+    assert_equal(gradients(model, model(codes, label)[output]),
+                 gradients(model, plain(model, codes, label)[output]))
 
 
 def test_a_second_derivative_is_refused():
     model = network(hidden_dim=4, blocks_num=2)
-    codes = pictures(1, 4, 4, model.config)
+    codes = images(1, 4, 4, model.config)
     grad, = torch.autograd.grad(model(codes).square().sum(), model.blocks[1].vertical.weight,
                                 create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
@@ -101,12 +101,12 @@ def test_a_second_derivative_is_refused():
 
 
 @pytest.mark.parametrize("precision", [None, torch.bfloat16])
-def test_the_same_pictures_give_the_same_bits_again(precision):
+def test_the_same_images_give_the_same_bits(precision):
     torch.manual_seed(0)
     model = PixelCNN(PixelCNNConfig(levels=4, channels=3, hidden_dim=9, blocks_num=3, labels=2,
                                     position=True))
     model.compute_dtype = precision
-    codes, label = pictures(4, 8, 8, model.config), labels_for(4, model.config)
+    codes, label = images(4, 8, 8, model.config), labels_for(4, model.config)
 
     def once():
         logits = model(codes, label)
@@ -117,11 +117,11 @@ def test_the_same_pictures_give_the_same_bits_again(precision):
     assert all(torch.equal(grad, grads_again[name]) for name, grad in grads.items())
 
 
-def test_products_in_bfloat16_are_near_those_of_the_weights_and_gradients_are_the_weights():
+def test_bfloat16_is_close_and_gradients_have_the_weights_type():
     torch.manual_seed(0)
     model = PixelCNN(PixelCNNConfig(levels=4, channels=3, hidden_dim=32, blocks_num=3, labels=2,
                                     position=True))
-    codes, label = pictures(4, 8, 8, model.config), labels_for(4, model.config)
+    codes, label = images(4, 8, 8, model.config), labels_for(4, model.config)
     logits = model(codes, label)
     grads = gradients(model, F.cross_entropy(logits, codes))
     model.compute_dtype = torch.bfloat16
@@ -135,9 +135,9 @@ def test_products_in_bfloat16_are_near_those_of_the_weights_and_gradients_are_th
     assert (of_rounded - whole).norm() < 0.03 * whole.norm()
 
 
-def test_dropout_is_of_training_alone():
+def test_dropout_applies_to_training_only():
     model = network(levels=4, hidden_dim=32, blocks_num=3)
-    codes = pictures(2, 5, 5, model.config)
+    codes = images(2, 5, 5, model.config)
     without = model(codes)
     model.dropout = 0.5
     assert not torch.equal(model(codes), without)
@@ -145,9 +145,9 @@ def test_dropout_is_of_training_alone():
     assert torch.equal(model.eval()(codes), without)
 
 
-def test_distributed_data_parallel_gives_the_gradients_of_the_model_alone(tmp_path):
+def test_distributed_data_parallel_gives_the_same_gradients(tmp_path):
     model = network(levels=4, channels=3, hidden_dim=5, blocks_num=3, labels=2, position=True)
-    codes, label = pictures(2, 4, 5, model.config), torch.tensor([1, 0])
+    codes, label = images(2, 4, 5, model.config), torch.tensor([1, 0])
     wanted = gradients(model, F.cross_entropy(model(codes, label), codes))
     dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
     try:
@@ -158,10 +158,10 @@ def test_distributed_data_parallel_gives_the_gradients_of_the_model_alone(tmp_pa
 
 
 @pytest.mark.parametrize("labels", [0, 2])
-def test_no_picture_at_all_has_gradients_of_zero(labels):
+def test_an_empty_batch_has_gradients_of_zero(labels):
     model = PixelCNN(PixelCNNConfig(levels=4, channels=3, hidden_dim=5, blocks_num=3,
                                     labels=labels, position=True))
-    codes, label = pictures(0, 6, 5, model.config), labels_for(0, model.config)
+    codes, label = images(0, 6, 5, model.config), labels_for(0, model.config)
     logits = model(codes, label)
     assert logits.shape == (0, 4, 3, 6, 5)
     grads = gradients(model, F.cross_entropy(logits, codes, reduction="sum"))

@@ -1,11 +1,12 @@
-"""The curves of a run, drawn from its log alone."""
+"""Plots of a run, drawn from its log alone."""
 
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from datasets.corpus.reader import Part, Recording
+from common.plots import save_figure
+from datasets.corpus.reader import Recording, Split
 from datasets.corpus.windows import Windows
 from datasets.images.dataset import ImageCodes
 from sampling.output.sound_plots import figure_of_sound
@@ -15,7 +16,6 @@ from training.extensions.plots import (
     figure_of_labels,
     figure_of_loss,
     figure_of_speed,
-    save,
     trend,
 )
 
@@ -36,7 +36,7 @@ def curves(figure):
     return {name: line.get_data() for line, name in zip(*lines, strict=True)}
 
 
-def test_a_long_runs_loss_and_speed_have_a_trend_over_the_curve_itself():
+def test_a_long_run_has_trends_of_loss_and_speed():
     log = log_of(100)
     loss, speed = curves(figure_of_loss(log)), curves(figure_of_speed(log, "images"))
     assert list(loss) == ["training", "training, trend", "validation"]
@@ -53,12 +53,12 @@ def test_a_short_run_has_no_trend():
 
 
 @pytest.mark.parametrize("count", [10, 11, 25, 40])
-def test_the_trend_of_a_line_is_the_line_to_its_ends(count):
+def test_the_trend_of_a_line_is_the_line_up_to_its_ends(count):
     line = [7 - 0.3 * i for i in range(count)]
     assert trend(line) == pytest.approx(line)
 
 
-def test_short_epochs_are_not_all_drawn_but_the_last_one_is(tmp_path, monkeypatch):
+def test_short_epochs_are_not_all_drawn_but_the_last_is(tmp_path, monkeypatch):
     drawn, now = [], 0.0
 
     def draw_slowly(path, _):
@@ -66,7 +66,7 @@ def test_short_epochs_are_not_all_drawn_but_the_last_one_is(tmp_path, monkeypatc
         now += 0.5
         drawn.append((path.name, len(trainer.log)))
 
-    monkeypatch.setattr(plots, "save", draw_slowly)
+    monkeypatch.setattr(plots, "save_figure", draw_slowly)
     monkeypatch.setattr(plots.time, "monotonic", lambda: now)
     trainer, report = SimpleNamespace(log=[], unit="images"), plots.PlotReport(tmp_path)
     for epoch in range(95):  # of 0.6 s
@@ -75,7 +75,7 @@ def test_short_epochs_are_not_all_drawn_but_the_last_one_is(tmp_path, monkeypatc
         report(trainer)
     assert [count for name, count in drawn if name == "loss.png"] == [1, 35, 69]
     for _ in range(2):  # the second time there is nothing left to draw
-        report.finish()
+        report.finalize()
     assert drawn[6:] == [("loss.png", 95), ("speed.png", 95)]
 
 
@@ -87,11 +87,11 @@ def test_labels_are_drawn_if_the_log_has_them():
     assert (list(iterations), list(values)) == ([20], [3.5])
 
 
-def test_the_speeds_axis_begins_at_0():
+def test_the_axis_of_the_speed_starts_at_0():
     assert figure_of_speed(log_of(4), "images").axes[0].get_ylim()[0] == 0
 
 
-def test_crashes_and_other_resumptions_are_marked_apart():
+def test_crashes_and_other_resumptions_have_different_marks():
     log = log_of(7)
     log[1] |= {"resumed_at": 10}
     log[3] |= {"resumed_at": 30, "restart": 1}
@@ -121,25 +121,25 @@ def test_the_data_of_each_label():
         "fox": (3, 1), "cat": (1, 1), "dog": (1, 0)}
     unlabelled = ImageCodes(np.zeros((7, 1, 2, 2), np.uint8), None, 2)
     assert bars(figure_of_data("images", [], unlabelled, None)) == {"all": (7, 0)}
-    sound = Part([Recording("a", 1, 0, 0, 20), Recording("b", 0, 0, 20, 5),
+    sound = Split([Recording("a", 1, 0, 0, 20), Recording("b", 0, 0, 20, 5),
                   Recording("c", 1, 0, 25, 1)], [np.zeros(26, np.uint8)])
     assert bars(figure_of_data("samples", ["p1", "p2"], Windows(sound, 4, 3, 256), None)) == {
         "p2": (21, 0), "p1": (5, 0)}
 
 
 @pytest.mark.parametrize("name", ["$x_{$", "a$b", "$ $", "A$AP $$"])
-def test_any_name_of_a_label_is_drawn_as_it_is(tmp_path, name):
+def test_any_label_name_is_drawn_literally(tmp_path, name):
     log = log_of(3)
     log[2] |= {f"validation/label/{label}/bits/dim": 3.5 for label in (name, "other")}
     figure = figure_of_labels(log)
     assert {text.get_text() for text in figure.axes[0].get_legend().get_texts()} == {name, "other"}
-    save(tmp_path / "labels.png", figure)
+    save_figure(tmp_path / "labels.png", figure)
     data = ImageCodes(np.zeros((3, 1, 2, 2), np.uint8), np.array([0, 0, 1]), 2)
-    save(tmp_path / "data.png", figure_of_data("images", [name, "other"], data, None))
-    save(tmp_path / "sound.png", figure_of_sound(np.ones(9), 8000, name))
+    save_figure(tmp_path / "data.png", figure_of_data("images", [name, "other"], data, None))
+    save_figure(tmp_path / "sound.png", figure_of_sound(np.ones(9), 8000, name))
 
 
-def test_of_many_labels_those_with_most():
+def test_of_many_labels_the_largest_are_drawn():
     many = ImageCodes(np.zeros((100, 1, 2, 2), np.uint8), np.arange(100) % 37, 2)
     figure = figure_of_data("images", [str(n) for n in range(37)], many, None)
     assert len(bars(figure)) == 30 and "the largest 30 of 37" in figure.axes[0].get_title()

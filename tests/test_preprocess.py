@@ -125,7 +125,7 @@ def test_bad_files_are_left_out_and_listed(data, tmp_path):
 
 
 @pytest.mark.parametrize("bad", range(3))
-def test_both_parts_are_filled_whichever_file_is_bad(tmp_path, bad):
+def test_both_splits_are_filled_whichever_file_is_bad(tmp_path, bad):
     for number in range(3):
         path = tmp_path / f"data/{number}.wav"
         path.parent.mkdir(exist_ok=True)
@@ -194,7 +194,7 @@ def test_a_validation_expression_that_splits_nothing_is_refused(data, tmp_path, 
     assert err.startswith(f"error: --validation {expression}: matches {matched} of 12 recordings")
 
 
-def test_what_is_too_short_is_left_out_and_of_the_others_a_part_is_read(tmp_path):
+def test_short_recordings_are_left_out_and_excerpts_of_others_are_read(tmp_path):
     for number in (1, 2, 3, 4):
         for rate in (8000, 44100):
             path = tmp_path / f"data/{number}_{rate}.flac"
@@ -216,7 +216,7 @@ def test_what_is_too_short_is_left_out_and_of_the_others_a_part_is_read(tmp_path
     assert code == 0 and "1_8000.flac: 1 seconds long, over before --offset_seconds 1" in err
 
 
-def test_silence_is_cut_off_at_both_ends_and_told(tmp_path):
+def test_silence_is_cut_off_at_both_ends_and_reported(tmp_path):
     quiet = 0.004 * tone(440, 8000, 1)
     for name, parts in (("a", (quiet, tone(440, 8000, 1), quiet, tone(440, 8000, 0.5), quiet)),
                         ("b", (quiet,)), ("c", (tone(300, 8000),))):
@@ -233,7 +233,7 @@ def test_silence_is_cut_off_at_both_ends_and_told(tmp_path):
     assert lengths == {"a.wav": 20000, "c.wav": 4000}
 
 
-def test_strict_makes_what_cannot_be_used_an_error(data, tmp_path):
+def test_strict_makes_unusable_recordings_an_error(data, tmp_path):
     assert preprocess("--data", data, "--output", "out", "--strict", cwd=tmp_path)[0] == 0
     before = contents(tmp_path / "out")
     (data / "bad.wav").write_bytes(b"no sound")
@@ -242,7 +242,7 @@ def test_strict_makes_what_cannot_be_used_an_error(data, tmp_path):
     assert err.startswith("error: ") and "bad.wav" in err and err.count("\n") == 1
 
 
-def test_a_table_and_a_picture_of_what_was_gathered_warn_of_labels_with_next_to_nothing(tmp_path):
+def test_the_summary_warns_of_labels_with_too_little_sound(tmp_path):
     for label, count, seconds, volume in (("much", 6, 2, 1), ("some", 3, 1, 0.1), ("a", 1, 0.2, 1)):
         for number in range(count):
             path = tmp_path / f"data/{label}/{number}.wav"
@@ -259,7 +259,7 @@ def test_a_table_and_a_picture_of_what_was_gathered_warn_of_labels_with_next_to_
         assert picture.width > 800 and picture.format == "PNG"
 
 
-def test_all_flags_may_stand_in_a_file(tmp_path):
+def test_all_flags_work_in_a_config_file(tmp_path):
     for number, genre in enumerate(["Metalcore", "Punk Rock", "Polka", "Rock", "Rock", "Metal"]):
         tagged(tmp_path / f"data/{number}.flac", seconds=1 + number / 10, genre=genre)
     flags = {"data": "data", "output": "typed", "workers": 1, "part": "1/2", "rate": 4000,

@@ -1,16 +1,16 @@
-"""preprocess.py --features: what a corpus holds is what the features of its recordings are."""
+"""preprocess.py --features: a corpus holds the features of its recordings."""
 
 import json
 
 import numpy as np
 import pytest
 import soundfile
-from test_gathering import gathered, interrupted
+from test_continued_builds import built, interrupted
 from test_preprocess import contents, preprocess
 
 from common.errors import UserError
 from datasets.audio import recordings as audio
-from datasets.audio.features import Features, describe, features_of
+from datasets.audio.features import Features, compute_features, make_features
 from datasets.audio.recordings import find_recordings, read_recording
 from datasets.corpus.reader import Corpus, CorpusPart
 
@@ -19,7 +19,7 @@ RATE, HOP, COUNT = 8000, 100, 9
 
 @pytest.fixture
 def data(tmp_path):
-    """Recordings of noise of many rates and lengths, with features of 5 numbers beside them."""
+    """Recordings of noise of many rates and lengths, with features of 5 numbers."""
     generator = np.random.default_rng(0)
     for number in range(COUNT):
         path = tmp_path / f"data/{number % 2}/{number}.wav"
@@ -37,7 +37,7 @@ def frames_for(path, generator, width=5):
 
 
 def in_corpus(folder):
-    """{name: its frames} of a corpus."""
+    """Return {name: its frames} of a corpus."""
     corpus = Corpus(folder)
     return {recording.name: np.array(part.frames(number))
             for part in (corpus.train, corpus.validation)
@@ -63,11 +63,11 @@ def test_a_corpus_holds_the_features_of_its_recordings(data, tmp_path, kind):
         kind, width, HOP, RATE)
     given = {"mel": lambda path: path, "npy": lambda path: path.with_suffix(".npy")}[kind]
     same(in_corpus(tmp_path / "1"), {path.relative_to(data).as_posix():
-                                     features_of(given(path), features)
+                                     compute_features(given(path), features)
                                      for path in data.rglob("*.wav")})
 
 
-def test_hop_and_bins_are_as_wanted(data, tmp_path):
+def test_hop_and_bins_follow_the_flags(data, tmp_path):
     code, out, _ = preprocess("--data", data, "--output", "out", "--features", "mel", "--bins", 20,
                               "--hop_seconds", 0.0101, "--rate", 4000, cwd=tmp_path)
     assert code == 0 and "features: mel, 20 numbers for every 40 samples (10 ms)" in out
@@ -75,84 +75,84 @@ def test_hop_and_bins_are_as_wanted(data, tmp_path):
 
 
 @pytest.mark.parametrize("block", [63, 777, 1 << 17])
-def test_mel_frames_are_of_the_samples_that_are_kept(tmp_path, monkeypatch, block):
+def test_mel_frames_describe_the_kept_samples(tmp_path, monkeypatch, block):
     noise = np.random.default_rng(1).uniform(-1, 1, 20000).astype(np.float32)
     for begin, end in ((0, 2050), (6000, 13000), (16333, 20000)):
         noise[begin:end] *= 0.001
     path = tmp_path / "data/x.wav"
     path.parent.mkdir()
     soundfile.write(path, noise, RATE, subtype="FLOAT")
-    features = describe("mel", [], RATE, 0.0125, 80)
-    monkeypatch.setattr(audio, "BLOCK", block)
-    gathered(tmp_path / "data", tmp_path / "out", features, silence_threshold=0.1)
+    features = make_features("mel", [], RATE, 0.0125, 80)
+    monkeypatch.setattr(audio, "BLOCK_FRAMES", block)
+    built(tmp_path / "data", tmp_path / "out", features, silence_threshold=0.1)
     begin, end = 1920, 16480  # of frames of 20 ms
     found, = in_corpus(tmp_path / "out").values()
     assert Corpus(tmp_path / "out").train.recordings[0].length == end - begin
-    assert np.array_equal(found, features_of(noise[begin:end], features))
+    assert np.array_equal(found, compute_features(noise[begin:end], features))
 
 
 @pytest.mark.parametrize("kind", ["mel", "npy"])
 @pytest.mark.parametrize("after", [1, 4, 7])
-def test_after_an_interruption_it_goes_on_and_comes_out_the_same(data, tmp_path, kind, after,
+def test_a_continued_run_gives_the_same_corpus(data, tmp_path, kind, after,
                                                                   capfd):
-    features = describe(kind, find_recordings(data), RATE, 0.0125, 80)
-    gathered(data, tmp_path / "whole", features)
+    features = make_features(kind, find_recordings(data), RATE, 0.0125, 80)
+    built(data, tmp_path / "whole", features)
     out = tmp_path / "out"
     interrupted(after, data, out, features=features)
-    gathered(data, out, features)
+    built(data, out, features)
     assert f"going on after {after} of {COUNT}" in capfd.readouterr().err
     assert contents(out) == contents(tmp_path / "whole")
     # A shard of frames that is not as it was left.
     interrupted(after, data, out, features=features)
     (out / ".vctk_train_features_00000.npy.temporary").unlink()
-    gathered(data, out, features)
+    built(data, out, features)
     assert "going on" not in capfd.readouterr().err
     assert contents(out) == contents(tmp_path / "whole")
 
 
-def test_what_has_changed_since_is_prepared_anew(data, tmp_path, capfd):
+def test_changed_recordings_are_prepared_again(data, tmp_path, capfd):
     features, out = Features("npy", 5, HOP, RATE), tmp_path / "out"
     interrupted(5, data, out, features=features)
     path = data / "0/0.npy"
     np.save(path, np.load(path) + 1)
-    gathered(data, out, features)
+    built(data, out, features)
     interrupted(5, data, out, features=features)
-    mel = describe("mel", [], RATE, 0.0125, 8)
-    gathered(data, out, mel)
+    mel = make_features("mel", [], RATE, 0.0125, 8)
+    built(data, out, mel)
     assert "going on" not in capfd.readouterr().err
-    same(in_corpus(out), {path.relative_to(data).as_posix(): features_of(path, mel)
+    same(in_corpus(out), {path.relative_to(data).as_posix(): compute_features(path, mel)
                           for path in data.rglob("*.wav")})
 
 
-def test_parts_are_the_whole_and_have_to_agree(data, tmp_path):
-    mel, npy, fewer = (describe(kind, find_recordings(data), RATE, 0.0125, bins)
+def test_parts_equal_the_whole_and_must_agree(data, tmp_path):
+    mel, npy, fewer = (make_features(kind, find_recordings(data), RATE, 0.0125, bins)
                        for kind, bins in (("mel", 80), ("npy", 0), ("mel", 79)))
-    gathered(data, tmp_path / "whole", mel)
+    built(data, tmp_path / "whole", mel)
     for number in (1, 2):
-        gathered(data, tmp_path / "parts", mel, share=CorpusPart(number, 2))
+        built(data, tmp_path / "parts", mel, part=CorpusPart(number, 2))
     same(in_corpus(tmp_path / "parts"), in_corpus(tmp_path / "whole"))
     for other in (npy, None, fewer):
-        gathered(data, tmp_path / "parts", other, share=CorpusPart(2, 2))
+        built(data, tmp_path / "parts", other, part=CorpusPart(2, 2))
         with pytest.raises(UserError, match="vctk_2_of_2_manifest.json: prepared with other flags"):
             Corpus(tmp_path / "parts")
 
 
-def test_parts_prepared_before_there_were_features_go_with_others(tmp_path):
+def test_parts_from_before_features_existed_go_with_new_parts(tmp_path):
     (tmp_path / "data").mkdir()
     for number in range(4):
         soundfile.write(tmp_path / f"data/{number}.wav", np.full(900, 0.1), RATE)
-    gathered(tmp_path / "data", tmp_path / "out", share=CorpusPart(1, 2))
+    built(tmp_path / "data", tmp_path / "out", part=CorpusPart(1, 2))
     manifest = json.loads((tmp_path / "out/vctk_1_of_2_manifest.json").read_text())
     assert manifest["collection"][:20] == "3f094ef81991ee05228f"
 
 
-def test_parts_with_features_prepared_before_go_with_others(tmp_path):
-    """Whatever type Features are of, a collection is called what it was."""
+def test_older_parts_with_features_go_with_new_parts(tmp_path):
+    """The type of Features doesn't change the fingerprint of a collection."""
     (tmp_path / "data").mkdir()
     for number in range(4):
         soundfile.write(tmp_path / f"data/{number}.wav", np.full(900, 0.1), RATE)
-    gathered(tmp_path / "data", tmp_path / "out", describe("mel", [], RATE, 0.0125, 20),
-             share=CorpusPart(1, 2))
+    built(tmp_path / "data", tmp_path / "out", make_features("mel", [], RATE, 0.0125, 20),
+             part=CorpusPart(1, 2))
     manifest = json.loads((tmp_path / "out/vctk_1_of_2_manifest.json").read_text())
     assert manifest["collection"][:20] == "efb4b1bbde677006e57c"
     assert list(manifest["features"].items()) == [
@@ -160,7 +160,7 @@ def test_parts_with_features_prepared_before_go_with_others(tmp_path):
         ("floor", 1e-05)]
 
 
-def test_features_that_can_not_be_used_are_left_out_and_listed(data, tmp_path):
+def test_unusable_features_are_left_out_and_listed(data, tmp_path):
     generator = np.random.default_rng(2)
     whole = np.load(data / "1/1.npy")
     np.save(data / "0/2.npy", frames_for(data / "0/2.wav", generator, width=6))
@@ -202,7 +202,7 @@ def test_features_that_can_not_be_used_are_left_out_and_listed(data, tmp_path):
     (["npy", "--hop_seconds", 0.0001], "--hop_seconds 0.0001: shorter than a sample"),
     (["mel", "--hop_seconds", 0], "--hop_seconds"), (["mel", "--bins", 0], "--bins"),
     (["mel", "--bins", 999], "--bins 999: too many"), (["mfcc"], "--features")])
-def test_flags_that_can_not_be_followed_are_one_line(data, tmp_path, flags, told):
+def test_impossible_flags_give_one_line(data, tmp_path, flags, told):
     (tmp_path / "bare").mkdir()
     soundfile.write(tmp_path / "bare/x.wav", np.zeros(900), RATE)
     code, out, err = preprocess("--data", data, "--output", "out", "--features", *flags,

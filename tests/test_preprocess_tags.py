@@ -25,7 +25,7 @@ def test_labels_from_tags_with_sub_genres_folded(tmp_path, ending):
         assert Corpus(tmp_path / "out").label_names == labels
 
 
-def test_tags_that_cannot_be_used_are_told(tmp_path):
+def test_unusable_tags_are_reported(tmp_path):
     tagged(tmp_path / "good.flac", date="2001")
     tagged(tmp_path / "text.flac", date="last year")
     tagged(tmp_path / "cut.mp3", date="2001")

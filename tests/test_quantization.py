@@ -66,9 +66,9 @@ def test_dtype_of_the_codes():
 
 @pytest.mark.parametrize("levels", [-1, 0, 1, 257])
 def test_image_levels_out_of_range(levels):
-    with pytest.raises(UserError, match="--levels"):
+    with pytest.raises(UserError, match="levels"):
         quantize_pixels(np.zeros(3, np.uint8), levels)
-    with pytest.raises(UserError, match="--levels"):
+    with pytest.raises(UserError, match="levels"):
         dequantize_pixels(np.zeros(3, np.uint8), levels)
 
 
@@ -76,5 +76,5 @@ def test_image_levels_out_of_range(levels):
 def test_audio_levels_out_of_range(levels):
     for call in (lambda: code_dtype(levels), lambda: mu_law_encode([0.0], levels),
                  lambda: mu_law_decode(np.array([0]), levels)):
-        with pytest.raises(UserError, match="--levels"):
+        with pytest.raises(UserError, match="levels"):
             call()

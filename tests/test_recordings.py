@@ -1,4 +1,4 @@
-"""Recordings that are damaged, empty or very long, as preprocess.py takes them."""
+"""How preprocess.py treats damaged, empty and very long recordings."""
 
 import os
 import struct
@@ -13,7 +13,7 @@ from test_preprocess import SCRIPT, contents, preprocess, tone
 from datasets.corpus.reader import Corpus
 
 
-def test_bad_files_of_all_kinds_beside_a_good_one(tmp_path):
+def test_bad_files_of_all_kinds_next_to_a_good_one(tmp_path):
     noise = np.random.default_rng(0).uniform(-0.5, 0.5, 40000)
     told = {}
 
@@ -76,7 +76,7 @@ def test_names_that_are_not_utf_8_are_read_as_latin_1(tmp_path):
     assert first == again
 
 
-def test_a_single_file_that_cannot_be_used_is_named_itself(tmp_path):
+def test_a_single_unusable_file_is_named(tmp_path):
     path = tmp_path / "data/none.wav"
     path.parent.mkdir()
     soundfile.write(path, np.zeros(0), 8000)
@@ -85,7 +85,7 @@ def test_a_single_file_that_cannot_be_used_is_named_itself(tmp_path):
 
 
 def test_four_hours_take_little_memory(tmp_path):
-    """A wav that is a hole; it used to be held as float32, 461 MB."""
+    """A sparse wav; memory used to hold it as float32, 461 MB."""
     path, length = tmp_path / "long.wav", 4 * 3600 * 8000
     soundfile.write(path, np.zeros(0), 8000)
     header = bytearray(path.read_bytes()[:44])

@@ -1,4 +1,4 @@
-"""--auto_restart: what is begun again, how often and after which wait, and what is not."""
+"""--auto_restart: what is restarted, how often and after which wait, and what is not."""
 
 import json
 import os
@@ -51,7 +51,7 @@ def supervise(monkeypatch, tmp_path, capfd):
     return run
 
 
-def test_a_crash_is_begun_again_after_ever_longer_waits(supervise):
+def test_a_crash_is_restarted_after_ever_longer_waits(supervise):
     code, calls, waits, lines = supervise("1 -9 -11 134 0", 4)
     assert code == 0 and waits == [1, 2, 4, 8]
     assert calls == [[["--flag"], str(n)] for n in range(5)]
@@ -66,18 +66,18 @@ def test_the_wait_is_five_minutes_at_most(supervise):
     assert waits[7:] == [128, 256, 300, 300, 300]
 
 
-def test_it_gives_up_after_so_many(supervise):
+def test_it_gives_up_after_the_given_number_of_restarts(supervise):
     code, calls, waits, _ = supervise("1 1 -9 0", 2)
     assert code == 128 + signal.SIGKILL and len(calls) == 3 and len(waits) == 2
 
 
-def test_it_goes_on_from_a_snapshot_once_there_is_one(supervise):
+def test_a_restart_resumes_from_a_snapshot_once_there_is_one(supervise):
     calls = supervise("1 snapshot1 1 0", 5)[1]
     assert [flags for flags, _ in calls] == [
         ["--flag"], ["--flag"], *[["--flag", "--resume", "auto"]] * 2]
 
 
-def test_an_earlier_runs_snapshots_are_not_gone_on_from(supervise, tmp_path):
+def test_an_earlier_runs_snapshots_are_not_resumed(supervise, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out/snapshot_iter_99").touch()
     hour_ago = time.time() - 3600
@@ -87,7 +87,7 @@ def test_an_earlier_runs_snapshots_are_not_gone_on_from(supervise, tmp_path):
 
 @pytest.mark.parametrize("end, code", [("0", 0), ("2", 2), ("3", 3), ("130", 130), ("143", 143),
                                        ("-2", 130), ("-15", 143)])
-def test_what_was_asked_for_or_would_happen_again_is_not_begun_again(supervise, end, code):
+def test_ends_that_were_asked_for_or_would_recur_are_not_restarted(supervise, end, code):
     ended, calls, waits, lines = supervise(f"{end} 0", 5)
     assert (ended, len(calls), waits, lines) == (code, 1, [], [])
 
@@ -166,7 +166,7 @@ run_script(main)
         os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
-def test_a_run_that_crashes_ends_as_one_that_does_not(tmp_path):
+def test_a_run_that_crashes_ends_like_one_that_does_not(tmp_path):
     write_data(tmp_path)
     forked(f"{PIXELCNN} -o whole", tmp_path)
     # Another complete run lies in the folder.

@@ -1,4 +1,4 @@
-"""A run that is killed at any moment, and gone on with, ends as one that never was: bit for bit."""
+"""A run that is killed at any moment and resumed ends like an uninterrupted one, bit for bit."""
 
 import json
 import os
@@ -13,7 +13,7 @@ import torch
 from forks import PIXELCNN, UPDATES, WAVENET, Fork, difference, forked, once, snapshot_in
 
 from training import likelihood
-from training.extensions.reports import Evaluator
+from training.extensions.evaluator import Evaluator
 from training.trainer import Trainer
 
 BOTH = pytest.mark.parametrize("command", [PIXELCNN, WAVENET], ids=["pixelcnn", "wavenet"])
@@ -182,7 +182,7 @@ def test_killed_while_it_writes(world, whole, tmp_path, moment):
     assert len(list(tmp_path.glob("pixelcnn_*"))) == 1
 
 
-def test_killed_while_an_earlier_attempts_files_are_set_aside(world, whole, tmp_path):
+def test_killed_while_an_earlier_runs_files_are_set_aside(world, whole, tmp_path):
     command = f"{PIXELCNN} {FLAGS[0]}"
     # The first leaves a best model that is later than its last snapshot.
     moments = [at("replace", "snapshot_iter_16"), at("rename", "pixelcnn_16")]
@@ -190,14 +190,14 @@ def test_killed_while_an_earlier_attempts_files_are_set_aside(world, whole, tmp_
     check_same(tmp_path, whole(command))
 
 
-def test_what_a_killed_process_was_writing_does_not_stay_for_ever(world, tmp_path):
+def test_temporary_files_of_a_killed_process_are_deleted(world, tmp_path):
     command = f"{PIXELCNN} {FLAGS[0]}"
     moments = [at("replace", name) for name in ("snapshot_iter_15", "pixelcnn_16")]
     assert check_killed(world, command, tmp_path, moments) == 2
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
-def test_ctrl_c_is_for_the_run_and_not_for_those_that_read_ahead(world, tmp_path):
+def test_ctrl_c_stops_the_run_and_not_its_workers(world, tmp_path):
     fork = Fork(f"{PIXELCNN} -b 1 -e 3000 --snapshot_every 10 --workers 2 -o {tmp_path}", world)
     until = time.monotonic() + 60
     while not (tmp_path / "snapshot_iter_41").exists() and time.monotonic() < until:
@@ -216,7 +216,7 @@ ENDS = "--iterations 20 --snapshot_every 10"
 @BOTH
 @pytest.mark.parametrize("flags", [*FLAGS, ENDS, f"{ENDS} --sample_every 7",
                                    "--iterations 20 --target_loss 9"])
-def test_a_complete_run_begun_again_changes_nothing(world, tmp_path, command, flags):
+def test_restarting_a_complete_run_changes_nothing(world, tmp_path, command, flags):
     command = f"{command} {flags} -o {tmp_path} --resume auto"
     first = forked(command, world)
     before = files_in(tmp_path)
@@ -247,7 +247,7 @@ def test_killed_in_the_last_validation(world, whole, tmp_path, command):
 
 
 @BOTH
-def test_a_run_that_ends_earlier_than_planned_is_validated_there(world, whole, tmp_path, command):
+def test_a_run_that_is_made_shorter_is_validated_at_its_end(world, whole, tmp_path, command):
     longer = f"{command} --snapshot_every 10"
     assert check_killed(world, f"{longer} --iterations 20", tmp_path / "a", [in_update(21)]) == 0
     ended = Fork(f"{longer} -o {tmp_path}/b", world, in_update(21)).wait()
@@ -257,7 +257,7 @@ def test_a_run_that_ends_earlier_than_planned_is_validated_there(world, whole, t
 
 
 @BOTH
-def test_a_complete_run_gone_on_with_keeps_its_best_model(world, tmp_path, command):
+def test_a_complete_run_that_is_made_longer_keeps_its_best_model(world, tmp_path, command):
     # Weights that get worse after the first run has ended.
     worse = f"{command} --optimizer sgd --learning_rate"
     forked(f"{worse} 1e-3 {ENDS} -o {tmp_path}", world)
@@ -271,7 +271,7 @@ def test_a_complete_run_gone_on_with_keeps_its_best_model(world, tmp_path, comma
 @pytest.mark.slow
 @BOTH
 @pytest.mark.parametrize("flags", [*FLAGS, "--keep_every 5 --snapshots_kept 1 --optimizer rmsprop"])
-def test_killed_at_every_operation_on_a_file(world, whole, tmp_path, command, flags):
+def test_killed_at_every_file_operation(world, whole, tmp_path, command, flags):
     command, number = f"{command} {flags}", 0
     while True:
         number += 1

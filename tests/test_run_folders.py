@@ -1,4 +1,4 @@
-"""A run's folder: what resuming takes up, what of another run is set aside, what is refused."""
+"""A run's folder: what resuming uses, which files are set aside, and what is refused."""
 
 import json
 
@@ -10,7 +10,7 @@ from models.model_file import load
 
 
 @pytest.mark.parametrize("flags, added", [("", True), ("--no_position", False)])
-def test_which_network_is_trained(world, tmp_path, flags, added):
+def test_flags_select_the_network(world, tmp_path, flags, added):
     forked(f"train_pixelcnn.py -n 2 -d 4 --iterations 1 {flags} -o {tmp_path}", world)
     assert load(tmp_path, "pixelcnn").model.config.position == added
     other = "train_pixelcnn.py -n 2 -d 4 --iterations 2" + " --no_position" * (not flags)
@@ -27,7 +27,7 @@ def test_a_second_run_in_the_same_folder_sets_the_first_aside(world, tmp_path):
     assert (tmp_path / "earlier_1/pixelcnn_1").exists() and (tmp_path / "pixelcnn_1").exists()
 
 
-def test_a_damaged_newest_snapshot_is_passed_over_by_resume_auto(world, tmp_path):
+def test_resume_auto_skips_a_damaged_newest_snapshot(world, tmp_path):
     flags = f"train_pixelcnn.py -d 6 -n 1 -b 20 -o {tmp_path}"
     forked(f"{flags} -e 2", world)
     (tmp_path / "snapshot_iter_99").write_bytes(b"half a snapshot")
@@ -36,7 +36,7 @@ def test_a_damaged_newest_snapshot_is_passed_over_by_resume_auto(world, tmp_path
     assert "snapshot_iter_4" in done.err and (tmp_path / "snapshot_iter_6").exists()
 
 
-def test_resuming_goes_on_with_the_recorded_seed_and_its_binarisation(world, tmp_path):
+def test_resuming_uses_the_recorded_seed_and_binarisation(world, tmp_path):
     flags = "train_pixelcnn.py --binarize sampled -d 6 -n 1 -b 10"
     forked(f"{flags} --seed 5 -e 3 -o {tmp_path}/whole", world)
     forked(f"{flags} --seed 5 -e 1 -o {tmp_path}/cut", world)
@@ -48,7 +48,7 @@ def test_resuming_goes_on_with_the_recorded_seed_and_its_binarisation(world, tmp
     assert json.loads((tmp_path / "cut/config.json").read_text())["seed"] == 5
 
 
-def test_runs_are_not_mixed_whatever_is_resumed(world, tmp_path):
+def test_files_of_two_runs_are_never_mixed(world, tmp_path):
     flags = "train_pixelcnn.py -d 6 -n 1 -b 20"
     a, b = tmp_path / "a", tmp_path / "b"
     forked(f"{flags} -e 3 -o {a}", world)

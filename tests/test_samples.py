@@ -1,4 +1,4 @@
-"""Samples drawn while a network learns: when, what, and that they change nothing of the run."""
+"""Samples drawn during training: when, what, and that the run is not affected."""
 
 import time
 import wave
@@ -11,7 +11,7 @@ from test_begin_and_end import log_of
 from test_optimization import trainer_of
 from test_resume import at, best_model, check_killed, in_update
 
-from cli.arguments import Every
+from common.moments import Every
 from models.pixelcnn import PixelCNN, PixelCNNConfig
 from models.wavenet import WaveNet, WaveNetConfig
 from sampling import image_rendering
@@ -53,7 +53,7 @@ def test_a_run_ends_as_one_without_samples(world, tmp_path, sampled, command, fl
 
 
 @BOTH
-def test_killed_or_made_longer_it_draws_the_same_at_the_same_moments(
+def test_a_killed_or_longer_run_draws_the_same_samples_at_the_same_moments(
         world, tmp_path, sampled, command):
     whole = drawn(sampled(command))
     flags = f"{command} --sample_every 10 --snapshot_every 3"
@@ -78,13 +78,13 @@ def test_killed_or_made_longer_it_draws_the_same_at_the_same_moments(
         else ({"samples/pictures": steps}, {}))
 
 
-def test_a_snapshot_of_a_run_without_samples_goes_on_with_them(world, tmp_path):
+def test_a_run_without_samples_can_be_resumed_with_them(world, tmp_path):
     forked(f"{PIXELCNN} -e 1 -o {tmp_path}", world)
     forked(f"{PIXELCNN} -e 2 --sample_every 7 -o {tmp_path} --resume auto", world)
     assert moments(tmp_path) == [9, 16]
 
 
-def test_a_new_run_sets_its_predecessors_samples_aside_and_no_others(world, tmp_path):
+def test_a_new_run_sets_only_its_predecessors_samples_aside(world, tmp_path):
     command = f"{PIXELCNN} --iterations 2 --sample_every 1 -o {tmp_path}"
     forked(command, world)
     (tmp_path / "samples/sample_0.wav").touch()
@@ -93,7 +93,7 @@ def test_a_new_run_sets_its_predecessors_samples_aside_and_no_others(world, tmp_
     assert set(drawn(tmp_path / "earlier_1")) == {"iteration_000001.png", "iteration_000002.png"}
 
 
-def test_a_folder_that_cannot_be_written_is_told_before_the_run(world, tmp_path):
+def test_a_folder_that_cannot_be_written_is_reported_before_the_run(world, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run/samples").write_text("a file")
     done = forked(f"{WAVENET} --sample_every 2 -o {tmp_path}/run", world, code=2)
@@ -101,7 +101,7 @@ def test_a_folder_that_cannot_be_written_is_told_before_the_run(world, tmp_path)
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["samples"]
 
 
-def test_the_network_is_as_it_was_and_no_update_is_timed_meanwhile(tmp_path):
+def test_drawing_leaves_the_network_unchanged_and_is_not_timed(tmp_path):
     trainer, seen = trainer_of(StopCondition(iterations=4), ema=0.5), []
 
     def draw(model, seed, path):
@@ -119,7 +119,7 @@ def test_the_network_is_as_it_was_and_no_update_is_timed_meanwhile(tmp_path):
     assert trainer.interval.seconds < 0.2 < trainer.elapsed_time
 
 
-def test_by_the_clock_the_network_learns_between_however_long_drawing_takes(tmp_path):
+def test_slow_drawing_by_the_clock_leaves_updates_in_between(tmp_path):
     trainer, seen = trainer_of(StopCondition(iterations=9)), []
 
     def draw(model, seed, path):
@@ -134,7 +134,7 @@ def test_by_the_clock_the_network_learns_between_however_long_drawing_takes(tmp_
     assert 1 <= len(seen) <= 3
 
 
-def test_a_sound_for_each_of_the_first_labels_of_a_whole_receptive_field(tmp_path):
+def test_sounds_of_the_first_labels_cover_the_receptive_field(tmp_path):
     torch.manual_seed(0)
     names = ["a/b", *"cdefghijk"]
     model = WaveNet(WaveNetConfig(16, 4, 4, 1, 8, len(names))).eval()
@@ -154,9 +154,10 @@ def test_a_sound_for_each_of_the_first_labels_of_a_whole_receptive_field(tmp_pat
 @pytest.mark.parametrize("labels, rows", [(0, 8), (3, 3), (12, 10)])
 def test_a_row_of_pictures_for_each_of_the_first_labels(tmp_path, monkeypatch, labels, rows):
     model = PixelCNN(PixelCNNConfig(4, 1, 4, 4, 2, labels)).eval()
-    asked, sample = [], image_rendering.sample
-    monkeypatch.setattr(image_rendering, "sample", lambda model, draws, label, *size, **options: (
-        asked.append(label), sample(model, draws, label, *size, **options))[1])
+    asked, sample = [], image_rendering.sample_images
+    monkeypatch.setattr(
+        image_rendering, "sample_images", lambda model, streams, label, *size, **options: (
+            asked.append(label), sample(model, streams, label, *size, **options))[1])
     path = tmp_path / "iteration_000007"
     file = draw_image_previews(model, 0, path, range(labels), 6, 5)["pictures"]
     assert file == tmp_path / "iteration_000007.png"
@@ -166,7 +167,7 @@ def test_a_row_of_pictures_for_each_of_the_first_labels(tmp_path, monkeypatch, l
     assert label is None if not labels else label.tolist() == [n // 8 for n in range(8 * rows)]
 
 
-def test_the_same_seed_draws_the_same_and_another_one_others(tmp_path):
+def test_samples_depend_on_the_seed_alone(tmp_path):
     model = PixelCNN(PixelCNNConfig(4, 1, 4, 4, 2)).eval()
     files = [draw_image_previews(model, seed, tmp_path / str(n), [], 6, 6)["pictures"]
              for n, seed in enumerate((1, 1, 2))]

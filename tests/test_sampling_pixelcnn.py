@@ -1,23 +1,23 @@
-"""Images drawn with caches are those that running the whole network a sub-pixel draws."""
+"""The cached PixelCNN sampler draws what the whole network per sub-pixel draws."""
 
 import pytest
 import torch
 
 from models.pixelcnn import PixelCNN, PixelCNNConfig
 from sampling import pixelcnn
-from sampling.compiled.pixelcnn import Compiled
-from sampling.pixelcnn import Cached, Naive, sample
-from sampling.random_streams import Draws
+from sampling.compiled.pixelcnn import CompiledPixelCNNSampler
+from sampling.pixelcnn import CachedPixelCNNSampler, NaivePixelCNNSampler, sample_images
+from sampling.random_streams import RandomStreams
 
 
 @pytest.fixture
 def logits(record_logits):
-    """A list that the logits of every code drawn are added to."""
+    """A list that collects the logits of every drawn code."""
     return record_logits(pixelcnn)
 
 
 def network(seed=0, gain=4, **config):
-    """A random network in double precision, its weights large enough for the past to matter."""
+    """A random network in double precision, with weights large enough for the past to matter."""
     torch.manual_seed(seed)
     model = PixelCNN(PixelCNNConfig(**{"levels": 4, "out_hidden_dim": 6, **config})).double()
     with torch.no_grad():
@@ -27,19 +27,19 @@ def network(seed=0, gain=4, **config):
 
 
 def labels_for(model, batch):
-    """A label or a vector for each image, or None, as the network is to have it."""
+    """A label or a vector for each image, or None, depending on the network."""
     if model.config.vector:
         return torch.sin(torch.arange(batch * model.config.vector)).view(batch, -1)
     return torch.arange(batch) % model.config.labels if model.config.labels else None
 
 
 def both(model, logits, size, seed=0, batch=3, **options):
-    """Codes and logits (steps, B, levels) of the cached and of the naive sampler."""
+    """Codes and logits (steps, B, levels) of the cached and the naive sampler."""
     results = []
-    for sampler in (Cached, Naive):
+    for sampler in (CachedPixelCNNSampler, NaivePixelCNNSampler):
         logits.clear()
-        codes = sample(model, Draws(seed, range(batch)), labels_for(model, batch), *size,
-                       sampler=sampler, **options)
+        codes = sample_images(model, RandomStreams(seed, range(batch)), labels_for(model, batch),
+                              *size, sampler=sampler, **options)
         results += [codes, torch.stack(logits)]
     return results
 
@@ -63,8 +63,8 @@ def test_cached_equals_naive(config, logits):
     assert torch.equal(cached, naive)
     assert torch.allclose(cached_logits, naive_logits, rtol=0, atol=1e-9)
     assert cached.shape == (3, model.config.channels, 6, 7)
-    # Had the past no influence, caches with an error could give the same codes. Where nothing
-    # but the past differs, between the steps of a channel, the probabilities differ widely.
+    # Without an influence of the past, wrong caches could give the same codes. Between the steps of
+    # a channel only the past differs, and the probabilities differ widely.
     probabilities = cached_logits.softmax(-1).unflatten(0, (-1, model.config.channels))
     if model.config.hidden_dim > 1:
         assert probabilities.std(0).max() > 0.1
@@ -86,22 +86,22 @@ def test_small_images(size, logits):
                          ids=str)
 def test_completion(config, rows, logits):
     model = network(**config)
-    given = torch.randint(4, (3, model.config.channels, rows, 5))
+    prefix = torch.randint(4, (3, model.config.channels, rows, 5))
     if rows == 6:
-        for sampler in (Cached, Naive):
-            codes = sample(model, Draws(0, range(3)), labels_for(model, 3), 6, 5, given=given,
-                           sampler=sampler)
-            assert torch.equal(codes, given) and not logits
+        for sampler in (CachedPixelCNNSampler, NaivePixelCNNSampler):
+            codes = sample_images(model, RandomStreams(0, range(3)), labels_for(model, 3), 6, 5,
+                                  prefix=prefix, sampler=sampler)
+            assert torch.equal(codes, prefix) and not logits
         return
     called = []
     cached, cached_logits, naive, naive_logits = both(
-        model, logits, (6, 5), given=given, on_row=lambda: called.append(1))
+        model, logits, (6, 5), prefix=prefix, on_row=lambda: called.append(1))
     assert torch.equal(cached, naive)
     assert torch.allclose(cached_logits, naive_logits, rtol=0, atol=1e-9)
-    assert torch.equal(cached[:, :, :rows], given)
+    assert torch.equal(cached[:, :, :rows], prefix)
     assert len(called) == 2 * (6 - rows)
     if rows:
-        _, other_logits, _, _ = both(model, logits, (6, 5), given=3 - given)
+        _, other_logits, _, _ = both(model, logits, (6, 5), prefix=3 - prefix)
         assert (cached_logits[0] - other_logits[0]).abs().max() > 1e-3
 
 
@@ -121,24 +121,24 @@ def test_top_p(temperature, logits):
     options = dict(temperature=temperature, top_p=0.5)
     cached, cached_logits, naive, _ = both(model, logits, (5, 4), **options)
     assert torch.equal(cached, naive)
-    # Those at least as probable as the one drawn leave out a half that is less probable.
-    odds = (cached_logits / temperature).softmax(-1)
-    drawn = odds.gather(-1, cached.permute(2, 3, 1, 0).flatten(0, 2)[:, :, None])
-    assert (torch.where(odds > drawn, odds, 0).sum(-1) < 0.5).all()
-    assert (drawn[:, :, 0] < odds.amax(-1)).any()
+    # The codes that are more probable than the drawn one have less than `top_p` together.
+    probs = (cached_logits / temperature).softmax(-1)
+    drawn = probs.gather(-1, cached.permute(2, 3, 1, 0).flatten(0, 2)[:, :, None])
+    assert (torch.where(probs > drawn, probs, 0).sum(-1) < 0.5).all()
+    assert (drawn[:, :, 0] < probs.amax(-1)).any()
     whole, whole_logits, _, _ = both(model, logits, (5, 4), temperature=temperature)
-    odds = (whole_logits / temperature).softmax(-1)
-    drawn = odds.gather(-1, whole.permute(2, 3, 1, 0).flatten(0, 2)[:, :, None])
-    assert (torch.where(odds > drawn, odds, 0).sum(-1) >= 0.5).any()
-    # So little is always held by one code.
+    probs = (whole_logits / temperature).softmax(-1)
+    drawn = probs.gather(-1, whole.permute(2, 3, 1, 0).flatten(0, 2)[:, :, None])
+    assert (torch.where(probs > drawn, probs, 0).sum(-1) >= 0.5).any()
+    # One code always has so small a probability.
     cached, _, naive, _ = both(model, logits, (5, 4), temperature=temperature, top_p=1e-6)
-    likeliest, _, _, _ = both(model, logits, (5, 4), temperature=0)
-    assert torch.equal(cached, likeliest) and torch.equal(naive, likeliest)
+    most_probable, _, _, _ = both(model, logits, (5, 4), temperature=0)
+    assert torch.equal(cached, most_probable) and torch.equal(naive, most_probable)
 
 
-def test_which_sampler_is_the_default(monkeypatch):
+def test_the_default_sampler(monkeypatch):
     used = []
-    for sampler in (Cached, Compiled):
+    for sampler in (CachedPixelCNNSampler, CompiledPixelCNNSampler):
         def begin(self, *args, sampler=sampler, original=sampler.__init__):
             used.append(sampler)
             original(self, *args)
@@ -146,16 +146,16 @@ def test_which_sampler_is_the_default(monkeypatch):
         monkeypatch.setattr(sampler, "__init__", begin)
     model = network(hidden_dim=5, blocks_num=2)
     for precision in (torch.float64, torch.float32, torch.bfloat16):
-        sample(model.to(precision), Draws(0, range(2)), None, 2, 2)
-    assert used == [Cached, Compiled, Cached]
+        sample_images(model.to(precision), RandomStreams(0, range(2)), None, 2, 2)
+    assert used == [CachedPixelCNNSampler, CompiledPixelCNNSampler, CachedPixelCNNSampler]
 
 
-def test_an_image_depends_on_its_seed_and_number_alone():
+def test_an_image_depends_only_on_its_seed_and_number():
     model = network(channels=3, hidden_dim=7, blocks_num=2, labels=2)
 
     def images(seed, streams):
         label = torch.tensor([stream % 2 for stream in streams])
-        return sample(model, Draws(seed, streams), label, 5, 6)
+        return sample_images(model, RandomStreams(seed, streams), label, 5, 6)
 
     whole = images(1, range(7))
     assert torch.equal(whole, images(1, range(7)))
@@ -164,10 +164,10 @@ def test_an_image_depends_on_its_seed_and_number_alone():
     assert len({image.numpy().tobytes() for image in whole}) == 7
 
 
-@pytest.mark.parametrize("sampler", [Naive, Cached, None])
+@pytest.mark.parametrize("sampler", [NaivePixelCNNSampler, CachedPixelCNNSampler, None])
 def test_single_precision_and_a_training_model(sampler):
-    """As the scripts use it: float32; and without leaving gradients or the mode behind."""
+    """Sampling leaves no gradients behind, and keeps the mode."""
     model = network(channels=1, hidden_dim=8, blocks_num=3).float().train()
-    codes = sample(model, Draws(0, range(2)), None, 8, 8, sampler=sampler)
+    codes = sample_images(model, RandomStreams(0, range(2)), None, 8, 8, sampler=sampler)
     assert codes.dtype == torch.long and codes.min() >= 0 and codes.max() < 4
     assert model.training and all(p.grad is None and p.requires_grad for p in model.parameters())

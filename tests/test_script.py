@@ -1,4 +1,4 @@
-"""How a script ends: what is told in one line, with which exit code, and what is not."""
+"""How a script ends: which errors are one line, and with which exit code."""
 
 import signal
 
@@ -35,7 +35,7 @@ def raising(error):
     (lambda: None, 0, ""),
     (lambda: 143, 143, ""),
 ])
-def test_it_ends_with_a_line_and_a_code(main, code, line, capfd):
+def test_a_script_ends_with_a_line_and_a_code(main, code, line, capfd):
     with pytest.raises(SystemExit) as end:
         run_script(main)
     assert (end.value.code, capfd.readouterr().err.strip()) == (code, line)
@@ -72,7 +72,7 @@ def test_a_lack_of_memory_names_flags_that_the_script_has(capfd, monkeypatch):
 
 
 @pytest.mark.parametrize("error", [RuntimeError("shapes differ"), ZeroDivisionError()])
-def test_a_defect_keeps_its_traceback(error):
+def test_a_bug_keeps_its_traceback(error):
     with pytest.raises(type(error)) as found:
         run_script(raising(error))
     assert found.value is error

@@ -1,4 +1,4 @@
-"""Signals that let a script finish what it has in hand, and how a script ends at Ctrl+C."""
+"""Signals that let a script finish its current work, and how a script ends at Ctrl+C."""
 
 import os
 import signal
@@ -16,7 +16,7 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_is_noted_and_ctrl_c_then_acts_as_ever(number, capfd):
+def test_a_signal_is_recorded_and_then_ctrl_c_works_as_usual(number, capfd):
     with Signals("tidying up") as signals:
         assert signals.number is None
         signal.raise_signal(number)
@@ -28,7 +28,7 @@ def test_a_signal_is_noted_and_ctrl_c_then_acts_as_ever(number, capfd):
         assert signals.number == number and capfd.readouterr().err == ""
 
 
-def test_signals_act_as_ever_outside(capfd):
+def test_signals_work_as_usual_outside_the_context(capfd):
     with Signals("tidying up") as signals:
         pass
     with pytest.raises(KeyboardInterrupt):
@@ -36,7 +36,7 @@ def test_signals_act_as_ever_outside(capfd):
     assert signals.number is None and capfd.readouterr().err == ""
 
 
-def test_ctrl_c_again_does_not_wait_for_threads():
+def test_a_second_ctrl_c_does_not_wait_for_threads():
     script = """
 import threading, time
 from cli.script import run_script
@@ -76,7 +76,7 @@ def waiting(patient=False, hang=HANGS["python"], before=None):
 
 
 @pytest.mark.parametrize("hang", HANGS)
-def test_a_second_sigterm_ends_what_hangs(hang):
+def test_a_second_sigterm_ends_a_process_that_hangs(hang):
     with waiting(hang=HANGS[hang]) as process:
         process.send_signal(signal.SIGTERM)
         process.send_signal(signal.SIGTERM)  # as a group's members are sent it twice
@@ -86,7 +86,7 @@ def test_a_second_sigterm_ends_what_hangs(hang):
         assert process.wait(timeout=10) == 128 + signal.SIGTERM
 
 
-def test_one_of_several_processes_is_more_patient():
+def test_a_process_of_several_is_more_patient():
     with waiting(patient=True) as process:
         for _ in range(2):
             process.send_signal(signal.SIGTERM)
@@ -103,7 +103,7 @@ def ignore_ctrl_c():
 
 
 @pytest.mark.parametrize("patient", [False, True])
-def test_ctrl_c_that_was_ignored_stays_so(patient):
+def test_ignored_ctrl_c_stays_ignored(patient):
     with waiting(patient=patient, before=ignore_ctrl_c) as process:
         for _ in range(2):
             process.send_signal(signal.SIGINT)

@@ -1,4 +1,4 @@
-"""Names in any script, and names that are meant to harm: in tables, messages and pictures."""
+"""Names in any script, and malicious names, in tables, messages and pictures."""
 
 import warnings
 
@@ -8,9 +8,9 @@ import pytest
 from common import fonts
 from common.file_names import distinct_file_names
 from common.fonts import legible
-from common.text import columns, for_terminal, printable
+from common.text import display_width, for_terminal, printable
 from datasets.corpus.builder import Entry
-from datasets.corpus.summary import draw, sparse, table
+from datasets.corpus.summary import draw_summary, sparse_label_warnings, summary_table
 from sampling.output.sound_plots import plot_sound
 from training.extensions.label_embeddings import figure_of
 from training.extensions.plots import figure_of_data, figure_of_labels
@@ -32,7 +32,7 @@ def _warnings_are_errors():
     ("\u202ea\u2066b\u2028\ufeff", "\\u202ea\\u2066b\\u2028\\ufeff"), ("\udcff", "\\udcff"),
     ("你好 مرحبا é", "你好 مرحبا é"), ("👨\u200d👩 नमस\u200cते", "👨\u200d👩 नमस\u200cते"),
     ("C:\\n", "C:\\n")])
-def test_what_can_not_be_seen_is_escaped(name, expected):
+def test_invisible_characters_are_escaped(name, expected):
     assert printable(name) == expected and printable(expected) == expected
 
 
@@ -48,23 +48,23 @@ def entries():
 
 
 def test_a_table_stays_a_table():
-    head, *lines = table(entries())
+    head, *lines = summary_table(entries())
     assert len(lines) == len(NAMES) and all(line == printable(line) for line in lines)
-    ends = {columns(line.partition("  " + " " * 9 + "1 ")[0]) for line in lines}
-    assert len(ends) == 1 and len({columns(line) for line in lines}) == 1
+    ends = {display_width(line.partition("  " + " " * 9 + "1 ")[0]) for line in lines}
+    assert len(ends) == 1 and len({display_width(line) for line in lines}) == 1
     assert head.index("recordings") - 2 == ends.pop()
 
 
 def test_warnings_are_lines():
     few = [Entry("a", 100.0, 0.1, False), Entry("b\n\x1b[2J", 0.5, 0.1, False)]
-    line, = sparse(few)
+    line, = sparse_label_warnings(few)
     assert line.startswith("label b\\n\\x1b[2J has 0.5 seconds")
 
 
 def test_pictures_of_any_name_are_drawn_without_a_warning(tmp_path, monkeypatch):
     from matplotlib import rcParams
     monkeypatch.setitem(rcParams, "font.family", rcParams["font.family"])
-    draw(entries(), tmp_path / "overview.png")
+    draw_summary(entries(), tmp_path / "overview.png")
     plot_sound(tmp_path / "sound.png", np.zeros(400, np.float32), 8000, "a 你好 \x1b\n مرحبا.wav")
     points = np.random.default_rng(0).normal(size=(len(NAMES), 4))
     figure_of(points, NAMES).savefig(tmp_path / "embeddings.png", bbox_inches="tight")
@@ -86,7 +86,7 @@ def test_a_character_that_no_font_has_is_escaped(monkeypatch):
     fonts._has_font.cache_clear()
 
 
-def test_another_font_is_made_known_to_matplotlib(monkeypatch):
+def test_another_font_is_registered_with_matplotlib(monkeypatch):
     from matplotlib import rcParams
     monkeypatch.setitem(rcParams, "font.family", ["DejaVu Sans Mono"])
     fonts._has_font.cache_clear()

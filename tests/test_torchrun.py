@@ -1,4 +1,4 @@
-"""Runs that torchrun itself starts, on one machine and on two, and begins again after a crash."""
+"""Runs that torchrun starts, on one machine and on two, and restarts after a crash."""
 
 import os
 import signal
@@ -65,7 +65,7 @@ LONG = "-e 400 --iterations 90 --snapshot_every 4 --resume auto"
 ONE_MACHINE = "--standalone --nproc_per_node=2"
 
 
-def test_torchrun_runs_it_and_says_what_is_wrong_once(world, tmp_path):
+def test_torchrun_runs_it_and_errors_are_reported_once(world, tmp_path):
     text = Agent(ONE_MACHINE, f"-o {tmp_path}/two", world).wait()
     assert text.count("epoch 3  iteration") == text.count("next: ") == 1
     forked(f"{PIXELCNN} -o {tmp_path}/one", world)
@@ -77,7 +77,7 @@ def test_torchrun_runs_it_and_says_what_is_wrong_once(world, tmp_path):
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_torchrun_restarts_a_run_of_which_a_process_was_killed(world, tmp_path, rank):
+def test_torchrun_restarts_a_run_after_a_process_was_killed(world, tmp_path, rank):
     forked(f"{PIXELCNN} {LONG} -o {tmp_path}/whole", world)
     agent = Agent(f"{ONE_MACHINE} --max-restarts=1", f"{LONG} -o {tmp_path}/cut", world)
     wait_for(tmp_path / "cut/snapshot_iter_12", agent)
@@ -89,7 +89,7 @@ def test_torchrun_restarts_a_run_of_which_a_process_was_killed(world, tmp_path, 
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_torchrun_that_is_asked_to_end_leaves_a_snapshot(world, tmp_path, number):
+def test_torchrun_that_is_stopped_leaves_a_snapshot(world, tmp_path, number):
     agent = Agent(ONE_MACHINE, f"-e 4000 -o {tmp_path}/out", world)
     wait_for(tmp_path / "out/snapshot_iter_8", agent)
     if number == signal.SIGINT:  # as a terminal does
@@ -110,7 +110,7 @@ MACHINES = {  # all on this one; ways for the agents of two to find each other
 
 @pytest.mark.parametrize("way", MACHINES)
 @pytest.mark.parametrize("lost", [None, 0, 1])
-def test_two_machines_do_what_one_does_and_are_restarted(world, tmp_path, way, lost):
+def test_two_machines_learn_what_one_learns_and_are_restarted(world, tmp_path, way, lost):
     forked(f"{PIXELCNN} {LONG} -o {tmp_path}/whole", world)
     (options, environment), port, folders = MACHINES[way], free_port(), []
     for n in range(2):  # each machine has its own files

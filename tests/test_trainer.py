@@ -11,8 +11,10 @@ from common.errors import UserError
 from datasets.images.dataset import ImageCodes
 from models.pixelcnn import PixelCNN, PixelCNNConfig
 from training import likelihood
-from training.extensions import checkpoints
-from training.extensions import reports as extensions
+from training.extensions.best_model import BestModel
+from training.extensions.evaluator import Evaluator
+from training.extensions.extension import Extension
+from training.extensions.log_report import LogReport
 from training.extensions.tensorboard import Board, TensorBoardReport
 from training.stopping import StopCondition
 from training.trainer import DivergedError, Trainer
@@ -43,7 +45,7 @@ def weights(trainer):
     return torch.cat([p.detach().flatten() for p in trainer.model.parameters()])
 
 
-class Recorder:
+class Recorder(Extension):
     """Notes when it is called."""
 
     def __init__(self):
@@ -53,7 +55,7 @@ class Recorder:
         self.calls.append((trainer.iteration, trainer.epoch))
 
 
-def test_training_lowers_the_loss_far_below_that_of_a_coin():
+def test_training_lowers_the_loss_far_below_chance():
     trainer = trainer_of(StopCondition(epoch=30))
     trainer.run()
     mean = likelihood.evaluate(trainer.model, [images(40, seed=9)[range(40)]],
@@ -62,7 +64,7 @@ def test_training_lowers_the_loss_far_below_that_of_a_coin():
 
 
 @pytest.mark.parametrize("cut", [1, 4, 6, 9])
-def test_a_run_resumed_from_any_iteration_ends_with_the_very_same_weights(cut):
+def test_a_run_resumed_at_any_iteration_ends_with_the_same_weights(cut):
     whole = trainer_of(StopCondition(iterations=13))
     whole.run()
     first = trainer_of(StopCondition(iterations=cut))
@@ -72,15 +74,15 @@ def test_a_run_resumed_from_any_iteration_ends_with_the_very_same_weights(cut):
         for parameter in second.model.parameters():
             parameter.zero_()
     second.model.load_state_dict(first.model.state_dict())
-    second.restore(first.state())
+    second.load_state_dict(first.state_dict())
     torch.rand(7)  # a resumed run takes up the random state too
-    second.restore(first.state())
+    second.load_state_dict(first.state_dict())
     second.run()
     assert torch.equal(weights(whole), weights(second))
     assert (second.iteration, second.epoch, second.position) == (13, 2, 4)
 
 
-def test_another_seed_is_another_run():
+def test_another_seed_gives_other_weights():
     runs = [trainer_of(StopCondition(iterations=5), seed=seed) for seed in (1, 1, 2)]
     for run in runs:
         run.run()
@@ -102,7 +104,7 @@ def test_triggers_fire_at_iterations_epochs_and_both():
     assert called[4, "both"] == [(4, 0), (6, 1), (8, 1), (12, 2), (16, 2), (18, 3)]
 
 
-def test_a_run_that_ends_in_mid_epoch_is_reported_as_at_an_epochs_end():
+def test_a_run_that_ends_in_mid_epoch_calls_extensions_as_at_an_epochs_end():
     trainer, recorder = trainer_of(StopCondition(iterations=8)), Recorder()
     trainer.extend(recorder)
     trainer.run()
@@ -110,7 +112,7 @@ def test_a_run_that_ends_in_mid_epoch_is_reported_as_at_an_epochs_end():
     assert trainer.reason == "--iterations 8 reached"
 
 
-def test_all_extensions_are_told_of_the_end_though_one_of_them_fails():
+def test_all_extensions_are_finalized_even_if_one_fails():
     def finisher(number, wrong):
         def finish():
             told.append(number)
@@ -118,7 +120,7 @@ def test_all_extensions_are_told_of_the_end_though_one_of_them_fails():
                 raise OSError("no room")
 
         extension = Recorder()
-        extension.finish = finish
+        extension.finalize = finish
         return extension
 
     trainer, told = trainer_of(StopCondition(iterations=1)), []
@@ -129,7 +131,7 @@ def test_all_extensions_are_told_of_the_end_though_one_of_them_fails():
     assert told == [0, 1, 2]
 
 
-def test_every_image_is_trained_on_once_an_epoch_in_an_order_that_changes():
+def test_an_epoch_uses_every_image_once_in_a_new_order():
     trainer = trainer_of(StopCondition(epoch=2))
     seen, dataset = [], trainer.dataset
     get = type(dataset).__getitem__
@@ -146,15 +148,15 @@ def test_every_image_is_trained_on_once_an_epoch_in_an_order_that_changes():
     assert first != second != sorted(second)
 
 
-def test_target_loss_stops_the_run_by_the_logs_mean(tmp_path):
+def test_target_loss_is_compared_with_the_logs_mean(tmp_path):
     trainer = trainer_of(StopCondition(epoch=200, target_loss=0.4))
-    trainer.extend(extensions.LogReport(tmp_path), (5, "both"))
+    trainer.extend(LogReport(tmp_path), (5, "both"))
     trainer.run()
     assert trainer.log[-1]["main/nll"] <= 0.4 < trainer.log[-2]["main/nll"]
     assert "--target_loss 0.4" in trainer.reason
 
 
-def test_a_loss_that_is_not_finite_stops_before_it_reaches_the_weights():
+def test_a_loss_that_is_not_finite_stops_the_run_before_the_weights_change():
     trainer = trainer_of(StopCondition(epoch=9))
 
     def poison(trainer):
@@ -171,7 +173,7 @@ def test_a_loss_that_is_not_finite_stops_before_it_reaches_the_weights():
     assert all(torch.isfinite(p).all() for p in others)
 
 
-def test_gradients_are_cut_to_the_norm():
+def test_gradients_are_clipped():
     trainer = trainer_of(StopCondition(iterations=1))
     trainer.clip = 1e-3
     trainer.run()
@@ -189,13 +191,13 @@ def test_evaluation_is_the_mean_over_targets_not_over_batches():
     assert trainer.model.training
 
 
-def test_the_log_has_the_means_of_the_interval_and_what_was_observed(tmp_path):
+def test_the_log_has_means_of_the_interval_and_the_observation(tmp_path):
     trainer = trainer_of(StopCondition(epoch=2))
     losses = []
     trainer.extend(lambda trainer: losses.append(trainer.observation["main/nll"]),
                    (1, "iteration"))
-    trainer.extend(extensions.Evaluator(images(7, seed=5), 4))
-    trainer.extend(extensions.LogReport(tmp_path), (100, "both"))
+    trainer.extend(Evaluator(images(7, seed=5), 4))
+    trainer.extend(LogReport(tmp_path), (100, "both"))
     trainer.run()
     log = json.loads((tmp_path / "log").read_text())
     assert [(entry["epoch"], entry["iteration"]) for entry in log] == [(1, 6), (2, 12)]
@@ -210,36 +212,36 @@ def test_the_log_has_the_means_of_the_interval_and_what_was_observed(tmp_path):
 
 def test_the_best_model_is_kept_and_only_that(tmp_path):
     trainer = trainer_of(StopCondition(epoch=4))
-    trainer.extend(extensions.LogReport(tmp_path))
+    trainer.extend(LogReport(tmp_path))
     validation = iter([0.5, 0.3, 0.7, 0.2])
     trainer.extend(lambda trainer: trainer.observation.update(
         {"validation/main/nll": next(validation)}))
     kept = []
-    best = checkpoints.BestModel(tmp_path, lambda: {"kind": "pixelcnn"})
+    best = BestModel(tmp_path, lambda: {"kind": "pixelcnn"})
     trainer.extend(best)
     trainer.extend(lambda trainer: kept.append(
         sorted(path.name for path in tmp_path.glob("pixelcnn_*"))))
     trainer.run()
     assert kept == [["pixelcnn_6"], ["pixelcnn_12"], ["pixelcnn_12"], ["pixelcnn_24"]]
-    again = checkpoints.BestModel(tmp_path, dict)
-    again.restore(best.state())
+    again = BestModel(tmp_path, dict)
+    again.load_state_dict(best.state_dict())
     assert (again.nll, again.path) == (0.2, tmp_path / "pixelcnn_24")
 
 
-def test_tensorboard_shows_the_log_once_over_a_resumption(tmp_path):
+def test_tensorboard_shows_each_entry_once_after_resumptions(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     def trainer_with_report(stop):
         trainer = trainer_of(stop)
-        trainer.extend(extensions.LogReport(tmp_path))
+        trainer.extend(LogReport(tmp_path))
         trainer.extend(TensorBoardReport(Board(tmp_path)))
         return trainer
 
     first = trainer_with_report(StopCondition(epoch=2))
     first.run()
-    state = first.state()
+    state = first.state_dict()
     for lost in (trainer_with_report(StopCondition(epoch=epoch)) for epoch in (3, 4)):
-        lost.restore(state)  # killed after epoch 3, and gone on from epoch 2
+        lost.load_state_dict(state)  # killed after epoch 3, and gone on from epoch 2
         lost.run()
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     seen = events.Scalars("main/nll")
@@ -248,12 +250,12 @@ def test_tensorboard_shows_the_log_once_over_a_resumption(tmp_path):
         [entry["main/nll"] for entry in lost.log], rel=1e-6)
 
 
-def test_the_logs_means_stay_when_a_run_is_complete_right_after_an_entry(tmp_path):
+def test_the_logs_means_stay_if_the_run_ends_right_after_an_entry(tmp_path):
     trainer, losses = trainer_of(StopCondition(iterations=5)), []
     trainer.extend(lambda trainer: losses.append(trainer.observation["main/nll"]),
                    (1, "iteration"))
-    trainer.extend(extensions.Evaluator(images(7, seed=5), 4))
-    trainer.extend(extensions.LogReport(tmp_path), (5, "both"))
+    trainer.extend(Evaluator(images(7, seed=5), 4))
+    trainer.extend(LogReport(tmp_path), (5, "both"))
     trainer.extend(TensorBoardReport(Board(tmp_path)), (5, "both"))
     trainer.run()
     assert len(trainer.log) == 1 and "validation/main/nll" in trainer.log[0]
@@ -263,13 +265,13 @@ def test_the_logs_means_stay_when_a_run_is_complete_right_after_an_entry(tmp_pat
     assert len(events.Scalars("validation/main/nll")) == len(events.Scalars("main/nll")) == 1
 
 
-def test_without_validation_the_mean_of_the_epoch_decides_on_the_best_model(tmp_path):
+def test_without_validation_the_epochs_mean_decides_which_model_is_best(tmp_path):
     trainer = trainer_of(StopCondition(epoch=1))
     losses = []
     trainer.extend(lambda trainer: losses.append(trainer.observation["main/nll"]),
                    (1, "iteration"))
-    trainer.extend(extensions.LogReport(tmp_path), (4, "both"))
-    best = checkpoints.BestModel(tmp_path, lambda: {"kind": "pixelcnn"})
+    trainer.extend(LogReport(tmp_path), (4, "both"))
+    best = BestModel(tmp_path, lambda: {"kind": "pixelcnn"})
     trainer.extend(best)
     trainer.run()
     counts = [4, 4, 4, 4]  # of the first entry; the second is of 4 images and 2
@@ -277,13 +279,13 @@ def test_without_validation_the_mean_of_the_epoch_decides_on_the_best_model(tmp_
     assert best.nll == pytest.approx((4 * np.average(losses[:4], weights=counts) + 2 * last) / 6)
 
 
-def test_a_run_is_not_gone_on_with_on_other_data():
+def test_a_run_is_not_resumed_on_other_data():
     first = trainer_of(StopCondition(iterations=8))
     first.run()
     second = trainer_of(StopCondition(iterations=13))
     second.dataset = images(IMAGES - 4)
     with pytest.raises(UserError, match="had 22 items to train on, this one has 18"):
-        second.restore(first.state())
+        second.load_state_dict(first.state_dict())
 
 
 def test_a_complete_run_that_is_resumed_does_nothing(tmp_path):
@@ -291,6 +293,6 @@ def test_a_complete_run_that_is_resumed_does_nothing(tmp_path):
     first.run()
     second, recorder = trainer_of(StopCondition(iterations=8)), Recorder()
     second.extend(recorder, (1, "both"))
-    second.restore(first.state())
+    second.load_state_dict(first.state_dict())
     second.run()
     assert recorder.calls == [] and second.reason == "--iterations 8 reached"

@@ -1,4 +1,4 @@
-"""A run that begins from another's weights, with other labels; and validation label by label."""
+"""--init_from: another run's weights with other labels; and validation of each label."""
 
 import json
 
@@ -11,10 +11,10 @@ from test_commands import run, write_sounds
 from common.errors import UserError
 from datasets.batches import Batch
 from models import model_file
+from models.model_file import LABEL_EMBEDDING_SUFFIX
 from models.pixelcnn import PixelCNN, PixelCNNConfig
 from models.wavenet import WaveNet, WaveNetConfig
 from training import likelihood
-from training.extensions.label_embeddings import EMBEDDING
 from training.transfer import init_from
 
 CPU = torch.device("cpu")
@@ -34,11 +34,11 @@ def saved(path, kind, names):
 
 
 def embeddings(state):
-    return {name: weight for name, weight in state.items() if name.endswith(EMBEDDING)}
+    return {name: weight for name, weight in state.items() if name.endswith(LABEL_EMBEDDING_SUFFIX)}
 
 
 @pytest.mark.parametrize("kind", NETWORKS)
-def test_labels_are_matched_by_name_and_new_ones_begin_where_they_are_told_to(kind, tmp_path):
+def test_labels_are_matched_by_name_and_new_ones_start_as_asked(kind, tmp_path):
     old = saved(tmp_path / "model", kind, ["anna", "bert", "carl"])
     torch.manual_seed(1)
     model = NETWORKS[kind](4)
@@ -57,7 +57,7 @@ def test_labels_are_matched_by_name_and_new_ones_begin_where_they_are_told_to(ki
 
 
 @pytest.mark.parametrize("kind", NETWORKS)
-def test_a_network_without_labels_gets_some_that_change_nothing_yet(kind, tmp_path):
+def test_a_network_without_labels_gains_labels_that_change_nothing_yet(kind, tmp_path):
     old = saved(tmp_path / "model", kind, [])
     model = NETWORKS[kind](2)
     init_from(tmp_path / "model", kind, model, ["a", "b"], [])
@@ -69,7 +69,7 @@ def pixelcnn(vector, labels=0):
     return PixelCNN(PixelCNNConfig(4, 1, 4, 4, 3, labels, vector))
 
 
-def test_vectors_go_on_as_they_were_and_begin_at_nothing(tmp_path):
+def test_vectors_keep_their_weights_or_start_at_zero(tmp_path):
     for vector in (5, 0):
         torch.manual_seed(0)
         old, model = pixelcnn(vector), pixelcnn(5)
@@ -96,7 +96,7 @@ def test_vectors_of_another_kind_are_refused(tmp_path, old, new, message):
         init_from(tmp_path / "model", "pixelcnn", new, names[:new.config.labels], [])
 
 
-def test_what_does_not_fit_is_refused_by_name(tmp_path):
+def test_a_mismatch_is_refused_by_name(tmp_path):
     saved(tmp_path / "model", "wavenet", ["anna", "bert"])
     for model, names, started, message in (
             (NETWORKS["wavenet"](2, 6), ["anna", "bert"], [], "hidden_dim 4, this network 6"),

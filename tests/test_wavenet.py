@@ -1,5 +1,4 @@
-"""WaveNet: honest likelihoods, and a plain reference on one-hot input with padded dilated
-convolutions."""
+"""WaveNet: normalised likelihoods, and a plain reference: padded convolutions of one-hot codes."""
 
 import math
 
@@ -14,8 +13,8 @@ DEPTHS = [(1, 1), (1, 2), (2, 1), (3, 1), (2, 2), (1, 4), (3, 2), (2, 4)]  # sta
 
 
 def network(seed=0, **config):
-    """A random network in double precision, its weights larger than fresh ones, so that what is
-    many layers away is still felt."""
+    """A random network in double precision, with weights large enough for distant layers to have an
+    effect."""
     torch.manual_seed(seed)
     model = WaveNet(WaveNetConfig(**{"hidden_dim": 6, "out_hidden_dim": 8, **config})).double()
     with torch.no_grad():
@@ -37,7 +36,7 @@ def labels_for(count, config):
 @pytest.mark.parametrize("labels", [0, 2])
 @pytest.mark.parametrize("levels, length, stacks_num, layers_num", [
     (2, 8, 1, 1), (2, 8, 2, 2), (3, 5, 1, 3), (5, 3, 3, 1), (256, 1, 1, 2)])
-def test_probabilities_of_all_sequences_begun_from_silence_add_up_to_one(
+def test_probabilities_of_all_sequences_after_silence_sum_to_one(
         levels, length, stacks_num, layers_num, labels):
     model = network(levels=levels, stacks_num=stacks_num, layers_num=layers_num, labels=labels)
     field = model.config.receptive_field
@@ -47,10 +46,10 @@ def test_probabilities_of_all_sequences_begun_from_silence_add_up_to_one(
     with torch.no_grad():
         for label in range(labels) if labels else [None]:
             each = None if label is None else torch.full((len(codes),), label)
-            # output k is of code k + R; the last one is of a code that is not in the sequence
+            # Output k predicts code k + R. The last output predicts a code after the sequence.
             log_p = model(torch.cat((silence, codes), 1), each)[:, :, :-1].log_softmax(1)
             p = log_p.gather(1, codes[:, None]).sum((1, 2)).exp()
-            assert p.std() > 0.01 * p.mean(), "of a flat distribution the sum would say nothing"
+            assert p.std() > 0.01 * p.mean(), "the sum would prove nothing for a flat distribution"
             assert p.sum().item() == pytest.approx(1, abs=1e-6)
 
 
@@ -102,7 +101,7 @@ def test_the_label_reaches_every_layer_and_the_other_labels_do_not():
 
 
 @pytest.mark.parametrize("extra", [0, 2, 5])
-def test_each_sequence_is_given_its_own_label(extra):
+def test_each_sequence_has_its_own_label(extra):
     model = network(levels=4, stacks_num=1, layers_num=1, labels=5)
     codes, label = sounds(3, model.config.receptive_field + extra, model.config), [4, 0, 3]
     together = model(codes, torch.tensor(label))
@@ -115,8 +114,10 @@ def test_each_sequence_is_given_its_own_label(extra):
 # ------------------------------------------------------------------------------ plain reference
 
 def slow_reference(model, codes, label=None):
-    """Figure 4 of the paper with padded causal convolutions on the one-hot codes, computed for all
-    times, of which those are kept whose receptive field holds no padding."""
+    """Figure 4 of the paper with padded causal convolutions of one-hot codes.
+
+    Returns the logits of the times whose receptive field contains no padding.
+    """
     config = model.config
 
     def causal(x, past, now, dilation):
@@ -146,7 +147,7 @@ def slow_reference(model, codes, label=None):
 
 @pytest.mark.parametrize("hidden_dim, out_hidden_dim, labels", [(6, 8, 0), (5, 3, 3), (1, 1, 2)])
 @pytest.mark.parametrize("stacks_num, layers_num", DEPTHS)
-def test_equals_plain_convolutions_in_outputs_and_all_gradients(
+def test_outputs_and_all_gradients_equal_plain_convolutions(
         stacks_num, layers_num, hidden_dim, out_hidden_dim, labels):
     model = network(levels=6, hidden_dim=hidden_dim, out_hidden_dim=out_hidden_dim,
                     stacks_num=stacks_num, layers_num=layers_num, labels=labels)
@@ -165,9 +166,8 @@ def test_equals_plain_convolutions_in_outputs_and_all_gradients(
 
 
 @pytest.mark.parametrize("stacks_num, layers_num", [(1, 1), (1, 3), (3, 1), (2, 3)])
-def test_sequences_that_begin_with_a_repeated_code_are_no_different(stacks_num, layers_num):
-    """The model saves work on silence before the beginning; for every length of it, and whether
-    or not it is as long in every sequence, the result is that of the plain reference."""
+def test_sequences_that_begin_with_a_repeated_code_equal_plain_convolutions(stacks_num, layers_num):
+    """The model saves work on initial silence, which may differ in length within a batch."""
     model = network(levels=6, stacks_num=stacks_num, layers_num=layers_num, labels=3)
     field, label = model.config.receptive_field, torch.tensor([2, 0, 1])
     for outputs, code in ((1, 3), (2, 0), (6, 3)):
@@ -191,24 +191,24 @@ def test_sequences_that_begin_with_a_repeated_code_are_no_different(stacks_num, 
 
 
 @pytest.mark.parametrize("following", [0, 1, 6])
-def test_no_layer_computes_silence_that_only_precedes_the_beginning(following, monkeypatch):
+def test_no_layer_computes_the_silence_before_the_beginning(following, monkeypatch):
     model = network(levels=4, stacks_num=2, layers_num=4)
-    field, kept = model.config.receptive_field, []
+    field, taken = model.config.receptive_field, []
     take = Workspace.take
 
     def recording(workspace, like, rows, width):
-        kept.append(rows)  # one for each column of each layer
+        taken.append(rows)  # one for each column of each layer
         return take(workspace, like, rows, width)
 
     monkeypatch.setattr(Workspace, "take", recording)
     silence = torch.full((2, field), 2)
     codes = torch.cat((silence, (silence[:, :following] + 1) % 4), 1)
     assert model(codes).shape[2] == following + 1
-    assert len(kept) == 1 and kept[0] <= 8 * len(codes) * (following + 2)
+    assert len(taken) == 1 and taken[0] <= 8 * len(codes) * (following + 2)
 
 
 @pytest.mark.parametrize("code", [0, 3])
-def test_a_batch_of_nothing_but_silence_gives_all_its_outputs(code):
+def test_a_batch_of_silence_has_all_its_outputs(code):
     model = network(levels=4, stacks_num=2, layers_num=3)
     codes = torch.full((2, model.config.receptive_field + 5), code)
     torch.testing.assert_close(model(codes), slow_reference(model, codes), rtol=1e-9, atol=1e-9)
@@ -227,14 +227,14 @@ def test_every_weight_learns(stacks_num, layers_num, labels):
         logits = model(codes, labels_for(6, model.config))[:, :, :-1]
         F.cross_entropy(logits, codes[:, field:]).backward()
         for name, parameter in model.named_parameters():
-            assert parameter.grad is not None, f"{name} takes no part"
+            assert parameter.grad is not None, f"{name} is unused"
             grads[name] = grads.get(name, 0) + parameter.grad.abs()
     for name, grad in grads.items():
         assert (grad != 0).all(), f"{name} has dead weights"
 
 
-def test_in_a_fresh_default_network_every_layer_learns_at_a_like_pace():
-    """The largest gradient of a layer is at most a thousand times the smallest."""
+def test_in_a_fresh_default_network_all_layers_gradients_have_similar_size():
+    """The largest gradient of a layer is less than a thousand times the smallest."""
     torch.manual_seed(0)
     model = WaveNet(WaveNetConfig(layers_num=6))  # 30 layers
     field = model.config.receptive_field
@@ -274,7 +274,7 @@ def test_codes_of_any_integer_type_give_the_same_logits(dtype):
     assert torch.equal(model(codes.to(dtype)), model(codes))
 
 
-def test_in_a_fresh_network_neighbouring_codes_are_alike_and_distant_ones_are_not():
+def test_in_a_fresh_network_neighbouring_codes_have_similar_embeddings():
     torch.manual_seed(0)
     embed = WaveNet(WaveNetConfig(levels=256, hidden_dim=32)).embed_now.weight
     steps = (embed[1:] - embed[:-1]).norm(dim=1)

@@ -1,4 +1,4 @@
-"""WaveNet: the R codes that each output sees, and no other."""
+"""WaveNet: each output depends on its R codes and on no others."""
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ def test_receptive_field_is_stacks_times_two_to_the_layers_less_one_plus_two(
 
 @pytest.mark.parametrize("labels", [0, 3])
 @pytest.mark.parametrize("stacks_num, layers_num", DEPTHS)
-def test_output_k_depends_on_every_code_from_k_to_k_plus_r_minus_1_and_on_no_other(
+def test_output_k_depends_on_the_codes_from_k_to_k_plus_r_minus_1_only(
         stacks_num, layers_num, labels):
     changed = 0
     for seed in range(4):
@@ -38,7 +38,7 @@ def test_output_k_depends_on_every_code_from_k_to_k_plus_r_minus_1_and_on_no_oth
 
 @pytest.mark.parametrize("extra", [0, 1, 7])
 @pytest.mark.parametrize("stacks_num, layers_num", DEPTHS)
-def test_of_t_codes_come_t_minus_r_plus_1_outputs(stacks_num, layers_num, extra):
+def test_t_codes_give_t_minus_r_plus_1_outputs(stacks_num, layers_num, extra):
     model = network(levels=7, stacks_num=stacks_num, layers_num=layers_num)
     codes = sounds(3, model.config.receptive_field + extra, model.config)
     assert model(codes).shape == (3, 7, extra + 1)
@@ -46,7 +46,7 @@ def test_of_t_codes_come_t_minus_r_plus_1_outputs(stacks_num, layers_num, extra)
 
 @pytest.mark.parametrize("missing", [1, 2, "all"])
 @pytest.mark.parametrize("stacks_num, layers_num", [(1, 1), (2, 3)])
-def test_fewer_codes_than_the_receptive_field_are_an_error_that_gives_both_numbers(
+def test_too_few_codes_are_an_error_that_names_both_lengths(
         stacks_num, layers_num, missing):
     model = network(levels=4, stacks_num=stacks_num, layers_num=layers_num)
     field = model.config.receptive_field
@@ -57,7 +57,7 @@ def test_fewer_codes_than_the_receptive_field_are_an_error_that_gives_both_numbe
 
 @pytest.mark.parametrize("labels", [0, 2])
 @pytest.mark.parametrize("stacks_num, layers_num", [(1, 1), (2, 2), (2, 4)])
-def test_a_window_gives_the_same_outputs_as_within_a_longer_sequence(
+def test_a_window_has_the_same_outputs_as_in_a_longer_sequence(
         stacks_num, layers_num, labels):
     model = network(levels=9, stacks_num=stacks_num, layers_num=layers_num, labels=labels)
     codes, label = sounds(2, model.config.receptive_field + 11, model.config), None
@@ -70,8 +70,8 @@ def test_a_window_gives_the_same_outputs_as_within_a_longer_sequence(
                                    rtol=1e-12, atol=1e-12)
 
 
-def test_codes_that_never_change_give_outputs_that_never_change():
-    """On this a sampler's first state relies: silence before the beginning costs one column."""
+def test_constant_codes_give_constant_outputs():
+    """A sampler's first state relies on this: it computes one column for all initial silence."""
     model = network(levels=4, stacks_num=2, layers_num=3)
     logits = model(torch.full((1, model.config.receptive_field + 5), 2))
     torch.testing.assert_close(logits, logits[:, :, :1].expand_as(logits), rtol=1e-12, atol=1e-12)

@@ -1,4 +1,4 @@
-"""WaveNet's layers as one operation: equal to plain autograd in outputs and in every gradient."""
+"""WaveNet's layers as one operation equal plain autograd in outputs and in all gradients."""
 
 import copy
 import os
@@ -16,8 +16,8 @@ from training import likelihood
 
 
 def plain(model, codes, label=None, masks=None):
-    """The network by ordinary operations, layer by layer: a padded dilated convolution of one-hot
-    codes, computed for all times. masks: what each layer's gated features are multiplied by."""
+    """The network in plain operations, layer by layer, at all times: padded dilated convolutions of
+    one-hot codes. masks: factors of each layer's gated features."""
     config = model.config
 
     def causal(x, past, now, d):
@@ -42,7 +42,7 @@ def plain(model, codes, label=None, masks=None):
 
 
 def gradients(logits, model, direction):
-    """{name: gradient of every parameter}, None of those that take no part."""
+    """{name: gradient} of every parameter; None for unused ones."""
     names, parameters = zip(*model.named_parameters(), strict=True)
     grads = torch.autograd.grad((logits * direction).sum(), parameters, allow_unused=True)
     return dict(zip(names, grads, strict=True))
@@ -56,7 +56,7 @@ def assert_same(model, codes, label=None):
 
 
 def assert_same_gradients(model, actual, wanted):
-    """Two ways to the same logits, and to the gradient of every parameter."""
+    """Two computations of the logits have equal values and equal gradients."""
     torch.testing.assert_close(actual, wanted, rtol=1e-9, atol=1e-9)
     direction = torch.randn_like(actual)
     wanted = gradients(wanted, model, direction)
@@ -67,12 +67,12 @@ def assert_same_gradients(model, actual, wanted):
 
 # ------------------------------------------------------------------------------ equal to plain
 
-@pytest.mark.parametrize("piece", [1, 7, 2048])
+@pytest.mark.parametrize("chunk", [1, 7, 2048])
 @pytest.mark.parametrize("hidden_dim, out_hidden_dim, labels", [(6, 8, 0), (5, 3, 3), (1, 1, 2)])
 @pytest.mark.parametrize("stacks_num, layers_num", DEPTHS)
-def test_outputs_and_all_gradients_are_those_of_plain_autograd(
-        stacks_num, layers_num, hidden_dim, out_hidden_dim, labels, piece, monkeypatch):
-    monkeypatch.setattr(dilated, "PIECE", piece)
+def test_outputs_and_all_gradients_equal_plain_autograd(
+        stacks_num, layers_num, hidden_dim, out_hidden_dim, labels, chunk, monkeypatch):
+    monkeypatch.setattr(dilated, "CHUNK_COLUMNS", chunk)
     model = network(levels=6, hidden_dim=hidden_dim, out_hidden_dim=out_hidden_dim,
                     stacks_num=stacks_num, layers_num=layers_num, labels=labels)
     for batch, outputs in ((1, 1), (3, 1), (2, 10)):
@@ -80,12 +80,12 @@ def test_outputs_and_all_gradients_are_those_of_plain_autograd(
         assert_same(model, codes, labels_for(batch, model.config) if labels else None)
 
 
-@pytest.mark.parametrize("piece", [1, 5, 2048])
+@pytest.mark.parametrize("chunk", [1, 5, 2048])
 @pytest.mark.parametrize("labels", [0, 3])
 @pytest.mark.parametrize("stacks_num, layers_num", [(1, 1), (1, 3), (3, 1), (2, 3)])
-def test_so_they_are_after_silence_of_any_length(stacks_num, layers_num, labels, piece,
-                                                 monkeypatch):
-    monkeypatch.setattr(dilated, "PIECE", piece)
+def test_they_also_do_after_silence_of_any_length(stacks_num, layers_num, labels, chunk,
+                                                  monkeypatch):
+    monkeypatch.setattr(dilated, "CHUNK_COLUMNS", chunk)
     model = network(levels=6, stacks_num=stacks_num, layers_num=layers_num, labels=labels)
     for outputs in (1, 6):
         length = model.config.receptive_field + outputs - 1
@@ -96,16 +96,16 @@ def test_so_they_are_after_silence_of_any_length(stacks_num, layers_num, labels,
             assert_same(model, codes, labels_for(3, model.config))
 
 
-def test_all_of_many_layers_are_equal_to_plain():
-    """What the backward pass subtracts from 30 layers' inputs is what was added to them."""
+def test_many_layers_equal_plain_autograd():
+    """The backward pass subtracts from 30 layers' inputs what the forward pass added."""
     model = network(levels=6, hidden_dim=8, stacks_num=5, layers_num=6)
     with torch.no_grad():
-        for layer in model.layers[:-1]:  # `network` doubles weights: sums would grow beyond reason
+        for layer in model.layers[:-1]:  # `network` doubles the weights, so sums would explode
             layer.residual.weight.mul_(0.3)
     assert_same(model, sounds(2, model.config.receptive_field + 20, model.config))
 
 
-def test_dropout_leaves_out_gated_features_in_training_only(monkeypatch):
+def test_dropout_zeroes_gated_features_in_training_only(monkeypatch):
     model, masks = network(levels=5, stacks_num=2, layers_num=3), []
 
     def recorded(*args):
@@ -130,10 +130,10 @@ def test_dropout_leaves_out_gated_features_in_training_only(monkeypatch):
     torch.testing.assert_close(model.eval()(codes), without, rtol=0, atol=0)
 
 
-# ------------------------------------------------------------------------------ as autograd has it
+# ------------------------------------------------------------------------------ autograd
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
-def test_without_gradients_the_outputs_are_the_same_bits(mode):
+def test_without_gradients_the_outputs_have_the_same_bits(mode):
     model = network(levels=6, stacks_num=2, layers_num=3, labels=2)
     codes, label = sounds(2, model.config.receptive_field + 9, model.config), torch.tensor([1, 0])
     wanted = model(codes, label)
@@ -143,7 +143,7 @@ def test_without_gradients_the_outputs_are_the_same_bits(mode):
     wanted.sum().backward()
     with mode():
         assert torch.equal(model(codes, label), wanted)
-    model(codes, label).sum().backward()  # in memory that can still be written to
+    model(codes, label).sum().backward()  # the workspace is not an inference tensor
 
 
 def test_the_same_input_gives_the_same_bits_twice():
@@ -157,7 +157,7 @@ def test_the_same_input_gives_the_same_bits_twice():
         assert all(map(torch.equal, run, runs[0]))
 
 
-def test_gradients_of_two_batches_at_once_are_not_mixed_up():
+def test_two_batches_at_once_keep_their_own_gradients():
     model = network(levels=6, stacks_num=2, layers_num=3)
     first, second = (sounds(2, model.config.receptive_field + 5, model.config) for _ in range(2))
     direction = torch.randn_like(model(first))
@@ -168,7 +168,7 @@ def test_gradients_of_two_batches_at_once_are_not_mixed_up():
             torch.testing.assert_close(grad, wanted[i][name], rtol=1e-9, atol=1e-9)
 
 
-def test_a_graph_that_is_retained_can_be_gone_through_again_until_the_next_batch():
+def test_a_retained_graph_can_be_differentiated_again_until_the_next_batch():
     model = network(levels=6, stacks_num=2, layers_num=3)
     codes = sounds(2, model.config.receptive_field + 5, model.config)
     loss = model(codes).square().sum()
@@ -176,7 +176,7 @@ def test_a_graph_that_is_retained_can_be_gone_through_again_until_the_next_batch
     first, = torch.autograd.grad(loss, weight, retain_graph=True)
     again, = torch.autograd.grad(loss, weight, retain_graph=True)
     assert torch.equal(first, again)
-    model(codes)  # writes to the workspace that the first one gave back
+    model(codes)  # overwrites the workspace that the first call gave back
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         torch.autograd.grad(loss, weight)
 
@@ -190,7 +190,7 @@ def test_a_second_derivative_is_refused():
         grad.sum().backward()
 
 
-def test_parameters_that_are_frozen_get_no_gradient_and_the_others_theirs():
+def test_frozen_parameters_get_no_gradient_and_the_others_do():
     model = network(levels=6, stacks_num=2, layers_num=2, labels=2)
     codes, label = sounds(2, model.config.receptive_field + 5, model.config), torch.tensor([1, 0])
     plain(model, codes, label).square().sum().backward()
@@ -207,7 +207,7 @@ def test_parameters_that_are_frozen_get_no_gradient_and_the_others_theirs():
                 assert parameter.grad is None
 
 
-def test_in_a_network_wrapped_for_distributed_training_gradients_arrive(tmp_path):
+def test_distributed_data_parallel_gives_the_same_gradients(tmp_path):
     model = network(levels=6, stacks_num=2, layers_num=2)
     codes = sounds(2, model.config.receptive_field + 5, model.config)
     model(codes).square().sum().backward()
@@ -226,7 +226,7 @@ def test_in_a_network_wrapped_for_distributed_training_gradients_arrive(tmp_path
         dist.destroy_process_group()
 
 
-def test_a_copy_of_a_network_in_training_has_no_part_of_its_workspace():
+def test_a_copy_of_a_network_does_not_share_its_workspace():
     model = network(levels=6, stacks_num=2, layers_num=2)
     codes = sounds(2, model.config.receptive_field + 5, model.config)
     loss = model(codes).square().sum()
@@ -240,11 +240,11 @@ def test_a_copy_of_a_network_in_training_has_no_part_of_its_workspace():
 
 # ------------------------------------------------------------------------------ precision and loss
 
-def test_in_bfloat16_outputs_and_gradients_are_close_and_of_the_weights_own_type():
+def test_bfloat16_is_close_and_gradients_have_the_weights_type():
     model = network(levels=6, hidden_dim=16, out_hidden_dim=16, stacks_num=2, layers_num=4).float()
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.mul_(0.5)  # as fresh
+            parameter.mul_(0.5)  # the initial size
     codes = sounds(2, model.config.receptive_field + 50, model.config)
     wanted = model(codes)
     direction = torch.randn_like(wanted)
@@ -260,7 +260,7 @@ def test_in_bfloat16_outputs_and_gradients_are_close_and_of_the_weights_own_type
 
 
 @pytest.mark.parametrize("shape", [(3, 7), (2, 3, 4, 5)])
-def test_nll_is_the_mean_over_targets_that_are_not_ignored_however_logits_lie(shape):
+def test_nll_is_the_mean_over_real_targets_for_any_memory_layout(shape):
     torch.manual_seed(0)
     targets = torch.randint(6, shape)
     targets[0, -1] = IGNORED
@@ -279,7 +279,7 @@ def test_nll_is_the_mean_over_targets_that_are_not_ignored_however_logits_lie(sh
 
 
 @pytest.mark.parametrize("labels", [0, 2])
-def test_no_sequence_at_all_has_gradients_of_zero(labels):
+def test_an_empty_batch_has_gradients_of_zero(labels):
     model = network(labels=labels)
     T = model.config.receptive_field + 3
     batch = Batch(torch.zeros(0, T, dtype=torch.long), torch.zeros(0, 4, dtype=torch.long),

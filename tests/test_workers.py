@@ -1,4 +1,4 @@
-"""Batches that worker processes read ahead: what they are, and how a run ends that loses one."""
+"""Batches that worker processes read ahead, and runs that lose a worker."""
 
 import faulthandler
 import multiprocessing
@@ -38,7 +38,7 @@ def _no_hang():
 
 
 class Rows(torch.utils.data.Dataset):
-    """Batches with a part of each kind. bad: what is done instead for item 7, in a worker."""
+    """Batches with a field of each kind. bad: what a worker does instead for item 7."""
 
     def __init__(self, bad=None, width=3):
         self.bad, self.width, self.parent = bad, width, os.getpid()
@@ -61,7 +61,7 @@ def same(a, b):
 
 
 @pytest.mark.parametrize("workers", [1, 2, 5, 99])
-def test_workers_make_the_very_batches_of_one_process(workers):
+def test_workers_make_the_same_batches_as_one_process(workers):
     ways = [dict(seed=3, epoch=2), dict(seed=3, epoch=2, position=4)]
     for way in ways:
         alone, read = (training_batches(Rows(), 2, workers=count, **way) for count in (0, workers))
@@ -89,7 +89,7 @@ def raising(error):
 @pytest.mark.parametrize("error", [UserError("x.npy: damaged; mend it"), MemoryError("of numpy"),
                                    FileNotFoundError(2, "No such file", "x.npy"),
                                    RuntimeError("a defect")])
-def test_what_a_worker_raises_is_raised(error):
+def test_exceptions_in_a_worker_are_raised(error):
     seen = []
     with pytest.raises(type(error)) as found:
         for batch in evaluation_batches(Rows(raising(error)), 2, workers=2):
@@ -99,7 +99,7 @@ def test_what_a_worker_raises_is_raised(error):
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGBUS, signal.SIGTERM])
-def test_a_worker_that_dies_is_told(number):
+def test_a_dead_worker_is_reported(number):
     def die():
         faulthandler.disable()  # pytest's
         os.kill(os.getpid(), number)
@@ -115,7 +115,7 @@ def children():
     return {process.pid for process in multiprocessing.active_children()}
 
 
-def test_a_worker_killed_while_it_hands_over_a_batch_is_told():
+def test_a_worker_killed_while_it_sends_a_batch_is_reported():
     before = children()
     batches = iter(evaluation_batches(Rows(width=300_000), 1, workers=1))
     next(batches)
@@ -126,7 +126,7 @@ def test_a_worker_killed_while_it_hands_over_a_batch_is_told():
         list(batches)
 
 
-def test_workers_end_when_they_are_not_needed_any_more():
+def test_workers_end_when_they_are_no_longer_needed():
     before = children()
     batches = read_ahead(Rows(width=300_000), [[n] for n in range(9)], 3)
     next(batches)
@@ -161,12 +161,12 @@ def test_no_process_can_be_started(monkeypatch):
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
     monkeypatch.setattr(os, "fork", fork)
-    with pytest.raises(UserError, match="--workers 2: can't start so many processes"):
+    with pytest.raises(UserError, match="workers 2: can't start so many processes"):
         list(evaluation_batches(Rows(), 2, workers=2))
 
 
 @BOTH
-def test_a_run_that_loses_a_worker_ends_with_a_line_and_goes_on(world, tmp_path, command):
+def test_a_run_that_loses_a_worker_ends_with_a_line_and_can_resume(world, tmp_path, command):
     command = f"{command} --snapshot_every 1"
 
     def prepare():
@@ -195,7 +195,7 @@ def test_a_run_that_loses_a_worker_ends_with_a_line_and_goes_on(world, tmp_path,
     assert whole["run"]["iteration"] == UPDATES and difference(whole, cut) == ""
 
 
-def test_preparing_names_the_shared_memory_that_it_lacks(world, tmp_path):
+def test_preprocess_names_missing_shared_memory(world, tmp_path):
     if subprocess.run(shm_of("4k", "true"), capture_output=True).returncode:
         pytest.skip("this user can't mount")
     done = subprocess.run(shm_of("4k", sys.executable, ROOT / "preprocess.py", "--data", "sounds",
@@ -206,7 +206,7 @@ def test_preparing_names_the_shared_memory_that_it_lacks(world, tmp_path):
 
 
 def shm_of(size, *command):
-    """The command, with so much shared memory."""
+    """The command, with that much shared memory."""
     return ["unshare", "-m", "sh", "-c", "mount --make-rprivate / && mount -t tmpfs -o "
             f'size={size},nr_inodes=9 tmpfs /dev/shm && exec "$@"', "sh", *map(str, command)]
 

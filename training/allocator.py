@@ -1,20 +1,20 @@
-"""What becomes of the memory that a training step frees: it is kept for the next step.
+"""Keeps the memory that a training step frees for the next step.
 
-The GNU C library hands blocks of more than 32 MiB back to the system as soon as they are freed, as
-the logits of a batch at 256 levels are. The next step gets them anew, and the system fills each
-page with zeros first. That was measured to take a quarter of the time.
+The GNU C library returns blocks of more than 32 MiB to the system as soon as they are freed, such
+as the logits of a batch at 256 levels. The next step asks for them again, and the system fills
+each page with zeros first. That took a quarter of the time of a step.
 """
 
 import ctypes
 
-TRIM_THRESHOLD, MMAP_MAX = -1, -4  # mallopt's numbers, of malloc.h
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # the numbers of mallopt's parameters in malloc.h
 
 
-def keep_freed():
-    """Let this process keep what it frees, for good; where another C library is, do nothing."""
+def keep_freed_memory() -> None:
+    """Let this process keep the memory that it frees. Does nothing with other C libraries."""
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):  # musl and macOS; TypeError: Windows
         return
-    mallopt(MMAP_MAX, 0)  # no block apart from the others
-    mallopt(TRIM_THRESHOLD, -1)  # never give back what is free at the end
+    mallopt(M_MMAP_MAX, 0)  # take large blocks from the heap, too
+    mallopt(M_TRIM_THRESHOLD, -1)  # never return the free end of the heap

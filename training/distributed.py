@@ -1,31 +1,40 @@
-"""The one place that knows of processes and ranks: a run on many, as torchrun starts it.
+"""Training in several processes, started by torchrun. Nothing else knows of processes and ranks.
 
     torchrun --nproc_per_node=2 train_wavenet.py …
 
-A batch is shared out between the processes, DistributedDataParallel brings their gradients
-together, and every process makes the same step: so many do what one does. The first of them writes
-all files. Without torchrun there is one process, and nothing here does anything.
+Each process computes a shard of every batch, DistributedDataParallel averages the gradients, and
+all processes take the same step: the result is that of one process. The main process writes all
+files. Without torchrun there is one process, and these functions do nothing.
 
-Does not import torch before it is needed: --help is instant.
+Imports torch only where it is needed: --help is instant.
 """
+
+from __future__ import annotations
 
 import os
 import sys
 import time
 import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from common.errors import UserError
 from common.text import printable
 
-SECONDS_TO_SPEAK = 2  # for the first process to say what is wrong
-# What the numbers in the environment are at least.
+if TYPE_CHECKING:
+    import torch
+
+T = TypeVar("T")
+
+SECONDS_TO_REPORT = 2  # for the local main process to print an error first
+# The least values of numbers in the environment.
 _LEAST = {"WORLD_SIZE": 1, "LOCAL_WORLD_SIZE": 1, "RANK": 0, "LOCAL_RANK": 0,
           "TORCHELASTIC_RESTART_COUNT": 0, "TRAINING_RESTARTS": 0}
-TIMEOUT = timedelta(minutes=10)  # for a process that is there but does not answer
+TIMEOUT = timedelta(minutes=10)  # for a process that is alive but does not answer
 
 
 class LostProcessError(UserError):
@@ -34,49 +43,49 @@ class LostProcessError(UserError):
     exit_code = 1
 
 
-def world_size():
+def world_size() -> int:
     """How many processes the run has."""
     return int(os.environ.get("WORLD_SIZE", 1))
 
 
-def is_main_process():
+def is_main_process() -> bool:
     """Whether this process is the one that writes files and reports."""
     return _number("RANK") == 0
 
 
-def is_local_main_process():
-    """Whether it is the first on its machine: the one that says what is wrong there."""
+def is_local_main_process() -> bool:
+    """Whether this process is the first on its machine, the one that reports errors there."""
     return _number("LOCAL_RANK") == 0
 
 
-def is_bar_disabled():
-    """What tqdm is to be told as `disable`: None, to look for a terminal, in the first process."""
+def is_bar_disabled() -> bool | None:
+    """The argument `disable` of tqdm: None (disable without a terminal) in the main process."""
     return None if is_main_process() else True
 
 
-def local_device(first):
-    """The CUDA device of this process, `first` being that of the first on this machine."""
+def local_device(first: int) -> int:
+    """The CUDA device of this process, where the local main process has device `first`."""
     return first + _number("LOCAL_RANK")
 
 
-def rank_seed(*numbers):
-    """A seed that is another one for each process and for other `numbers`."""
+def rank_seed(*numbers: int) -> int:
+    """A seed that differs between processes, and between different `numbers`."""
     return int(np.random.SeedSequence((*numbers, _number("RANK"))).generate_state(1, np.uint64)[0])
 
 
-def _number(name):
+def _number(name: str) -> int:
     return int(os.environ.get(name, 0))
 
 
-def print_once_per_node(text):
-    """Print a line on stderr, once on each machine, or by each process that can't tell its rank."""
+def print_once_per_node(text: str) -> None:
+    """Print a line on stderr once per machine, or in each process if ranks are unknown."""
     if contradiction() or is_local_main_process():
         print(text, file=sys.stderr)
 
 
-def contradiction():
-    """What is wrong with the environment that torchrun sets, naming the variable; or None."""
-    numbers = {}
+def contradiction() -> str | None:
+    """What is wrong with the environment variables that torchrun sets, or None."""
+    numbers: dict[str, int] = {}
     for name, least in _LEAST.items():
         text = os.environ.get(name)
         if text is None:
@@ -85,15 +94,16 @@ def contradiction():
             return f"{name}={text} in the environment is no whole number from {least} up"
         numbers[name] = int(text)
     world = numbers.get("WORLD_SIZE", 1)
-    on_a_machine = numbers.get("LOCAL_WORLD_SIZE", world)
-    for name, of, most in (("RANK", "WORLD_SIZE", world), ("LOCAL_RANK", "WORLD_SIZE", world),
-                           ("LOCAL_RANK", "LOCAL_WORLD_SIZE", on_a_machine)):
-        if numbers.get(name, 0) >= most:
-            return f"{name}={numbers[name]} in the environment is not below {of}={most}"
-    if on_a_machine > world:
-        return (f"LOCAL_WORLD_SIZE={on_a_machine} in the environment is more than "
+    local_world = numbers.get("LOCAL_WORLD_SIZE", world)
+    for name, limit_name, limit in (("RANK", "WORLD_SIZE", world),
+                                    ("LOCAL_RANK", "WORLD_SIZE", world),
+                                    ("LOCAL_RANK", "LOCAL_WORLD_SIZE", local_world)):
+        if numbers.get(name, 0) >= limit:
+            return f"{name}={numbers[name]} in the environment is not below {limit_name}={limit}"
+    if local_world > world:
+        return (f"LOCAL_WORLD_SIZE={local_world} in the environment is more than "
                 f"WORLD_SIZE={world}")
-    port = os.environ.get("MASTER_PORT")  # which other programs use for other things
+    port = os.environ.get("MASTER_PORT")  # other programs use the name, too: check only if needed
     if world > 1 and port and not (port.isascii() and port.isdecimal() and int(port) < 2 ** 16):
         return f"MASTER_PORT={port} in the environment is no port"
     for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
@@ -102,20 +112,20 @@ def contradiction():
     return None
 
 
-def shard(indices):
-    """This process's share of a batch's indices; there may be fewer than there are processes."""
+def shard(indices: np.ndarray) -> np.ndarray:
+    """This process's share of a batch's indices; empty if there are fewer than processes."""
     return np.array_split(indices, world_size())[_number("RANK")]
 
 
 @contextmanager
-def process_group():
+def process_group() -> Iterator[None]:
     """In its context the processes of a run can reach each other.
 
-    Raises UserError if the environment contradicts itself, LostProcessError if one of them is gone.
+    Raises UserError if the environment contradicts itself, LostProcessError if a process is gone.
     """
-    wrong = contradiction()
-    if wrong:
-        raise UserError(f"{wrong}; start with torchrun, or unset the variable")
+    problem = contradiction()
+    if problem:
+        raise UserError(f"{problem}; start with torchrun, or unset the variable")
     if world_size() == 1:
         yield
         return
@@ -126,9 +136,9 @@ def process_group():
     try:
         store, rank, count = next(distributed.rendezvous("env://", timeout=TIMEOUT))
         if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
-            # The store outlives a restart: what was in it before is of processes that are gone.
-            # (Agents that meet by c10d may count restarts differently: there it must not be shared,
-            # TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1.)
+            # The store outlives a restart: a prefix hides the entries of processes that are gone.
+            # (Agents that meet by c10d may count restarts differently: there the store must not be
+            # shared, TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1.)
             store = distributed.PrefixStore(os.environ["TORCHELASTIC_RESTART_COUNT"], store)
         distributed.init_process_group(
             "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=TIMEOUT,
@@ -138,9 +148,10 @@ def process_group():
         distributed.destroy_process_group()
     except UserError as error:
         if not is_local_main_process():
-            # torchrun ends all as soon as one has: who is still there alone knows of this error.
-            time.sleep(SECONDS_TO_SPEAK)
-            print(f"error: {printable(error)}", file=sys.stderr)
+            # torchrun ends all processes as soon as one ends. A process that is still here after
+            # a while is the only one that met this error.
+            time.sleep(SECONDS_TO_REPORT)
+            print(f"error: {printable(error.line())}", file=sys.stderr)
         raise
     except RuntimeError as error:
         text = str(error).strip()
@@ -148,45 +159,47 @@ def process_group():
             raise
         lost = LostProcessError(f"another process of this run has ended or can't be reached "
                                 f"({text.splitlines()[0]}); go on with --resume auto")
-        if not is_local_main_process():  # which may be the one that is lost
+        if not is_local_main_process():  # the local main process may be the lost one
             print(f"error: {printable(lost)}", file=sys.stderr)
         raise lost from None
 
 
-def data_parallel(model, device):
-    """`model` such that its backward pass leaves the mean of all processes' gradients."""
+def data_parallel(model: torch.nn.Module, device: torch.device) -> torch.nn.Module:
+    """Wrap `model` so that its backward pass averages the gradients over all processes."""
     if world_size() == 1:
         return model
     from torch.nn.parallel import DistributedDataParallel
     devices = [device] if device.type == "cuda" else None
-    with warnings.catch_warnings():  # that later versions call the argument otherwise
+    with warnings.catch_warnings():  # later versions rename the argument
         warnings.simplefilter("ignore", FutureWarning)
-        return DistributedDataParallel(model, devices, broadcast_buffers=False)  # all constant
+        return DistributedDataParallel(model, devices, broadcast_buffers=False)  # they are constant
 
 
-def all_reduce_sum(*numbers):
-    """The sum of each of the numbers over all processes: a list."""
+def all_reduce_sum(*numbers: float) -> list[float]:
+    """The sum of each of the numbers over all processes."""
     if world_size() == 1:
         return list(numbers)
     import torch
+    from torch import distributed
     sums = torch.tensor(numbers, dtype=torch.float64)
-    torch.distributed.all_reduce(sums)
+    distributed.all_reduce(sums)
     return sums.tolist()
 
 
-def broadcast_from_main(make):
-    """What `make()` returns in the first process, in every process."""
+def broadcast_from_main(make: Callable[[], T]) -> T:
+    """Call `make` in the main process, and return its result in every process."""
     if world_size() == 1:
         return make()
     import torch
-    made = [make() if is_main_process() else None]
-    torch.distributed.broadcast_object_list(made, src=0, device=torch.device("cpu"))
+    from torch import distributed
+    made: list[Any] = [make() if is_main_process() else None]
+    distributed.broadcast_object_list(made, src=0, device=torch.device("cpu"))
     return made[0]
 
 
 @contextmanager
-def local_main_first():
-    """In its context the first process of a machine is alone: the others find what it downloads."""
+def local_main_first() -> Iterator[None]:
+    """Let the local main process run the context first: the others find what it downloaded."""
     if not is_local_main_process():
         barrier()
     yield
@@ -194,8 +207,8 @@ def local_main_first():
         barrier()
 
 
-def barrier():
-    """Return once every process has come here."""
+def barrier() -> None:
+    """Wait until every process has called this."""
     if world_size() > 1:
-        import torch
-        torch.distributed.barrier()
+        from torch import distributed
+        distributed.barrier()

@@ -1,24 +1,27 @@
-"""The one loss of both networks, and the units it is told in."""
+"""The loss of both networks, and the units in which it is reported."""
 
 import math
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
 
-from datasets.batches import IGNORED
+from datasets.batches import IGNORED, Batch
 from training import distributed
 from training.device import tf32
 
 
 @contextmanager
-def matmul_precision(model, precision):
-    """In its context the model's matrix products are in a precision: fp32, bf16, or on CUDA tf32.
+def matmul_precision(model, precision: str) -> Iterator[None]:
+    """In its context the model computes matrix products in fp32, bf16, or on CUDA tf32.
 
-    fp32 stands for that of the weights. A convolution is a matrix product, too.
+    fp32 means the precision of the weights. Convolutions count as matrix products.
+
+    model: a PixelCNN or a WaveNet, or another module with a `compute_dtype`.
     """
-    before, model.compute_dtype = (model.compute_dtype,
-                                   torch.bfloat16 if precision == "bf16" else None)
+    before = model.compute_dtype
+    model.compute_dtype = torch.bfloat16 if precision == "bf16" else None
     try:
         with tf32(precision == "tf32"):
             yield
@@ -26,65 +29,73 @@ def matmul_precision(model, precision):
         model.compute_dtype = before
 
 
-def nll(model, batch, reduction="mean"):
-    """Negative log-likelihood of a batch's targets in nats.
+def nll(model: torch.nn.Module, batch: Batch, reduction: str = "mean") -> torch.Tensor:
+    """Return the negative log-likelihood of a batch's targets in nats.
 
-    reduction: "mean" of the targets, their "sum", or the sums of "each" item, (B,). A target is a
-    sub-pixel or a sample; a dimension, in the papers' words.
+    A target is a sub-pixel or a sample: a dimension, in the papers' words.
+
+    reduction: "mean" over the targets, their "sum", or the sums of "each" item, (B,).
     """
-    conditions = [batch.label] + [batch.frames] * (batch.frames is not None)
-    logits = model(batch.codes, *conditions).movedim(1, -1)
-    # As they lie in memory: a softmax over values side by side, and nothing is copied for it.
+    if batch.frames is None:
+        logits = model(batch.codes, batch.label)
+    else:
+        logits = model(batch.codes, batch.label, batch.frames)
+    logits = logits.movedim(1, -1)
+    # In the order of memory: the softmax reads adjacent values, and nothing is copied.
     order = sorted(range(batch.targets.ndim), key=logits.stride, reverse=True)
     targets = batch.targets.permute(order)
     losses = F.cross_entropy(logits.permute(*order, -1).flatten(0, -2), targets.flatten(),
                              ignore_index=IGNORED,
                              reduction="none" if reduction == "each" else reduction)
     if reduction == "each":
-        others = [n for n, dimension in enumerate(order) if dimension != 0]
-        return losses.view(targets.shape).sum(others)
+        item_dimensions = [n for n, dimension in enumerate(order) if dimension != 0]
+        return losses.view(targets.shape).sum(item_dimensions)
     return losses
 
 
-def count_each(batch):
-    """How many targets of each of a batch's items are real: (B,)."""
+def count_each(batch: Batch) -> torch.Tensor:
+    """Return how many targets each of a batch's items has: (B,)."""
     return (batch.targets != IGNORED).flatten(1).sum(1)
 
 
-def count_targets(batch):
-    """How many of a batch's targets are real."""
+def count_targets(batch: Batch) -> int:
+    """Return how many targets a batch has."""
     return int(count_each(batch).sum())
 
 
-def evaluate(model, batches, device):
-    """Mean negative log-likelihood over all the targets of `batches`, in nats: a float.
+def evaluate(model, batches: Iterable[Batch], device: torch.device) -> float:
+    """Return the mean negative log-likelihood over all targets of `batches`, in nats.
 
-    With several processes, each gives its share of the batches, and all get the same mean. In the
-    precision of the weights, whatever the training's is.
+    Computes in the precision of the weights, whatever training's precision is. With several
+    processes each passes its share of the batches, and all get the same mean.
     """
     return evaluate_labels(model, batches, device, 0)[0]
 
 
-def evaluate_labels(model, batches, device, labels):
-    """The same, and a list of the means of that many labels, None where one has no target."""
+def evaluate_labels(model, batches: Iterable[Batch], device: torch.device,
+                    labels: int) -> tuple[float, list[float | None]]:
+    """`evaluate`, and the mean of each of so many labels, None for one without targets."""
     model.eval()
-    # Of nats, of targets. On the CPU: CUDA adds what has one index in an order of its own.
+    # Row 0: nats, row 1: targets. On the CPU, because CUDA's index_add_ has no fixed order.
     sums = torch.zeros(2, max(labels, 1), dtype=torch.float64)
     with torch.inference_mode(), matmul_precision(model, "fp32"):
         for batch in batches:
             counts = count_each(batch)
             nats = nll(model, batch.to(device), "each").cpu()
-            label = batch.label if labels else torch.zeros_like(counts)
+            label = batch.label
+            if label is None or not labels:
+                label = torch.zeros_like(counts)
             sums.index_add_(1, label, torch.stack((nats.double(), counts.double())))
     model.train()
-    sums = distributed.all_reduce_sum(*sums.flatten().tolist())
-    nats, targets = sums[:len(sums) // 2], sums[len(sums) // 2:]
-    means = [total / count if count else None for total, count in zip(nats, targets, strict=True)]
-    return sum(nats) / sum(targets), means[:labels]
+    totals = distributed.all_reduce_sum(*sums.flatten().tolist())
+    total_nats, total_targets = totals[:len(totals) // 2], totals[len(totals) // 2:]
+    means = [nats / count if count else None
+             for nats, count in zip(total_nats, total_targets, strict=True)]
+    return sum(total_nats) / sum(total_targets), means[:labels]
 
 
-def in_units(mean_nll, prefix, dimensions=None):
-    """`mean_nll` as the log tells it: {prefix/nll, prefix/bits/dim} and, of images, prefix/nats.
+def in_units(mean_nll: float, prefix: str, dimensions: int | None = None) -> dict[str, float]:
+    """Return `mean_nll` in the log's units: {prefix/nll, prefix/bits/dim}, for images prefix/nats.
 
     dimensions: C·H·W of an image, for the nats of a whole image; None for sound.
     """

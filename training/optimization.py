@@ -1,18 +1,26 @@
-"""How the weights are moved: the optimizer, its learning rate's course, and their average."""
+"""The optimizer, its learning rate schedule, and the moving average of the weights."""
 
 import math
+from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch.optim.swa_utils import AveragedModel
 
-WARM_UP = 0.01  # the part of a run in which a learning rate rises to its height
-STEPS = (0.6, 0.85)  # the parts of a run after each of which "step" divides it by 10
+from common.errors import UserError
+
+WARM_UP = 0.01  # the fraction of a run in which the learning rate rises
+STEPS = (0.6, 0.85)  # the fractions of a run after which "step" divides the learning rate by 10
 MOMENTUM = 0.9
 
 
-def optimizer_of(name, parameters, learning_rate, weight_decay):
-    """The optimizer adam, sgd (with momentum) or rmsprop; weight_decay is an L2 penalty."""
-    settings = dict(lr=learning_rate, weight_decay=weight_decay)
+def make_optimizer(name: str, parameters: Iterable[torch.nn.Parameter], learning_rate: float,
+                   weight_decay: float) -> torch.optim.Optimizer:
+    """Return the optimizer adam, sgd or rmsprop, the latter two with momentum.
+
+    weight_decay is an L2 penalty.
+    """
+    settings: dict[str, Any] = dict(lr=learning_rate, weight_decay=weight_decay)
     if name == "adam":
         return torch.optim.Adam(parameters, **settings, fused=True)
     if name == "sgd":
@@ -20,25 +28,43 @@ def optimizer_of(name, parameters, learning_rate, weight_decay):
     return torch.optim.RMSprop(parameters, **settings, momentum=MOMENTUM)
 
 
-def learning_rate_factor(schedule, done):
-    """What the learning rate is multiplied by once the part `done`, in [0, 1], of a run is done.
+def load_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, Any],
+                         name: str) -> None:
+    """Load the `state_dict` of an optimizer, but keep the hyperparameters of this one.
 
-    "constant": 1. "cosine" and "step" rise from 0 to 1 over the first hundredth; then the one
-    falls along half a cosine to 0, and the other stays, but for two divisions by 10.
+    name: the class of the other optimizer. Raises UserError if this one is of another.
+    """
+    own_name = type(optimizer).__name__
+    if name != own_name:
+        raise UserError(f"--resume: the snapshot's run had the optimizer {name}, this one has "
+                        f"{own_name}; give the same --optimizer, or begin anew")
+    own_groups = [{name: value for name, value in group.items() if name != "params"}
+                  for group in optimizer.param_groups]
+    # Replaced before loading: they decide on which device an optimizer counts its steps.
+    groups = [loaded | own for loaded, own in
+              zip(state["param_groups"], own_groups, strict=True)]
+    optimizer.load_state_dict({**state, "param_groups": groups})
+
+
+def learning_rate_factor(schedule: str, progress: float) -> float:
+    """Return the factor of the learning rate at `progress`, the completed fraction of a run.
+
+    "constant": 1. "cosine" and "step" rise from 0 to 1 over the first hundredth. "cosine" then
+    falls along half a cosine to 0; "step" stays, apart from two divisions by 10.
     """
     if schedule == "constant":
         return 1.0
-    rise = min(1.0, done / WARM_UP)
+    rise = min(1.0, progress / WARM_UP)
     if schedule == "cosine":
-        return rise * (1 + math.cos(math.pi * min(done, 1.0))) / 2
-    return rise * 0.1 ** sum(done >= step for step in STEPS)
+        return rise * (1 + math.cos(math.pi * min(progress, 1.0))) / 2
+    return rise * 0.1 ** sum(progress >= step for step in STEPS)
 
 
-def average_of(model, decay):
-    """An exponential moving average of the model's weights, `decay` of it kept at each update.
+def average_weights(model: torch.nn.Module, decay: float) -> AveragedModel:
+    """Return an exponential moving average of the weights that keeps `decay` of it at each update.
 
-    A short memory at first: `decay` is at most (1 + n) / (10 + n) at update n, lest the initial
-    weights stay in the average for long.
+    At update n the decay is at most (1 + n) / (10 + n), so that the initial weights leave the
+    average soon.
     """
     @torch.no_grad()
     def update(averages, weights, n):

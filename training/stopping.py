@@ -1,21 +1,27 @@
 """When a run is complete."""
 
+from __future__ import annotations
+
 import math
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from training.trainer import Trainer
 
 
 class StopCondition(NamedTuple):
-    """When a run is complete: at whichever comes first; None for what is not wanted.
+    """Conditions that end a run, whichever holds first; None for none.
 
-    target_loss is compared with main/nll of the log, in nats.
+    epoch, iterations: how many. target_loss: main/nll of the log, in nats, at or below which the
+    run ends.
     """
 
     epoch: int | None = None
     iterations: int | None = None
     target_loss: float | None = None
 
-    def reached(self, trainer):
-        """The condition that holds, as text, or None."""
+    def reached(self, trainer: Trainer) -> str | None:
+        """Return the condition that holds, as text, or None."""
         if self.epoch and trainer.epoch >= self.epoch:
             return f"--epoch {self.epoch} reached"
         if self.iterations and trainer.iteration >= self.iterations:
@@ -25,10 +31,11 @@ class StopCondition(NamedTuple):
             return f"--target_loss {self.target_loss} reached: main/nll is {logged:.4f}"
         return None
 
-    def updates(self, an_epoch):
-        """How many updates until then, unless the loss ends it before; None if unknown.
-
-        an_epoch: the updates of an epoch.
-        """
-        ends = [n for n in (self.iterations, (self.epoch or 0) * an_epoch) if n]
-        return min(ends, default=None)
+    def total_updates(self, updates_per_epoch: int) -> int | None:
+        """Return the updates of the whole run, if the loss does not end it; None if unknown."""
+        limits = []
+        if self.iterations:
+            limits.append(self.iterations)
+        if self.epoch:
+            limits.append(self.epoch * updates_per_epoch)
+        return min(limits, default=None)

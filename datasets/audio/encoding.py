@@ -1,26 +1,28 @@
-"""Many recordings to labelled mu-law codes and frames of features, in several processes."""
+"""Encode many recordings as labelled mu-law codes and frames of features, in several processes."""
 
 import copy
 import math
 import os
 import signal
 from collections import deque
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Generator, Iterable
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, closing
 from itertools import count
 from multiprocessing import Pipe, parent_process
-from multiprocessing.connection import wait
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from threading import Thread
-from typing import NamedTuple
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from common.errors import UnfinishedError, UserError
-from datasets.audio.features import Features, beside, frames_of
+from common.files import os_errors_as_lines
+from datasets.audio.features import Features, features_path, frame_encoder
 from datasets.audio.labels import Labelling
 from datasets.audio.opening import check_regular
 from datasets.audio.recordings import Excerpt, recording_blocks, split_silence
@@ -28,11 +30,11 @@ from datasets.quantization import code_dtype, mu_law_encode
 
 
 class EncodingConfig(NamedTuple):
-    """What is made of a recording, and what it is called.
+    """How to label and encode a recording.
 
-    rate: Hz. levels: of mu-law. excerpt: what is read of it. silence_threshold: the loudness, as
-    the root of the mean square of a frame, below which its beginning and end are cut off; 0 for
-    nothing. features: of what is left, or None.
+    rate: Hz. levels: of mu-law. excerpt: the part to read. silence_threshold: the root mean square
+    of a frame, full scale being 1, below which the beginning and the end are cut off; 0 cuts
+    nothing. features: to compute from what is left, or None.
     """
 
     labelling: Labelling
@@ -42,19 +44,19 @@ class EncodingConfig(NamedTuple):
     silence_threshold: float = 0.0
     features: Features | None = None
 
-    def files(self, path):
-        """All that is read for the recording at `path`: a list of Paths."""
-        given = self.features and self.features.kind == "npy"
-        return [path, beside(path)] if given else [path]
+    def files(self, path: Path) -> list[Path]:
+        """List all files that encoding the recording at `path` reads."""
+        has_array = self.features and self.features.kind == "npy"
+        return [path, features_path(path)] if has_array else [path]
 
 
-class Encoded(NamedTuple):
+class EncodedRecording(NamedTuple):
     """A recording's codes and label, or why it has none.
 
-    codes: the file that they are in, as text. length: how many. clipped: samples beyond full scale.
-    silent: samples cut off. loudness: the root of the mean square of the others. problem: why there
-    are no codes, or None. frames: the file with its frames, as text, or None. note: in what it is
-    less than its header says, or None.
+    codes: the file with the codes, as text. length: the number of codes. clipped: samples beyond
+    full scale. silent: samples cut off. loudness: the root mean square of the others. problem: why
+    there are no codes, or None. frames: the file with the frames, as text, or None. note: what the
+    recording lacks of what its header says, or None.
     """
 
     codes: str | None = None
@@ -69,165 +71,185 @@ class Encoded(NamedTuple):
 
 
 class SampleStats(NamedTuple):
-    """Over the samples of a recording: how many, how many beyond full scale, and their squares."""
+    """Samples of a recording: how many, how many beyond full scale, and the sum of squares."""
 
     length: int = 0
     clipped: int = 0
     squares: float = 0.0
 
 
-class MuLaw:
-    """Mu-law codes of samples that come block by block, and the Sums over these.
+class Encoder(Protocol):
+    """Turns samples into rows of numbers, block by block. A copy (copy.copy) saves its state."""
 
-    A copy (copy.copy) is a place to go on from again.
-    """
+    def add(self, samples: np.ndarray) -> np.ndarray:
+        """Return the rows that the next `samples`, (n,), complete."""
 
-    def __init__(self, levels):
-        self.levels, self.sums = levels, SampleStats()
+    def end(self) -> np.ndarray:
+        """Return the remaining rows, after the last sample."""
 
-    def add(self, samples):
-        """The codes of the next `samples`: (n,)."""
+
+AnyEncoder = TypeVar("AnyEncoder", bound=Encoder)
+
+
+class MuLawEncoder:
+    """An Encoder to mu-law codes, which also keeps the SampleStats."""
+
+    def __init__(self, levels: int):
+        self.levels, self.stats = levels, SampleStats()
+
+    def add(self, samples: np.ndarray) -> np.ndarray:
+        """Return the codes of the next `samples`: (n,)."""
         codes, clipped = mu_law_encode(samples, self.levels)
-        self.sums = SampleStats(self.sums.length + len(codes), self.sums.clipped + clipped,
-                         self.sums.squares + float(np.square(samples, dtype=np.float64).sum()))
+        squares = float(np.square(samples, dtype=np.float64).sum())
+        self.stats = SampleStats(self.stats.length + len(codes), self.stats.clipped + clipped,
+                                 self.stats.squares + squares)
         return codes
 
-    def end(self):
-        """No more samples, and no more codes."""
+    def end(self) -> np.ndarray:
+        """Return no codes: each sample has had its own."""
         return np.empty(0, code_dtype(self.levels))
 
 
-class Track:
-    """What a `coder` (MuLaw, MelFrames, GivenFrames) makes of a recording, in the new file `place`.
+class EncoderOutput(Generic[AnyEncoder]):
+    """The new file at `path` with what an `encoder` makes of a recording.
 
-    In the end, what came after the last `keep()` has never been.
+    `end()` discards everything after the last commit. committed: the encoder as it was then.
     """
 
-    def __init__(self, place, coder):
-        self.coder, self.file = coder, place.open("wb")
-        self.keep()
+    def __init__(self, path: Path, encoder: AnyEncoder):
+        self.encoder, self.file = encoder, path.open("wb")
+        self.commit()
 
-    def add(self, samples):
-        """Write what the coder makes of the next `samples`, (n,)."""
-        self.file.write(self.coder.add(samples).tobytes())
+    def add(self, samples: np.ndarray) -> None:
+        """Encode the next `samples`, (n,)."""
+        self.file.write(self.encoder.add(samples).tobytes())
 
-    def keep(self):
-        """Whatever follows, what has come so far stays."""
-        self.kept, self.size = copy.copy(self.coder), self.file.tell()
+    def commit(self) -> None:
+        """Keep everything added so far, whatever follows."""
+        self.committed, self.size = copy.copy(self.encoder), self.file.tell()
 
-    def end(self):
-        """No more samples: go back to those that are kept, and end there."""
+    def end(self) -> None:
+        """Discard everything after the last commit, and complete the file."""
         self.file.seek(self.file.truncate(self.size))
-        self.file.write(self.kept.end().tobytes())
+        self.file.write(self.committed.end().tobytes())
 
-    def close(self):
-        """Leave the file as it is."""
+    def close(self) -> None:
+        """Close the file."""
         self.file.close()
 
 
-def encoded(paths, recipe, workers, folder, done=0):
-    """Yields what encode() makes of each of `paths`, in their order, from that many processes.
+def encode_recordings(paths: list[Path], config: EncodingConfig, workers: int, folder: str | Path,
+                      done: int = 0) -> Generator[EncodedRecording, None, None]:
+    """Encode each of `paths`, in order, except the first `done`, in that many processes.
 
-    The first `done` of the paths are passed over. Codes and frames are in files in `folder`, a
-    temporary one; they are to be read before the next is asked for. Few wait there at a time,
-    because a corpus may be larger than the memory.
-    Raises UnfinishedError naming --workers if a process dies, and OSError if `folder` is full.
+    Codes and frames lie in files in `folder`, a temporary one; read them before you take the next
+    recording. Few files wait there at a time, because a corpus may be larger than the memory.
+    Raises UnfinishedError if a process dies, and OSError if `folder` is full.
     """
     workers = max(1, min(workers, len(paths) - done))
-    end, told_to_end = Pipe()
-    pool = _pool(workers, told_to_end)
-    coming, waiting = zip(count(done), paths[done:]), deque()
+    stop_sender, stop_receiver = Pipe()
+    pool = _start_pool(workers, stop_receiver)
+    coming = zip(count(done), paths[done:])
+    waiting: deque[Future[EncodedRecording]] = deque()
     try:
         for _ in tqdm(paths[done:], unit="recording", disable=None, initial=done,
                       total=len(paths)):
             while len(waiting) < 4 * workers and (job := next(coming, None)):
                 number, path = job
-                waiting.append(pool.submit(encode, path, recipe, Path(folder, str(number))))
+                waiting.append(
+                    pool.submit(encode_recording, path, config, Path(folder, str(number))))
             recording = waiting.popleft().result()
             yield recording
             for file in filter(None, (recording.codes, recording.frames)):
                 os.unlink(file)
     except BaseException as error:
-        end.send_bytes(b"end")
+        stop_sender.send_bytes(b"end")
         if isinstance(error, BrokenProcessPool):
-            raise UnfinishedError(f"--workers {workers}: a process died, probably out of memory; "
-                                  "give fewer, and this goes on where it stopped") from None
+            raise UnfinishedError(
+                f"{workers}: a process died, probably out of memory; give fewer, and this goes on "
+                "where it stopped", parameter="workers") from None
         raise
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _pool(workers, told_to_end):
-    try:
-        return ProcessPoolExecutor(workers, initializer=_begin, initargs=(told_to_end,))
-    except OSError as error:  # of its locks
-        raise UserError(f"--workers: processes need some KB of shared memory, /dev/shm has none "
-                        f"({error.strerror}); give a container more, as with --shm-size=1m"
-                        ) from None
+def _start_pool(workers: int, stop_receiver: Connection) -> ProcessPoolExecutor:
+    with os_errors_as_lines(  # an OSError of the pool's locks
+            "--workers", "processes need some KB of shared memory, /dev/shm has none",
+            "give a container more, as with --shm-size=1m"):
+        return ProcessPoolExecutor(workers, initializer=_begin_worker, initargs=(stop_receiver,))
 
 
-def _begin(told_to_end):
-    """Make this process a worker: it ends when it is told to, or when its parent is gone.
+def _begin_worker(stop_receiver: Connection) -> None:
+    """Set up a worker. It exits when it gets a message, or when its parent is gone.
 
-    Ctrl+C is for the parent alone, which ends the workers without a traceback from each. Matrix
-    products are made in one thread, for those of several workers wait for each other.
+    Ctrl+C is for the parent alone, which stops the workers without a traceback from each. Matrix
+    products use one thread, because the threads of several workers would wait for each other.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threadpool_limits(1)
 
-    def watch():
-        wait([parent_process().sentinel, told_to_end])
+    def watch() -> None:
+        parent = parent_process()
+        assert parent  # a worker has one
+        wait([parent.sentinel, stop_receiver])
         os._exit(1)
 
     Thread(target=watch, daemon=True).start()
 
 
-def encode(path, recipe, place):
-    """The recording at `path`: an Encoded, its codes in the new file `place`, its frames beside it.
+def encode_recording(path: Path, config: EncodingConfig, codes_path: Path) -> EncodedRecording:
+    """Encode the recording at `path`: codes into the new file `codes_path`, frames next to it.
 
-    A block at a time, because a recording may be larger than the memory. Raises OSError if they
-    can't be written.
+    Works block by block, because a recording may be larger than the memory. A recording that can't
+    be used gives an EncodedRecording with a `problem`. Raises OSError if the files can't be
+    written.
     """
-    frames = place.with_name(f"{place.name}_frames") if recipe.features else None
-    notes = []
+    frames_path = codes_path.with_name(f"{codes_path.name}_frames") if config.features else None
+    notes: list[str] = []
     try:
-        check_regular(path)  # before tags are looked for: a named pipe would be waited for
-        label = recipe.labelling.label_of(path)
-        coders = {place: MuLaw(recipe.levels)}
-        if frames:
-            coders[frames] = frames_of(path, recipe.features)
+        check_regular(path)  # before looking for tags: opening a named pipe would wait
+        label = config.labelling.label_of(path)
+        frames_encoder = config.features and frame_encoder(path, config.features)
         with ExitStack() as stack:
-            tracks = [stack.enter_context(closing(Track(*item))) for item in coders.items()]
-            blocks = recording_blocks(path, recipe.rate, recipe.excerpt, notes.append)
-            length = _encode_into(tracks, blocks, recipe)
-        kept = tracks[0].kept.sums
+            codes = stack.enter_context(
+                closing(EncoderOutput(codes_path, MuLawEncoder(config.levels))))
+            outputs: list[EncoderOutput] = [codes]
+            if frames_path and frames_encoder:
+                outputs.append(
+                    stack.enter_context(closing(EncoderOutput(frames_path, frames_encoder))))
+            blocks = recording_blocks(path, config.rate, config.excerpt, notes.append)
+            length = _encode_into(outputs, blocks, config)
+        kept = codes.committed.stats
         if not kept.length:
             raise UserError(f"{path}: all of it is below --silence_threshold "
-                            f"{recipe.silence_threshold:g}; lower that, or remove the file")
+                            f"{config.silence_threshold:g}; lower that, or remove the file")
     except UserError as error:
-        for file in filter(None, (place, frames)):
+        for file in filter(None, (codes_path, frames_path)):
             file.unlink(missing_ok=True)
-        return Encoded(problem=str(error))
-    return Encoded(str(place), label, kept.length, kept.clipped, length - kept.length,
-                   math.sqrt(kept.squares / kept.length), frames=frames and str(frames),
-                   note=notes[0] if notes else None)
+        return EncodedRecording(problem=str(error))
+    return EncodedRecording(
+        str(codes_path), label, kept.length, kept.clipped, length - kept.length,
+        math.sqrt(kept.squares / kept.length), frames=str(frames_path) if frames_path else None,
+        note=notes[0] if notes else None)
 
 
-def _encode_into(tracks, blocks, recipe):
-    """Put what is to be kept of the `blocks` on the tracks: the number of samples in all."""
-    if recipe.silence_threshold:
-        pieces = split_silence(blocks, recipe.rate, recipe.silence_threshold)
+def _encode_into(outputs: list[EncoderOutput], blocks: Iterable[np.ndarray],
+                 config: EncodingConfig) -> int:
+    """Write the `blocks` without silent ends to all `outputs`; return how many samples came."""
+    if config.silence_threshold:
+        pieces = split_silence(blocks, config.rate, config.silence_threshold)
     else:
         pieces = ((block, True) for block in blocks)
-    length, begun = 0, False
+    length, has_begun = 0, False
     for samples, is_heard in pieces:
         length += len(samples)
-        begun = begun or is_heard
-        for track in tracks if begun else ():
-            track.add(samples)
+        has_begun = has_begun or is_heard
+        for output in outputs if has_begun else ():
+            output.add(samples)
             if is_heard:
-                track.keep()
-    # Only now it is known that no sound follows the silence that came last.
-    for track in tracks:
-        track.end()
+                output.commit()
+    # Only now is it known that no sound follows the last silence.
+    for output in outputs:
+        output.end()
     return length

@@ -1,4 +1,4 @@
-"""What a recording is conditioned on: its folder, its speaker, a tag, or a part of its path."""
+"""The label of a recording: its folder, its speaker, a tag, or a part of its path."""
 
 import re
 from collections import defaultdict
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from common.errors import UserError
-from common.files import readable
+from common.text import decode_filename
 from datasets.audio.tags import match_genre, tag_of
 
 KINDS = ("none", "folder", "speaker", "genre", "year")
@@ -16,28 +16,28 @@ SHOWN = 20  # label names in an error message
 
 
 class Labelling(NamedTuple):
-    """How recordings below the folder `root` are labelled.
+    """How to label the recordings below the folder `root`.
 
-    kind: one of KINDS, or a regular expression whose first group, in the path below `root`, is the
-    label. genres: what genres are folded into; () leaves them as they are.
+    kind: one of KINDS, or a regular expression whose first group, found in the path below `root`,
+    is the label. genres: genres that sub-genres are folded into; () leaves sub-genres as they are.
     """
 
     root: Path
     kind: str
-    genres: tuple = ()
+    genres: tuple[str, ...] = ()
 
-    def label_of(self, path):
-        """The label of the recording at `path`; None for the kind 'none'.
+    def label_of(self, path: Path) -> str | None:
+        """Return the label of the recording at `path`; None for the kind 'none'.
 
         Raises UserError if it has none.
         """
         if self.kind == "none":
             return None
         if self.kind in ("genre", "year"):
-            return self._of_tags(path)
-        return readable(self._of_name(path))
+            return self._from_tags(path)
+        return decode_filename(self._from_path(path))
 
-    def _of_name(self, path):
+    def _from_path(self, path: Path) -> str:
         if self.kind == "folder":
             # Only the root is resolved ('.' has no name): elsewhere a link's own name counts.
             return self.root.resolve().name if path.parent == self.root else path.parent.name
@@ -50,7 +50,7 @@ class Labelling(NamedTuple):
                             "mend the expression, or remove the file")
         return found[1]
 
-    def _of_tags(self, path):
+    def _from_tags(self, path: Path) -> str:
         tag = tag_of(path, self.kind)
         if self.kind != "genre" or not self.genres:
             return tag
@@ -61,34 +61,34 @@ class Labelling(NamedTuple):
         return genre
 
 
-def shared_labels(labelling: Labelling, paths: Iterable[Path]) -> list[str]:
-    """A warning for each label that folders in different places have in common."""
+def shared_label_warnings(labelling: Labelling, paths: Iterable[Path]) -> list[str]:
+    """Return a warning for each label that several folders share."""
     if labelling.kind != "folder":
         return []
     folders = defaultdict(list)
     for folder in sorted({path.parent for path in paths}):
         folders[labelling.label_of(folder / "x")].append(
-            readable(folder.relative_to(labelling.root).as_posix()))
+            decode_filename(folder.relative_to(labelling.root).as_posix()))
     return [f"label {label} is that of {len(names)} folders, {', '.join(names[:3])}"
             + ", …" * (len(names) > 3)
             + "; if they are not alike, give --labels '(.+)/', which takes whole paths for labels"
             for label, names in folders.items() if len(names) > 1]
 
 
-def speaker_of(path):
-    """The speaker that a file's name tells: 0_george_12 is george's.
+def speaker_of(path: Path) -> str:
+    """Return the speaker that a file's name gives: george for 0_george_12.
 
-    Everywhere else the speaker comes first, as in VCTK (p225_001, p225_001_mic1) and LibriSpeech
+    In all other names the speaker comes first, as in VCTK (p225_001, p225_001_mic1) and LibriSpeech
     (1034-121119-0000).
     """
     digit = SPOKEN_DIGIT.fullmatch(path.stem)
     return digit[1] if digit else re.split("[_-]", path.stem)[0] or path.stem
 
 
-def find_label(names, wanted):
-    """The index in `names` of the label that --label names, by its name or by its number.
+def find_label(names: list[str], wanted: str) -> int:
+    """Return the index in `names` of the label that --label gives, by its name or its number.
 
-    Raises UserError where there is no such label.
+    Raises UserError if there is no such label.
     """
     if not names:
         raise UserError(f"--label {wanted}: the model was trained without labels; leave it out")

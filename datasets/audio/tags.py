@@ -1,26 +1,29 @@
-"""Genre and year of a recording, from the tags in its file."""
+"""Read the genre and the year of a recording from the tags in its file."""
 
 import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
 
 from common.errors import UserError
 
-# In the common names of mp3 and flac, and as an ID3 frame, which wav and aiff have.
+# By the names that mp3 and flac share, and as the ID3 frames of wav and aiff.
 NAMES = {"genre": ("genre", "TCON"), "year": ("date", "originaldate", "year", "TDRC")}
 
 
-def tag_of(path, kind):
-    """The genre or year, by `kind`, of the recording at `path`: text.
+def tag_of(path: Path, kind: str) -> str:
+    """Return the genre, in lower case, or the year, four digits, of the recording at `path`.
 
-    A genre is in small letters, a year its four digits. Raises UserError where the file has none.
+    kind: "genre" or "year". Raises UserError if the file has none.
     """
-    import mutagen  # for those who label by tags
+    import mutagen  # only needed to label by tags
 
     try:
         tags = mutagen.File(path, easy=True) or {}
         found = [str(value).strip() for name in NAMES[kind] for value in _values(tags, name)]
-    except Exception as error:  # of damaged files mutagen raises whatever comes
+    except Exception as error:  # damaged files make mutagen raise anything
         raise UserError(f"{path}: its tags can't be read ({error!r}); "
-                        "write them anew, or remove it") from None
+                        "write them again, or remove it") from None
     found = [text for text in found if text]
     if not found:
         raise UserError(f"{path}: its tags hold no {kind}; add one, or remove it")
@@ -32,21 +35,21 @@ def tag_of(path, kind):
     return year[0]
 
 
-def _values(tags, name):
-    """What `tags` hold under a name: a list."""
+def _values(tags: Any, name: str) -> list:
+    """Return the values that `tags` hold under a name."""
     if name not in tags:
         return []
     values = tags[name]
-    if hasattr(values, "genres"):  # an ID3 frame, in which genres may be numbers
+    if hasattr(values, "genres"):  # an ID3 frame, which may hold genres as numbers
         return values.genres
     return list(getattr(values, "text", values))
 
 
-def match_genre(genre, genres):
-    """The one of `genres` that a (sub-)genre belongs to, or None: metalcore is metal.
+def match_genre(genre: str, genres: Iterable[str]) -> str | None:
+    """Return the one of `genres` that a (sub-)genre belongs to, or None: metalcore is metal.
 
-    The last word counts first (progressive rock is rock, hip-hop is hip), and in a word the genre
-    that is most of it: it may be the word, or its end, or its beginning.
+    Looks at the last word first (progressive rock is rock, hip-hop is hip). The genre may be the
+    whole word, its end or its beginning; the longest match wins.
     """
     for word in reversed(re.findall(r"\w+", genre.casefold())):
         matching = [name for name in genres if word.endswith(name) or word.startswith(name)]

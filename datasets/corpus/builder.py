@@ -1,30 +1,31 @@
-"""A collection of recordings made into a corpus."""
+"""Turn a collection of recordings into a corpus."""
 
 import hashlib
 import json
 import sys
+from collections.abc import Collection, Iterator
 from contextlib import closing
 from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 import numpy as np
 from msgspec import Meta
 
 from common.errors import UnfinishedError, UserError
-from datasets.audio.encoding import Encoded, encoded
-from datasets.audio.recordings import BLOCK
-from datasets.corpus.journal import Journal
-from datasets.corpus.manifest import ENTIRE_CORPUS, Count
+from datasets.audio.encoding import EncodedRecording, EncodingConfig, encode_recordings
+from datasets.audio.recordings import BLOCK_FRAMES
+from datasets.corpus.journal import Journal, JournalLockedError
+from datasets.corpus.manifest import ENTIRE_CORPUS, CorpusPart, Count
 from datasets.corpus.reader import validation_names
-from datasets.corpus.writer import CorpusWriter, out_of_room
+from datasets.corpus.writer import CorpusWriter, needing_room
 from datasets.quantization import code_dtype
 
 
 class Entry(NamedTuple):
-    """A recording in the corpus. loudness: the root of the mean square, of full scale 1."""
+    """A recording in the corpus. loudness: its root mean square, full scale being 1."""
 
     label: str | None
     seconds: float
@@ -32,8 +33,8 @@ class Entry(NamedTuple):
     held_back: bool
 
 
-class Note(NamedTuple):
-    """An Encoded as a journal holds it: a list of these, for its files are gone."""
+class JournalRecord(NamedTuple):
+    """An EncodedRecording in a journal, where it is a list of these; its files are gone."""
 
     codes: None
     label: str | None
@@ -47,70 +48,85 @@ class Note(NamedTuple):
 
 
 class BuildResult(NamedTuple):
-    """What became of a collection.
+    """What a corpus was built from.
 
     entries: an Entry for each recording in the corpus. problems: {name: why it is left out}.
-    clipped: samples beyond full scale. silent: samples of silence cut off. notes: {name: in what it
-    is less than its header says} of recordings in the corpus.
+    clipped: samples beyond full scale. silent: samples of silence cut off. notes: {name: what it
+    lacks of what its header says} for recordings in the corpus.
     """
 
-    entries: list
-    problems: dict
+    entries: list[Entry]
+    problems: dict[str, str]
     clipped: int
     silent: int
-    notes: dict
+    notes: dict[str, str]
 
 
-def build_corpus(paths, recipe, folder, *, data, validation, strict, workers,
-                 share=ENTIRE_CORPUS, **settings):
-    """Write the recordings {name: path}, or a share of them, as a corpus into `folder`: a Gathered.
+def build_corpus(paths: dict[str, Path], config: EncodingConfig, output: str | Path, *,
+                 data: str, validation: float | str, strict: bool, workers: int,
+                 part: CorpusPart = ENTIRE_CORPUS, **settings: Any) -> BuildResult:
+    """Write the recordings {name: path}, or a part of them, as a corpus into the folder `output`.
 
-    data: what the user calls them. validation: as of `validation_names`. strict: what can't be used
-    is an error. settings: of the CorpusWriter. Where the same was begun before and interrupted, it
-    goes on. Raises UserError where nothing is left to train on, or what those that it calls do;
-    then a corpus that was there before stays.
+    data: how the user names the recordings. validation: see `validation_names`. strict: refuse
+    recordings that can't be used. settings: of the CorpusWriter. Continues an interrupted run of
+    the same task.
+    Raises UserError if nothing is left to train on, and what the called functions raise; an earlier
+    corpus then stays.
     """
     _check_split(validation, len(validation_names(paths, validation)), len(paths))
-    problems = {}
+    problems: dict[str, str] = {}
     while True:
-        readable = [name for name in paths if name not in problems]
-        held_back = validation_names(readable, validation)
-        own = {name: paths[name] for name in readable[share.number - 1::share.count]}
-        collection = _digest(readable, sorted(held_back), _of_codes(recipe), recipe.labelling[1:],
-                             _folder_labels(paths, recipe), settings)
-        task = _digest(collection, recipe.labelling.root.resolve(),
-                       [_state(file) for path in own.values() for file in recipe.files(path)])
-        writer = CorpusWriter(folder, rate=recipe.rate, levels=recipe.levels, share=share,
-                              features=recipe.features, collection=collection, **settings)
-        try:
-            with Journal(writer.journal, task) as journal, writer:
-                gathered = _fill(writer, journal, own, held_back, recipe, workers, problems, strict)
-                if share == ENTIRE_CORPUS:
-                    _check_usable(data, paths, problems)
-                    wanted = validation_names(paths.keys() - problems.keys(), validation)
-                    _check_split(validation, len(wanted), len(paths) - len(problems))
-                    filled = writer.recordings
-                    if not filled["train"] or bool(filled["validation"]) != bool(wanted):
-                        # What can't be read was all there was of one part: choose again.
-                        continue
-                writer.close()
-                return gathered
-        except OSError as error:
-            raise out_of_room(folder, error) from None
+        usable = [name for name in paths if name not in problems]
+        held_back = validation_names(usable, validation)
+        own = {name: paths[name] for name in usable[part.number - 1::part.count]}
+        collection = _fingerprint(usable, sorted(held_back), _config_values(config),
+                                  config.labelling[1:], _folder_labels(paths, config), settings)
+        task = _fingerprint(collection, config.labelling.root.resolve(),
+                            [_file_state(file) for path in own.values()
+                             for file in config.files(path)])
+        writer = CorpusWriter(output, rate=config.rate, levels=config.levels, part=part,
+                              features=config.features, collection=collection, **settings)
+        with needing_room(output), _open_journal(writer, task, output) as journal, writer:
+            result = _add_recordings(writer, journal, own, held_back, config, workers, problems,
+                                     strict)
+            if part == ENTIRE_CORPUS:
+                _check_usable(data, paths, problems)
+                wanted = validation_names(paths.keys() - problems.keys(), validation)
+                _check_split(validation, len(wanted), len(paths) - len(problems))
+                filled = writer.recordings
+                if not filled["train"] or bool(filled["validation"]) != bool(wanted):
+                    # Unreadable recordings were all there was of one split: split again.
+                    continue
+            writer.close()
+            return result
 
 
-def _fill(writer, journal, paths, held_back, recipe, workers, problems, strict):
-    """Add the recordings {name: path} to the corpus: a Gathered, its `problems` those given."""
-    entries, clipped, silent, notes = [], 0, 0, {}
-    earlier = _earlier(writer, journal, paths, held_back, recipe.labelling.kind != "none")
+def _open_journal(writer: CorpusWriter, task: str, output: str | Path) -> Journal:
+    """Open the journal of the `task`. Raises UserError if another process has opened it."""
+    try:
+        return Journal(writer.journal, task)
+    except JournalLockedError:
+        raise UserError(f"{output}: another preprocess.py is writing there; wait for its end, or "
+                        "give another folder", parameter="output") from None
+
+
+def _add_recordings(writer: CorpusWriter, journal: Journal, paths: dict[str, Path],
+                    held_back: Collection[str], config: EncodingConfig, workers: int,
+                    problems: dict[str, str], strict: bool) -> BuildResult:
+    """Add the recordings {name: path} to the corpus. Adds to `problems`, and returns them too."""
+    entries: list[Entry] = []
+    clipped, silent = 0, 0
+    notes: dict[str, str] = {}
+    earlier = _resume_from_journal(writer, journal, paths, held_back,
+                                   config.labelling.kind != "none")
     if earlier:
         print(f"going on after {len(earlier)} of {len(paths)} recordings that an interrupted run "
               "had prepared", file=sys.stderr)
     try:
-        with TemporaryDirectory(prefix=f".{writer.share.stem}_recordings_", suffix=".temporary",
-                                dir=writer.folder) as place, \
-             closing(encoded(list(paths.values()), recipe, workers, place,
-                             len(earlier))) as coming:
+        with TemporaryDirectory(prefix=f".{writer.part.stem}_recordings_", suffix=".temporary",
+                                dir=writer.folder) as folder, \
+             closing(encode_recordings(list(paths.values()), config, workers, folder,
+                                       len(earlier))) as coming:
             for name, recording in zip(paths, chain(earlier, coming), strict=True):
                 if recording.problem and strict:
                     raise UserError(recording.problem)
@@ -119,96 +135,97 @@ def _fill(writer, journal, paths, held_back, recipe, workers, problems, strict):
                         raise UserError(f"{recording.note}; copy it again, or remove it")
                     notes[name] = recording.note
                 if recording.codes:
-                    writer.add(_part(name, held_back), name, recording.label,
-                               *_blocks_of(recording, recipe))
+                    writer.add(_split_of(name, held_back), name, recording.label,
+                               *_read_blocks(recording, config))
                 if recording.problem:
                     problems[name] = recording.problem
                 else:
-                    entries.append(Entry(recording.label, recording.length / recipe.rate,
+                    entries.append(Entry(recording.label, recording.length / config.rate,
                                          recording.loudness, name in held_back))
                 clipped += recording.clipped
                 silent += recording.silent
                 if len(entries) + len(problems) > len(earlier):
                     journal.add(recording._replace(codes=None, frames=None))
                     if journal.is_due:
-                        _save(writer, journal)
+                        _sync(writer, journal)
     except (KeyboardInterrupt, OSError, UnfinishedError):
-        _save(writer, journal)
+        _sync(writer, journal)
         raise
     return BuildResult(entries, problems, clipped, silent, notes)
 
 
-def _earlier(writer, journal, paths, held_back, is_labelled):
-    """What an interrupted run made of the first `paths`, which `writer` takes over: Encodeds."""
+def _resume_from_journal(writer: CorpusWriter, journal: Journal, paths: dict[str, Path],
+                         held_back: Collection[str], is_labelled: bool) -> list[EncodedRecording]:
+    """Let `writer` take over what an interrupted run made of the first `paths`; return it."""
     try:
-        earlier = [_of_note(note, is_labelled) for note in journal.notes]
+        earlier = [_encoded_from_record(record, is_labelled) for record in journal.records]
         if len(earlier) > len(paths):
-            raise ValueError("more notes than recordings")
-    except (ValueError, RecursionError):  # damaged, or by another hand
+            raise ValueError("more records than recordings")
+    except (ValueError, RecursionError):  # damaged, or not written by us
         earlier = []
-        journal.forget()
-    if writer.resume([(_part(name, held_back), name, recording.label, recording.length)
+        journal.reset()
+    if writer.resume([(_split_of(name, held_back), name, recording.label, recording.length)
                       for name, recording in zip(paths, earlier, strict=False)
                       if not recording.problem]):
         return earlier
-    journal.forget()
+    journal.reset()
     return []
 
 
-def _of_note(note, is_labelled):
-    """The Encoded that a journal's `note` tells of; ValueError where it is none that we wrote."""
-    recording = Encoded(*msgspec.convert(note, Note))
+def _encoded_from_record(record: Any, is_labelled: bool) -> EncodedRecording:
+    """Return the EncodedRecording in a journal's record; ValueError if we didn't write it."""
+    recording = EncodedRecording(*msgspec.convert(record, JournalRecord))
     if recording.label is not None:
-        recording.label.encode()  # text that is no Unicode can't be in a manifest
+        recording.label.encode()  # a manifest can only hold valid Unicode
     if not recording.problem and (recording.length == 0
                                   or (recording.label is not None) != is_labelled):
         raise ValueError("neither a recording nor a problem")
     return recording
 
 
-def _save(writer, journal):
-    """Bring all so far down to the disk: the codes before the notes that say they are there."""
+def _sync(writer: CorpusWriter, journal: Journal) -> None:
+    """Flush everything so far to disk: the codes before the records that refer to them."""
     writer.sync()
     journal.sync()
 
 
-def _part(name, held_back):
-    """The part of the corpus that the recording `name` belongs to."""
+def _split_of(name: str, held_back: Collection[str]) -> str:
+    """Return the split that the recording `name` belongs to."""
     return "validation" if name in held_back else "train"
 
 
-def _blocks_of(recording, recipe):
-    """The codes of an Encoded and, with features, its frames: each as blocks that are read."""
-    yield _rows_in(recording.codes, code_dtype(recipe.levels))
-    if recipe.features:
-        yield _rows_in(recording.frames, np.dtype((np.float32, recipe.features.width)))
+def _read_blocks(recording: EncodedRecording,
+                 config: EncodingConfig) -> Iterator[Iterator[np.ndarray]]:
+    """Yield the codes of a recording and, with features, its frames: each as blocks."""
+    yield _read_rows(recording.codes, code_dtype(config.levels))
+    if config.features:
+        yield _read_rows(recording.frames, np.dtype((np.float32, config.features.width)))
 
 
-def _rows_in(path, row):
-    """Yields the rows in a file, of the dtype `row`, block by block."""
-    with open(path, "rb") as file:
-        while len(rows := np.fromfile(file, row, max(BLOCK // row.itemsize, 1))):
+def _read_rows(path: str | None, row: np.dtype) -> Iterator[np.ndarray]:
+    """Yield the rows in a file, each of the dtype `row`, block by block."""
+    with open(str(path), "rb") as file:
+        while len(rows := np.fromfile(file, row, max(BLOCK_FRAMES // row.itemsize, 1))):
             yield rows
 
 
-def _of_codes(recipe):
-    """All of a recipe but how labels are found; without features as before there were any.
+def _config_values(config: EncodingConfig) -> tuple:
+    """Return all of `config` except the labelling, as earlier versions did for the fingerprint.
 
-    So parts that were prepared then go together with others. Features are a list of their values,
-    as they were when a NamedTuple.
+    Parts of a corpus that they prepared must go with new parts: so a config without features
+    leaves the field out, and features are a list of values.
     """
-    if not recipe.features:
-        return recipe._replace(labelling=None)[:-1]
-    return recipe._replace(labelling=None, features=msgspec.structs.astuple(recipe.features))
+    values = (None, *config[1:-1])
+    return (*values, msgspec.structs.astuple(config.features)) if config.features else values
 
 
-def _digest(*things):
-    """A text that is the same for the same things, and hardly for others."""
+def _fingerprint(*things: Any) -> str:
+    """Return a text that is the same for equal things, and practically never for others."""
     return hashlib.sha256(json.dumps(things, default=str).encode()).hexdigest()
 
 
-def _state(path):
-    """What a file that was changed would not have kept: size and time; None if there is no file."""
+def _file_state(path: Path) -> tuple[int, int] | None:
+    """Return size and time, which show whether a file has changed; None if there is no file."""
     try:
         state = path.stat()
     except OSError:
@@ -216,25 +233,26 @@ def _state(path):
     return state.st_size, state.st_mtime_ns
 
 
-def _folder_labels(paths, recipe):
-    """The labels that come from folders, which may be named otherwise on another machine."""
-    if recipe.labelling.kind != "folder":
+def _folder_labels(paths: dict[str, Path], config: EncodingConfig) -> list[str]:
+    """List the labels that come from folders, whose names may differ on another machine."""
+    if config.labelling.kind != "folder":
         return []
-    return sorted({recipe.labelling.label_of(path) for path in paths.values()})
+    return sorted({str(config.labelling.label_of(path)) for path in paths.values()})
 
 
-def _check_usable(data, paths, problems):
-    """Raise UserError if all the `paths` have problems."""
+def _check_usable(data: str, paths: dict[str, Path], problems: dict[str, str]) -> None:
+    """Raise UserError if all `paths` have problems."""
     if len(problems) < len(paths):
         return
     first = next(iter(problems.values()))
     if Path(data).is_file():
-        raise UserError(f"--data {first}")
-    raise UserError(f"--data {data}: no recording in it can be used, the first: {first}")
+        raise UserError(first, parameter="data")
+    raise UserError(f"{data}: no recording in it can be used, the first: {first}",
+                    parameter="data")
 
 
-def _check_split(wanted, held_back, count):
+def _check_split(validation: float | str, held_back: int, count: int) -> None:
     """Raise UserError if a regular expression leaves nothing to train on, or to validate with."""
-    if isinstance(wanted, str) and not 0 < held_back < count:
-        raise UserError(f"--validation {wanted}: matches {held_back} of {count} recordings; "
-                        "give an expression that some match and some don't")
+    if isinstance(validation, str) and not 0 < held_back < count:
+        raise UserError(f"{validation}: matches {held_back} of {count} recordings; give an "
+                        "expression that some match and some don't", parameter="validation")

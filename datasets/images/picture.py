@@ -1,52 +1,54 @@
-"""One picture read from a file that anyone may have made: in bounded memory, or with a reason."""
+"""Read one picture, from a file that may come from anyone: in bounded memory, or with a reason."""
 
 import io
 import os
 import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from os import PathLike
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from common.files import open_regular
 
-# What pillow may take a file for, whatever its ending says. Not all that it knows: for EPS it would
-# run Ghostscript.
+# Formats that pillow may recognise, whatever a file's ending says. Not all that it knows: it would
+# run Ghostscript for EPS.
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "DIB", "ICO", "AVIF", "JPEG2000")
 
-# Pillow's own limit, beyond which it takes a picture for an attack: 13,377 pixels squared.
+# Pillow's own limit, above which it assumes an attack: 13,377 pixels squared.
 MOST_PIXELS = 178_956_970
-# Pillow's first limit, where it begins to warn. Above it, pictures are reduced before anything else
-# is done with them. No ordinary photo is that large, and those up to here keep every byte.
+# Pillow's first limit, where it begins to warn. Larger pictures are reduced before anything else.
+# No ordinary photo is that large, and up to this size every byte counts.
 LARGE = 89_478_485
-# For all pictures that are decoded at the same time; one that needs more is left out.
+# Bytes for all pictures decoded at the same time; a picture that needs more is left out.
 MOST_MEMORY = 3 * 2 ** 29
-# Bytes a pixel: 4 of pillow's image, 4 of what it is turned or converted into; where a decoder has
-# buffers of its own, as measured with pillow 13.
-BYTES = {"WEBP": 17, "AVIF": 10, "JPEG2000": 20}
+# Bytes per pixel: 4 for pillow's image, 4 for the converted one; more if a decoder has its own
+# buffers, as measured with pillow 13.
+DECODER_BYTES = {"WEBP": 17, "AVIF": 10, "JPEG2000": 20}
 USUAL_BYTES = 8
-LONGEST_READ = 2 ** 28  # bytes that a decoder may ask for at once
-# Of a JPEG, scans times pixels: each scan goes over all of the picture, and may be of 20 bytes.
+LONGEST_READ = 2 ** 28  # bytes that a decoder may read at once
+# Scans times pixels of a JPEG: each scan covers the whole picture, and may take only 20 bytes.
 MOST_SCANNED = 16 * MOST_PIXELS
 SCANS = [b"\xff\xda\x00" + bytes([6 + 2 * components]) for components in (1, 2, 3, 4)]
-STRIP = 2 ** 22  # pixels that are converted at once
+STRIP = 2 ** 22  # pixels converted at once
 
 
 class UnusablePictureError(Exception):
-    """A picture that can't be used. Its text is the reason, such as "truncated"."""
+    """A picture can't be used. The text is the reason, such as "truncated"."""
 
 
 class Budget:
-    """So many bytes, which threads take from and give back."""
+    """A number of bytes that threads take from and give back."""
 
     def __init__(self, total: int):
         self.left = total
         self._changed = threading.Condition()
 
     @contextmanager
-    def taken(self, amount: int):
-        """In its context `amount` bytes are taken. Waits for them; they must be in the total."""
+    def taken(self, amount: int) -> Iterator[None]:
+        """Take `amount` bytes, at most the total, for the context. Waits until they are free."""
         with self._changed:
             self._changed.wait_for(lambda: self.left >= amount)
             self.left -= amount
@@ -62,10 +64,10 @@ BUDGET = Budget(MOST_MEMORY)
 
 
 class PictureFile(io.BufferedReader):
-    """A file whose length and chunks' lengths are not believed: no read is of more than 256 MiB."""
+    """A file whose headers are not trusted: no read is longer than LONGEST_READ."""
 
     def read(self, size: int | None = -1) -> bytes:
-        """As of any file; raises UnusablePictureError where the read would be too long."""
+        """Read like any file; raise UnusablePictureError if the read would be too long."""
         if size is None or size < 0 or size > LONGEST_READ:
             size = os.fstat(self.fileno()).st_size - self.tell()
             if size > LONGEST_READ:
@@ -73,56 +75,56 @@ class PictureFile(io.BufferedReader):
         return super().read(max(size, 0))
 
 
-def read_picture(path, height: int, width: int) -> np.ndarray:
-    """Pixels uint8 (1 or 3, height, width) of the picture at `path`: 1 if it is grey.
+def read_picture(path: str | PathLike[str], height: int, width: int) -> np.ndarray:
+    """Read the picture at `path` as pixels, uint8 (1 or 3, height, width): 1 if it is grey.
 
-    Resized and cut around the centre, so that the aspect is kept. What is transparent is white. Of
-    animations and documents the first picture.
-    Pillow's own notes are for the caller to silence, once for all threads: `silent_library`.
-    Raises UnusablePictureError. Waits while other threads' pictures take all of MOST_MEMORY.
+    Resizes it and crops around the centre, which keeps the aspect. Transparency becomes white. Of
+    animations and documents it takes the first picture.
+    The caller silences pillow's notes, once for all threads: `silent_library`. Waits while other
+    threads' pictures take all of MOST_MEMORY. Raises UnusablePictureError.
     """
     try:
         with open_regular(path) as file:
             if not os.fstat(file.fileno()).st_size:
                 raise UnusablePictureError("is empty")
-            pixels = _decoded(PictureFile(file.raw), height, width)
+            pixels = _decode(PictureFile(file.raw), height, width)
     except OSError as error:
         if error.errno is None:
             raise UnusablePictureError(_reason(error)) from None
-        raise UnusablePictureError(error.strerror.lower()) from None
+        raise UnusablePictureError((error.strerror or str(error)).lower()) from None
     return pixels[:1] if (pixels == pixels[:1]).all() else pixels
 
 
-def _decoded(file, height, width):
-    """Pixels uint8 (1 or 3, height, width) of an open file."""
+def _decode(file, height, width):
+    """Decode an open file to pixels, uint8 (1 or 3, height, width)."""
     try:
         with Image.open(file, formats=_formats()) as image:
             pixels = image.width * image.height
             if not pixels:
                 raise UnusablePictureError("has no pixels")
             kind = image.format
-            memory = pixels * BYTES.get(kind, USUAL_BYTES)
+            memory = pixels * DECODER_BYTES.get(kind, USUAL_BYTES)
             if pixels > MOST_PIXELS or memory > MOST_MEMORY:
                 raise Image.DecompressionBombError
             if kind in ("JPEG", "MPO") and pixels * _scans(file) > MOST_SCANNED:
                 raise UnusablePictureError("too many scans")
             with BUDGET.taken(memory):
-                side = 2 * max(height, width)  # what is reduced is still twice the size
+                side = 2 * max(height, width)  # a reduced picture still has twice the size
                 if pixels > LARGE:
-                    image.draft(None, (side, side))  # JPEG alone can; others ignore it
-                turn_upright(image)
+                    image.draft(None, (side, side))  # only JPEG can; others ignore it
+                apply_exif_orientation(image)
                 times = 1
                 if image.width * image.height > LARGE:
                     times = max(1, min(image.size) // side)
-                return fit(in_rgb(image, kind, times), height, width)
+                return resize_and_crop(to_rgb(image, kind, times), height, width)
     except (MemoryError, UnusablePictureError):
         raise
-    except Exception as error:  # what pillow raises at a damaged file is of many kinds
+    except Exception as error:  # damaged files make pillow raise many kinds
         raise UnusablePictureError(_reason(error)) from None
 
 
 def _scans(file):
-    """How many scans a JPEG file has; those of a preview within it are counted too."""
+    """Count the scans in a JPEG file, including those of a preview."""
     place = file.tell()
     file.seek(0)
     content = file.read()
@@ -132,13 +134,13 @@ def _scans(file):
 
 @cache
 def _formats():
-    """Those of FORMATS that this pillow knows."""
+    """List the FORMATS that this pillow knows."""
     Image.init()
     return [name for name in FORMATS if name in Image.OPEN]
 
 
 def _reason(error):
-    """Why a picture can't be used, in words, from what pillow has raised."""
+    """Turn what pillow raised into the reason why a picture can't be used."""
     if isinstance(error, Image.DecompressionBombError):
         return "too many pixels"
     if isinstance(error, UnidentifiedImageError):
@@ -149,19 +151,19 @@ def _reason(error):
     return f"damaged ({ascii(text)[1:-1][:100] or type(error).__name__})"
 
 
-def turn_upright(image: Image.Image) -> None:
-    """Turn a picture as the camera was held, which only its EXIF data says."""
-    # The data are parsed here, and without the bytes nothing tries to write them again, which fails
-    # where a value is of another type than it should be.
+def apply_exif_orientation(image: Image.Image) -> None:
+    """Rotate and flip a picture as its EXIF data say, in place."""
+    # Parse the data now and drop their bytes. Otherwise pillow writes them again, which fails if a
+    # value has a wrong type.
     image.getexif()
     image.info.pop("exif", None)
     ImageOps.exif_transpose(image, in_place=True)
 
 
-def in_rgb(image: Image.Image, kind: str, times: int = 1) -> Image.Image:
-    """A pillow image of any mode, from a file of this kind, in RGB and so many `times` smaller.
+def to_rgb(image: Image.Image, kind: str, times: int = 1) -> Image.Image:
+    """Convert a pillow image of any mode to RGB, and reduce it `times` times in height and width.
 
-    Raises UnusablePictureError for numbers of which none is known to be white.
+    kind: the file's format. Raises UnusablePictureError for modes without a known value of white.
     """
     if image.mode == "F" or image.mode == "I" and kind == "TIFF":
         raise UnusablePictureError(f"holds numbers of which none is white (mode {image.mode})")
@@ -169,18 +171,18 @@ def in_rgb(image: Image.Image, kind: str, times: int = 1) -> Image.Image:
         return image
     rows = max(1, STRIP // (image.width * times)) * times
     if rows >= image.height and times == 1:
-        return _strip_in_rgb(image)
-    # In strips, so that no more than the result is in memory besides.
+        return _strip_to_rgb(image)
+    # In strips, so that memory holds only the result besides.
     small = Image.new("RGB", (-(-image.width // times), -(-image.height // times)))
     for top in range(0, image.height, rows):
-        strip = _strip_in_rgb(image.crop(
+        strip = _strip_to_rgb(image.crop(
             (0, top, image.width, min(top + rows, image.height))))
         small.paste(strip.reduce(times), (0, top // times))
     return small
 
 
-def _strip_in_rgb(image):
-    """All or a part of a picture in RGB, what is transparent white."""
+def _strip_to_rgb(image):
+    """Convert a picture or a strip of it to RGB; transparency becomes white."""
     if image.mode.startswith("I"):  # 16 bits, which pillow would clip to 8
         image = Image.fromarray((np.asarray(image) // 256).clip(0, 255).astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
@@ -189,8 +191,8 @@ def _strip_in_rgb(image):
     return image.convert("RGB")
 
 
-def fit(image: Image.Image, height: int, width: int) -> np.ndarray:
-    """Pixels uint8 (1 or 3, height, width) of a pillow image in mode L or RGB."""
+def resize_and_crop(image: Image.Image, height: int, width: int) -> np.ndarray:
+    """Return pixels uint8 (1 or 3, height, width) of a pillow image in mode L or RGB."""
     if image.size != (width, height):
         image = ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
     pixels = np.asarray(image)

@@ -1,18 +1,19 @@
-"""Pickles of plain values and byte arrays, as CIFAR-10 is published in, without unpickling.
+"""Read pickles of plain values and byte arrays, like CIFAR-10's, without unpickling.
 
-pickle runs what a file tells it to, and even restricted can be made to fill the memory or to crash
-Python. Here the standard library only takes the file apart, and we build what its few harmless
-instructions describe.
+pickle runs what a file tells it to. Even a restricted one can be made to fill the memory or crash
+Python. Here the standard library only parses the file into instructions, and we carry out the few
+harmless ones.
 """
 
 import math
 import pickletools
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-# An honest file has less than ten instructions for an image of 3,072 bytes.
+# An honest file has fewer than ten instructions for an image of 3,072 bytes.
 FEWEST_ALLOWED, BYTES_AN_INSTRUCTION = 10_000, 100
 MARK = object()
 CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
@@ -27,7 +28,7 @@ NOTHING = ("PROTO", "FRAME", "STOP")
 
 
 class NotPlainError(ValueError):
-    """The pickle holds, or asks for, what no such file has; the text says what."""
+    """The pickle holds, or asks for, something else than plain values; the text says what."""
 
 
 @dataclass
@@ -37,7 +38,7 @@ class Array:
     state: tuple | None = None
 
     def built(self) -> np.ndarray:
-        """The array; raises NotPlainError unless it is one of bytes."""
+        """Return the array; raise NotPlainError unless it is one of bytes."""
         shape, dtype, order, content = self.state or (None,) * 4
         if not isinstance(dtype, DType) or dtype.name not in ("u1", "uint8"):
             raise NotPlainError("an array that is not of bytes")
@@ -54,14 +55,14 @@ class Array:
 
 @dataclass(frozen=True)
 class DType:
-    """A numpy dtype, by its name alone."""
+    """The name of a numpy dtype."""
 
     name: object
 
 
 @dataclass(frozen=True)
 class Function:
-    """What a pickle may call."""
+    """A function that a pickle may call."""
 
     name: str
 
@@ -73,11 +74,11 @@ FUNCTIONS = {(module, name): Function(name) for module, name in (
 
 
 def read_plain_pickle(content: bytes) -> Mapping:
-    """The dictionary in a pickle of any protocol, its keys str.
+    """Return the dictionary in a pickle of any protocol, with str keys.
 
     Values are int, bool, None, str, bytes, lists, tuples and dictionaries of these, and uint8
     arrays; text that Python 2 wrote is bytes. Takes time and memory in proportion to `content`.
-    Raises ValueError for all else.
+    Raises ValueError for anything else.
     """
     try:
         found = _run(content)
@@ -90,12 +91,13 @@ def read_plain_pickle(content: bytes) -> Mapping:
 
 
 def _run(content):
-    """What the instructions of a pickle leave on the stack."""
-    stack, memo = [], {}
+    """Carry out the instructions of a pickle; return what they leave on the stack."""
+    stack: list = []
+    memo: dict[Any, Any] = {}
     most = FEWEST_ALLOWED + len(content) // BYTES_AN_INSTRUCTION
 
     def since_mark():
-        """Take what is on the stack down to the last mark."""
+        """Pop everything above the last mark."""
         values = []
         while (value := stack.pop()) is not MARK:
             values.append(value)
@@ -148,7 +150,7 @@ def _run(content):
             if isinstance(stack[-1], Array):
                 _, shape, dtype, fortran, data = state
                 stack[-1].state = shape, dtype, "F" if fortran else "C", data
-            else:  # of a dtype's state the byte order is all that may differ, which a byte has not
+            else:  # a dtype's state only holds the byte order, which bytes don't have
                 _of_type(stack[-1], DType)
         elif name not in NOTHING:
             raise NotPlainError(f"instruction {name}")
@@ -164,12 +166,12 @@ def _of_type(value, kind):
 
 
 def _key(value):
-    """A dictionary's key: text, whichever Python wrote it. Nothing else is hashed."""
+    """Return a dictionary's key as text, whichever Python wrote it. Nothing else is hashed."""
     return value.decode() if isinstance(value, bytes) else _of_type(value, str)
 
 
 def _function(module, name):
-    """What a pickle may call, by its name."""
+    """Look up a function that a pickle may call."""
     found = isinstance(module, str) and isinstance(name, str) and FUNCTIONS.get((module, name))
     if not found:
         raise NotPlainError(f"it asks for {module}.{name}"[:100])
@@ -177,9 +179,9 @@ def _function(module, name):
 
 
 def _called(name, values):
-    """What calling a function would make: an Array or DType to be filled, or bytes."""
+    """Return what a call of a function makes: an Array or DType to fill in, or bytes."""
     if name == "encode":
-        return values[0].encode("latin-1")  # how Python 3 writes bytes for Python 2
+        return values[0].encode("latin-1")  # Python 3 writes bytes like this for Python 2
     if name == "dtype":
         return DType(values[0].decode() if isinstance(values[0], bytes) else values[0])
     if name == "_frombuffer":

@@ -1,27 +1,29 @@
-"""Vectors that images are conditioned on in place of classes, such as embeddings: .npy files."""
+"""Vectors in .npy files, such as embeddings, that condition images in place of classes."""
 
+from collections.abc import Iterable, Mapping
+from os import PathLike
 from pathlib import Path
 
 import numpy as np
 
 from common.errors import UserError
 from common.files import find_files
-from datasets.arrays import NoArrayError, map_array
+from datasets.arrays import InvalidArrayError, map_array
 
 SHAPES = {1: "(width,)", 2: "(N, width)"}
-PARTS = ("train", "test")  # of a published set
+SPLITS = ("train", "test")  # of a published set
 
 
-def load_vectors(path, dimensions):
-    """The numbers of a .npy file, float32, its shape one of SHAPES: `dimensions` are those allowed.
+def load_vectors(path: str | PathLike[str], dimensions: tuple[int, ...]) -> np.ndarray:
+    """Load the numbers of a .npy file, float32. dimensions: those allowed, keys of SHAPES.
 
-    Raises ValueError, which says why, for a file that has no such numbers, or some not finite.
+    Raises ValueError, which says why, if the file holds no such numbers, or some are not finite.
     """
     try:
         found = map_array(path)
     except OSError as error:
         raise ValueError(error.strerror or error) from None
-    except NoArrayError as error:
+    except InvalidArrayError as error:
         raise ValueError(f"no .npy file of numbers: {error}") from None
     if found.ndim not in dimensions or not found.size:
         raise ValueError(f"its shape is {found.shape}, not "
@@ -33,8 +35,8 @@ def load_vectors(path, dimensions):
     return found
 
 
-def read_vectors(path, dimensions):
-    """The same, of a file that there is to be: raises UserError."""
+def read_vectors(path: str | PathLike[str], dimensions: tuple[int, ...]) -> np.ndarray:
+    """Load vectors like `load_vectors` from a file that must exist; raises UserError."""
     try:
         return load_vectors(path, dimensions)
     except ValueError as error:
@@ -43,34 +45,38 @@ def read_vectors(path, dimensions):
                         f"numpy.save") from None
 
 
-def beside(picture):
-    """Where the vector of a picture NAME.png lies: NAME.npy."""
+def vector_path(picture: str | PathLike[str]) -> Path:
+    """Return where the vector of a picture NAME.png lies: NAME.npy."""
     return Path(picture).with_suffix(".npy")
 
 
-def vectors_beside(pictures):
-    """Those that there are: ({picture: its vector (width,)}, {path of a vector: why it is none}).
+def load_picture_vectors(pictures: Iterable[Path]
+                         ) -> tuple[dict[Path, np.ndarray], dict[Path, str]]:
+    """Return ({picture: its vector (width,)}, {path of a vector: why it can't be used}).
 
-    Raises UserError where they are not all of one width.
+    Raises UserError unless all have the same width.
     """
-    found, missing = {}, {}
+    found: dict[Path, np.ndarray] = {}
+    missing: dict[Path, str] = {}
     for picture in pictures:
         try:
-            found[picture] = load_vectors(beside(picture), (1,))
+            found[picture] = load_vectors(vector_path(picture), (1,))
         except ValueError as error:
-            missing[beside(picture)] = str(error)
-    check_widths({beside(picture): vector for picture, vector in found.items()})
+            missing[vector_path(picture)] = str(error)
+    check_widths({vector_path(picture): vector for picture, vector in found.items()})
     return found, missing
 
 
-def vectors_of_published(dataset, data, counts):
-    """Those of a published set's training and test images, in its order: [(N, width), …].
+def load_published_vectors(dataset: str, data: str | Path,
+                           counts: tuple[int, int]) -> list[np.ndarray]:
+    """Load the vectors of a published set's training and test images: (N, width) each, in order.
 
-    They are DATASET_train_vectors.npy and DATASET_test_vectors.npy in `data`. counts: of images.
-    Raises UserError for other counts, or two widths.
+    They lie in DATASET_train_vectors.npy and DATASET_test_vectors.npy in the folder `data`. counts:
+    of images. Raises UserError for other counts, or different widths.
     """
-    found = {Path(data, f"{dataset}_{part}_vectors.npy"): None for part in PARTS}
-    for path, count in zip(found, counts, strict=True):
+    found: dict[Path, np.ndarray] = {}
+    for split, count in zip(SPLITS, counts, strict=True):
+        path = Path(data, f"{dataset}_{split}_vectors.npy")
         found[path] = read_vectors(path, (2,))
         if len(found[path]) != count:
             raise UserError(f"{path}: has {len(found[path])} vectors for {count} images; give one "
@@ -79,13 +85,14 @@ def vectors_of_published(dataset, data, counts):
     return list(found.values())
 
 
-def named_vectors(path):
-    """([name, …], vectors (N, width)) of a .npy file, or of all of them below a folder.
+def load_named_vectors(path: str | PathLike[str]) -> tuple[list[str], np.ndarray]:
+    """Return ([name, …], vectors (N, width)) of a .npy file, or of all of them below a folder.
 
-    A file's one vector has the file's name, without its ending; one of several a number as well.
-    Raises UserError where there is none, or they are not all of one width.
+    A single vector has its file's name, without the ending; several also have a number. Raises
+    UserError if there is none, or if their widths differ.
     """
-    path, names = Path(path), []
+    path = Path(path)
+    names: list[str] = []
     files = find_files(path, (".npy",)) if path.is_dir() else [path]
     if not files:
         raise UserError(f"{path}: no .npy file below it; name a file, or a folder of such")
@@ -98,11 +105,11 @@ def named_vectors(path):
     return names, np.concatenate([np.atleast_2d(array) for array in arrays.values()])
 
 
-def check_widths(arrays):
-    """Raises UserError unless the vectors {path: array} are all of one width."""
+def check_widths(arrays: Mapping[Path, np.ndarray]) -> None:
+    """Raise UserError unless the vectors {path: array} all have the same width."""
     widths = {path: array.shape[-1] for path, array in arrays.items()}
-    first = next(iter(widths), None)
     for path, width in widths.items():
+        first = next(iter(widths))
         if width != widths[first]:
             raise UserError(f"{path}: has {width} numbers a vector, {first} {widths[first]}; give "
                             f"all vectors the same width")

@@ -3,7 +3,9 @@
     cache = KernelCache(__file__)
 
     @cache.kernel
-    def draw(weights, state): ...
+    def scale(inputs, factor, outputs): ...
+
+    cache.prepare("example kernel", lambda: scale(nothing, 1.0, nothing))
 
 numba notices a change in a kernel's own file but none in a module that the file imports. So each
 file of kernels has a cache folder whose name is a digest of its sources: the file, and whatever of
@@ -21,6 +23,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Any
 
 import numba
 from filelock import FileLock
@@ -32,7 +35,7 @@ from models.kernels.vectors import FEATURES
 MOST_KERNELS = 3  # in a file
 ROOT = Path(__file__).resolve().parents[2]
 # Without the GIL, so that threads run kernels side by side. Division by zero is not checked.
-OPTIONS = {"nogil": True, "error_model": "numpy"}
+OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
 
 inlined = numba.njit(forceinline=True, **OPTIONS)
 
@@ -49,26 +52,27 @@ class KernelCache:
 
     def kernel(self, function: Callable) -> Callable:
         """A numba function, compiled at its first call, or loaded if that was done before."""
-        before = config.CACHE_DIR
-        config.CACHE_DIR = str(self.folder or "")
+        before = config.CACHE_DIR  # type: ignore[attr-defined] # set when numba is imported
+        config.CACHE_DIR = str(self.folder or "")  # type: ignore[attr-defined] # the same
         try:
             return numba.njit(cache=self.folder is not None, **OPTIONS)(function)
         finally:
-            config.CACHE_DIR = before
+            config.CACHE_DIR = before  # type: ignore[attr-defined] # the same
 
     def prepare(self, name: str, call: Callable[[], object]) -> None:
         """Run `call`, which compiles or loads kernels.
 
-        Compiling takes much longer than loading, so it is announced on stderr with `name`. One
-        process compiles at a time, because numba writes its index without a lock.
+        Compiling takes much longer than loading, so it is announced on stderr with `name`, such as
+        "WaveNet sampler". One process compiles at a time, because numba writes its index without a
+        lock.
         """
-        ready = self.folder and self.folder / f"{name}.ready"
+        ready = self.folder / f"{name}.ready" if self.folder else None
         with ExitStack() as stack:
             stack.enter_context(event.install_listener(
                 "numba:compile", _Announcement(name, is_kept=self.folder is not None)))
             if ready and not ready.exists():
                 with suppress(OSError, NotImplementedError):  # a file system without locks
-                    stack.enter_context(FileLock(self.folder / "lock"))
+                    stack.enter_context(FileLock(ready.with_name("lock")))
             _run_despite_full_disk(call)
         if ready:
             with suppress(OSError):
@@ -93,7 +97,8 @@ def cache_folder(file: Path) -> Path | None:
     tells the file, the checkout and the processor, then the sources. Folders of earlier sources of
     the same file are removed.
     """
-    owner = _digest(f"{ROOT} {config.CPU_NAME} {FEATURES}".encode())
+    processor = config.CPU_NAME  # type: ignore[attr-defined] # set when numba is imported
+    owner = _digest(f"{ROOT} {processor} {FEATURES}".encode())
     prefix = f"kernels-{file.stem}-{owner}-"
     name = prefix + _digest(*(source.read_bytes() for source in sources(file)))
     for place in _places(file):
@@ -157,7 +162,7 @@ class _Announcement(event.Listener):
 
     def __init__(self, name: str, is_kept: bool) -> None:
         kept = "once" if is_kept else "in each run, since no folder can be written to keep it in"
-        self._text: str | None = f"compiling the {name} sampler for this processor, {kept}"
+        self._text: str | None = f"compiling the {name} for this processor, {kept}"
 
     def on_start(self, event: event.Event) -> None:
         if self._text:

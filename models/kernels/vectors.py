@@ -1,12 +1,12 @@
-"""Vectors of floats for the compiled samplers: a numba type, and what can be done with it.
+"""Vectors of floats for compiled kernels: a numba type, and its operations.
 
-numba compiles loops over numbers; whether they become vector instructions, and which numbers stay
-in registers, is up to its optimiser. The samplers' inner loops are too short for that to be left
-open. So here is a type `Vector` of a fixed number of floats, which LLVM splits into as many of the
-machine's registers as it needs, and the few operations on it that the kernels are written in.
+numba compiles loops over numbers. Its optimiser decides whether they become vector instructions and
+which numbers stay in registers, and it is unreliable for inner loops as short as those of a small
+network. So this module defines a type `Vector` of a fixed number of floats, which LLVM splits into
+as many registers as it needs, and the few operations that the kernels need.
 
-All arrays are one-dimensional and C-contiguous, but for weights, which are rows of a matrix. No
-index is checked: who calls answers for it.
+All arrays are one-dimensional and C-contiguous, except for weights, which are rows of a matrix. No
+operation checks an index: the caller must.
 """
 
 import numpy as np
@@ -16,25 +16,26 @@ from numba.core import cgutils, config
 from numba.core.codegen import get_host_cpu_features
 from numba.extending import intrinsic, models, register_model
 
-# As numba asks for them: there may be none to be known, or some may have been ruled out.
-FEATURES = get_host_cpu_features() if config.CPU_FEATURES is None else config.CPU_FEATURES
-# Outputs of a matrix product that are computed at a time: four AVX-512 registers, or four of AVX.
+# The features that numba compiles for: NUMBA_CPU_FEATURES if set, else the host's.
+_REQUESTED = config.CPU_FEATURES  # type: ignore[attr-defined] # set when numba is imported
+FEATURES = get_host_cpu_features() if _REQUESTED is None else _REQUESTED
+# Outputs of a matrix product that are computed at a time: four AVX-512 or four AVX registers.
 TILE = 64 if "+avx512f" in FEATURES else 32
 HALF = TILE // 2
 
 _FLOAT, _INT32 = ir.FloatType(), ir.IntType(32)
 _LOG2_E = float(np.log2(np.e))
-# 2^f for f in [-1/2, 1/2], exact at 0.
+# Coefficients of 2^f for f in [-1/2, 1/2], exact at 0. Degree 6 reaches single precision.
 _EXP2 = np.polynomial.Chebyshev.interpolate(np.exp2, 6, domain=[-0.5, 0.5]).convert(
     kind=np.polynomial.Polynomial).coef
 _EXP2[0] = 1
-_ROUNDING = 1.5 * 2.0 ** 23  # a float so large has no fraction: to add it is to round
+_ROUNDING = 1.5 * 2.0 ** 23  # floats of this size have no fraction, so adding it rounds
 
 
 class Vector(types.Type):
     """`lanes` floats of 32 bits."""
 
-    def __init__(self, lanes):
+    def __init__(self, lanes: int) -> None:
         self.lanes = lanes
         super().__init__(f"Vector({lanes})")
 
@@ -46,32 +47,32 @@ class _VectorModel(models.PrimitiveModel):
 
 
 def _pointer(context, builder, kind, array, index, pointee):
-    """A pointer to a `pointee` that begins at an array's item `index`."""
+    """A pointer to a `pointee` that begins at item `index` of an array."""
     data = context.make_array(kind)(context, builder, array).data
     return builder.bitcast(builder.gep(data, [index]), pointee.as_pointer())
 
 
-def _lanes(vector, numbers):
-    """The indices of a shuffle, as LLVM wants them."""
-    return ir.Constant(ir.VectorType(_INT32, len(numbers)), list(numbers))
+def _shuffle_mask(lanes):
+    """The lane numbers of a shuffle, as LLVM expects them."""
+    return ir.Constant(ir.VectorType(_INT32, len(lanes)), list(lanes))
 
 
 def _constant(like, number):
-    """A vector constant with `number` in all lanes."""
+    """A vector constant of type `like` with `number` in all lanes."""
     if isinstance(like.element, ir.FloatType):
         number = float(np.float32(number))
     return ir.Constant(like, [number] * like.count)
 
 
-def _all_lanes(builder, scalar, like):
-    """A vector with a scalar in all lanes."""
+def _broadcast(builder, scalar, like):
+    """A vector of type `like` with `scalar` in all lanes."""
     undefined = ir.Constant(like, ir.Undefined)
     first = builder.insert_element(undefined, scalar, _INT32(0))
-    return builder.shuffle_vector(first, undefined, _lanes(like, [0] * like.count))
+    return builder.shuffle_vector(first, undefined, _shuffle_mask([0] * like.count))
 
 
 def _call(builder, name, *args):
-    """Call LLVM's intrinsic `name` for a float vector's type: result and arguments are alike."""
+    """Call LLVM's intrinsic `name` on float vectors; the result has the arguments' type."""
     kind = args[0].type
     function = cgutils.get_or_insert_function(
         builder.module, ir.FunctionType(kind, [kind] * len(args)), f"{name}.v{kind.count}f32")
@@ -82,11 +83,11 @@ _TILE, _HALF = Vector(TILE), Vector(HALF)
 
 
 @intrinsic
-def row(context, weights, index):
-    """Row `index` of weights, to a vector of TILE floats.
+def load_row(context, weights, index):
+    """Row `index` of a matrix of weights, as a vector of TILE floats.
 
-    weights: (rows, TILE) float32; or (rows, HALF) uint32, each of which holds two bfloat16: the
-    lower 16 bits are lane i, the upper ones lane HALF + i. A bfloat16 is a float's upper half.
+    weights: (rows, TILE) float32, or (rows, HALF) uint32. A uint32 packs two bfloat16: its lower 16
+    bits are lane i, its upper 16 bits lane HALF + i. A bfloat16 is the upper half of a float32.
     """
     packed = weights.dtype == types.uint32
 
@@ -101,12 +102,12 @@ def row(context, weights, index):
         floats = ir.VectorType(_FLOAT, HALF)
         lower = builder.bitcast(builder.shl(words, _constant(like, 16)), floats)
         upper = builder.bitcast(builder.and_(words, _constant(like, 0xFFFF0000)), floats)
-        return builder.shuffle_vector(lower, upper, _lanes(like, range(TILE)))
+        return builder.shuffle_vector(lower, upper, _shuffle_mask(range(TILE)))
 
     return _TILE(weights, types.intp), generate
 
 
-def _loading(vector, doc):
+def _make_load(vector, doc):
     @intrinsic
     def load(context, array, index):
         def generate(context, builder, signature, args):
@@ -119,8 +120,8 @@ def _loading(vector, doc):
     return load
 
 
-load = _loading(_TILE, "The TILE floats of `array` from `index` on.")
-load_half = _loading(_HALF, "The HALF floats of `array` from `index` on.")
+load = _make_load(_TILE, "The TILE floats of `array` from `index` on.")
+load_half = _make_load(_HALF, "The HALF floats of `array` from `index` on.")
 
 
 @intrinsic
@@ -143,11 +144,11 @@ def add(context, a, b):
 
 @intrinsic
 def add_scaled(context, total, vector, array, index):
-    """`total` + `vector` · array[index], rounded once where the machine can."""
+    """`total` + `vector` · array[index], rounded once if the machine has a fused multiply-add."""
     def generate(context, builder, signature, args):
         total, vector, array, index = args
         place = _pointer(context, builder, signature.args[2], array, index, _FLOAT)
-        scale = _all_lanes(builder, builder.load(place), vector.type)
+        scale = _broadcast(builder, builder.load(place), vector.type)
         return _call(builder, "llvm.fmuladd", vector, scale, total)
 
     return total(total, vector, array, types.intp), generate
@@ -155,18 +156,17 @@ def add_scaled(context, total, vector, array, index):
 
 @intrinsic
 def gate(context, vector):
-    """tanh(a) σ(b) of a vector's lower half a and upper half b: equation 2 of both papers.
+    """tanh(a) σ(b) for the lower half a and the upper half b of a vector: both papers' equation 2.
 
-    With u = exp(-2a) and v = exp(-b) it is (1 - u) / ((1 + u)(1 + v)): two exponentials and one
-    division. Where a is beyond ±10 or b beyond ±40 they are taken to be there. Differs from the
-    exact value by less than 3e-7.
+    Computes (1 - u) / ((1 + u)(1 + v)) with u = exp(-2a) and v = exp(-b): two exponentials and one
+    division. Clamps a to ±10 and b to ±40. The absolute error is below 3e-7.
     """
     def generate(context, builder, signature, args):
         half = ir.VectorType(_FLOAT, HALF)
-        a, b = (builder.shuffle_vector(args[0], args[0], _lanes(half, range(begin, begin + HALF)))
+        a, b = (builder.shuffle_vector(args[0], args[0], _shuffle_mask(range(begin, begin + HALF)))
                 for begin in (0, HALF))
-        u = _exp2(builder, builder.fmul(_within(builder, a, 10), _constant(half, -2 * _LOG2_E)))
-        v = _exp2(builder, builder.fmul(_within(builder, b, 40), _constant(half, -_LOG2_E)))
+        u = _exp2(builder, builder.fmul(_clamp(builder, a, 10), _constant(half, -2 * _LOG2_E)))
+        v = _exp2(builder, builder.fmul(_clamp(builder, b, 40), _constant(half, -_LOG2_E)))
         one = _constant(half, 1)
         return builder.fdiv(builder.fsub(one, u),
                             builder.fmul(builder.fadd(one, u), builder.fadd(one, v)))
@@ -176,67 +176,66 @@ def gate(context, vector):
 
 @intrinsic
 def exponential(context, vector, highest, scale):
-    """exp(scale · (vector - highest)), for lanes up to `highest`; 0 below 2^-126."""
+    """exp(scale · (vector - highest)), for lanes up to `highest`; 0 for results below 2^-126."""
     def generate(context, builder, signature, args):
         vector, highest, scale = args
         like = vector.type
         scale = builder.fmul(scale, ir.Constant(_FLOAT, float(np.float32(_LOG2_E))))
-        exponent = builder.fmul(builder.fsub(vector, _all_lanes(builder, highest, like)),
-                                _all_lanes(builder, scale, like))
-        kept = builder.fcmp_ordered(">=", exponent, _constant(like, -126))
-        return builder.select(kept, _exp2(builder, exponent), _constant(like, 0))
+        exponent = builder.fmul(builder.fsub(vector, _broadcast(builder, highest, like)),
+                                _broadcast(builder, scale, like))
+        normal = builder.fcmp_ordered(">=", exponent, _constant(like, -126))
+        return builder.select(normal, _exp2(builder, exponent), _constant(like, 0))
 
     return vector(vector, types.float32, types.float32), generate
 
 
 @intrinsic
-def at_least(context, vector, threshold):
-    """The vector with 0 for each lane below `threshold`."""
+def zero_below(context, vector, threshold):
+    """The vector with 0 in each lane that is below `threshold`."""
     def generate(context, builder, signature, args):
         vector, like = args[0], args[0].type
-        kept = builder.fcmp_ordered(">=", vector, _all_lanes(builder, args[1], like))
-        return builder.select(kept, vector, _constant(like, 0))
+        enough = builder.fcmp_ordered(">=", vector, _broadcast(builder, args[1], like))
+        return builder.select(enough, vector, _constant(like, 0))
 
     return vector(vector, types.float32), generate
 
 
 @intrinsic
-def float_of(context, bits):
-    """The float that has the bits of an int32."""
+def float_from_bits(context, bits):
+    """The float32 with the bits of an int32."""
     return types.float32(types.int32), lambda context, builder, signature, args: builder.bitcast(
         args[0], _FLOAT)
 
 
 @intrinsic
-def highest(context, vector):
-    """The highest lane."""
+def max_lane(context, vector):
+    """The highest lane, a float32."""
     def generate(context, builder, signature, args):
-        return _halved(builder, args[0], lambda a, b: _call(builder, "llvm.maxnum", a, b))
+        return _reduce(builder, args[0], lambda a, b: _call(builder, "llvm.maxnum", a, b))
 
     return types.float32(vector), generate
 
 
 @intrinsic
-def total(context, vector):
-    """The sum of all lanes, added in pairs."""
+def sum_lanes(context, vector):
+    """The sum of all lanes, a float32, added in pairs."""
     def generate(context, builder, signature, args):
-        return _halved(builder, args[0], builder.fadd)
+        return _reduce(builder, args[0], builder.fadd)
 
     return types.float32(vector), generate
 
 
-def _halved(builder, vector, combine):
-    """One float of a vector: halves are combined until one lane is left."""
+def _reduce(builder, vector, combine):
+    """Combine the lower and the upper half of a vector until one lane is left."""
     while vector.type.count > 1:
         count = vector.type.count // 2
-        like = ir.VectorType(_FLOAT, count)
         vector = combine(*(builder.shuffle_vector(
-            vector, vector, _lanes(like, range(begin, begin + count))) for begin in (0, count)))
+            vector, vector, _shuffle_mask(range(begin, begin + count))) for begin in (0, count)))
     return builder.extract_element(vector, _INT32(0))
 
 
-def _within(builder, vector, bound):
-    """The vector, its lanes brought to within ±bound."""
+def _clamp(builder, vector, bound):
+    """The vector with its lanes clamped to ±bound."""
     vector = _call(builder, "llvm.minnum", vector, _constant(vector.type, bound))
     return _call(builder, "llvm.maxnum", vector, _constant(vector.type, -bound))
 
@@ -244,8 +243,8 @@ def _within(builder, vector, bound):
 def _exp2(builder, exponent):
     """2 to the power of each lane, for exponents from -126 to 127; relative error below 2e-7.
 
-    2^(n + f) with n the nearest whole number: a polynomial for 2^f, and n is added to the bits of
-    its exponent. n is found in the lower bits of exponent + 1.5 · 2^23.
+    Splits the exponent into n + f, with n the nearest integer. A polynomial gives 2^f, and n is
+    added to the bits of its exponent. The lower bits of exponent + 1.5 · 2^23 hold n.
     """
     like = exponent.type
     integers = ir.VectorType(_INT32, like.count)

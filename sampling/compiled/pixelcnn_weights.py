@@ -1,172 +1,198 @@
 """A PixelCNN's weights in the order in which the compiled sampler reads them."""
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
+from torch import nn
 
-from models.kernels.products import (
-    aligned,
-    as_array,
-    consecutive,
+from models.convolutions import group_bounds
+from models.gated import GatedActivation
+from models.kernels.layout import (
+    align_arrays,
+    consecutive_lanes,
     gate_lanes,
-    lanes_of,
-    padded,
-    rows_of,
+    pack_lanes,
+    pack_rows,
+    round_up,
+    to_numpy,
 )
 from models.kernels.vectors import HALF
-from models.pixelcnn import group_bounds
-from models.position import waves
+from models.pixelcnn import Block, PixelCNN, PixelCNNConfig
+from models.position import sinusoids
+from sampling.compiled.pixelcnn_kernels import PixelCNNWeights
 
 
-class Weights(NamedTuple):
-    """A PixelCNN's weights as the kernel reads them; `…_at`: where they begin among `rows`.
+class _Lanes:
+    """Which output each lane of a product computes, by layer."""
 
-    p feature maps, C channels, L blocks. Vertical feature maps are padded to `features` a pixel.
-    A gate has its inputs in tiles (see `gate_lanes`): the vertical one 2 · features, the horizontal
-    ones one channel's group after the other, `contexts` in all.
-    """
-
-    p: int
-    blocks: int
-    levels: int
-    features: int
-    rows: np.ndarray  # (rows, TILE)
-    scaled: np.ndarray  # (levels,): what the network sees of a code
-    vertical_at: np.ndarray  # (L,): one matrix for each row of the kernel
-    vertical_bias: np.ndarray  # ((H · W + L - 1) · 2 features,): of the first block for each pixel
-    vertical_label: np.ndarray  # (labels · L · 2 features,): added in the gate
-    context_at: np.ndarray  # (L,)
-    context_bias: np.ndarray  # (labels · L · contexts,), with the label's embedding
-    context_begins: np.ndarray  # (C + 1,): where each channel's inputs begin
-    begins: np.ndarray  # (C + 1,): where each group of the p features begins
-    horizontal_at: np.ndarray  # (L, C)
-    out_at: np.ndarray  # (L, C)
-    out_bias: np.ndarray  # (L · C · p padded,)
-    hidden_begins: np.ndarray  # (C + 1,)
-    hidden_at: np.ndarray  # (C,)
-    hidden_bias: np.ndarray  # (C · hidden padded,)
-    logits_at: np.ndarray  # (C,)
-    logits_bias: np.ndarray  # (C · levels padded,), -inf beyond the levels
+    def __init__(self, config: PixelCNNConfig) -> None:
+        p, channels, levels = config.hidden_dim, config.channels, config.levels
+        self.p = p
+        self.features = group_bounds(p, channels)
+        self.hidden = group_bounds(config.out_hidden_dim, channels)
+        self.gate = gate_lanes(0, p, p)
+        self.group_gates = [gate_lanes(*bounds, p) for bounds in pairwise(self.features)]
+        self.contexts = np.concatenate(self.group_gates)
+        self.group_features = [consecutive_lanes(*bounds) for bounds in pairwise(self.features)]
+        self.group_hidden = [consecutive_lanes(*bounds) for bounds in pairwise(self.hidden)]
+        self.group_logits = [consecutive_lanes(c * levels, (c + 1) * levels)
+                             for c in range(channels)]
 
 
 class _Rows:
-    """Matrices laid out one after the other."""
+    """Packed matrices, one after the other."""
 
-    def __init__(self):
-        self.parts, self.size = [], 0
+    def __init__(self) -> None:
+        self.matrices: list[np.ndarray] = []
+        self.size = 0
 
-    def add(self, matrix, lanes):
-        """The number of the row at which the matrix begins."""
-        self.parts.append(rows_of(matrix, lanes))
-        self.size += len(self.parts[-1])
-        return self.size - len(self.parts[-1])
+    def add(self, matrix: np.ndarray, lanes: np.ndarray) -> int:
+        """Pack a matrix (out, inputs). Returns the row at which it begins."""
+        begin = self.size
+        self.matrices.append(pack_rows(matrix, lanes))
+        self.size += len(self.matrices[-1])
+        return begin
+
+    def concatenated(self) -> np.ndarray:
+        """All rows: (rows, TILE)."""
+        return np.concatenate(self.matrices)
 
 
-def _projected(weight, vectors):
-    """V h of each vector h (width,): (vectors, 2p), the same to the last bit in any company."""
-    # By itself: the order in which a product of matrices adds up may depend on their sizes.
+def pack_pixelcnn(model: PixelCNN, height: int, width: int,
+                  vectors: torch.Tensor | None = None) -> PixelCNNWeights:
+    """Pack the weights of a PixelCNN of float32 on the CPU.
+
+    Args:
+        height, width: of the images.
+        vectors: (labels, width), scaled, for a network conditioned on vectors. The kernels know
+            each of them as a label.
+    """
+    config, blocks, lanes, rows = model.config, model.blocks, _Lanes(model.config), _Rows()
+    channels = range(config.channels)
+    # The rows hold the matrices in this order.
+    vertical_at = [_pack_vertical(block, lanes, rows) for block in blocks]
+    context_at = [_pack_context(block, lanes, rows) for block in blocks]
+    horizontal_at = [[_pack_horizontal(block, c, lanes, rows) for c in channels]
+                     for block in blocks]
+    out_at = [_pack_pointwise(block.out, lanes.features, lanes.group_features, rows)
+              for block in blocks]
+    hidden_at = _pack_pointwise(model.hidden, lanes.features, lanes.group_hidden, rows)
+    logits_at = _pack_pointwise(model.logits, lanes.hidden, lanes.group_logits, rows)
+    return align_arrays(PixelCNNWeights(
+        p=config.hidden_dim, blocks=len(blocks), levels=config.levels,
+        features=round_up(config.hidden_dim, HALF), rows=rows.concatenated(),
+        scaled_codes=to_numpy(model.scale(torch.arange(config.levels))),
+        vertical_at=np.array(vertical_at),
+        vertical_bias=_vertical_biases(blocks, height, width, lanes),
+        vertical_label=_vertical_labels(blocks, vectors, lanes),
+        context_at=np.array(context_at),
+        context_bias=_context_biases(blocks, vectors, lanes),
+        context_bounds=np.cumsum([0, *map(len, lanes.group_gates)]),
+        feature_bounds=np.array(lanes.features),
+        horizontal_at=np.array(horizontal_at),
+        out_at=np.array(out_at),
+        out_bias=np.concatenate([_group_biases(block.out, lanes.group_features)
+                                 for block in blocks]),
+        hidden_bounds=np.array(lanes.hidden), hidden_at=np.array(hidden_at),
+        hidden_bias=_group_biases(model.hidden, lanes.group_hidden),
+        logits_at=np.array(logits_at),
+        logits_bias=_group_biases(model.logits, lanes.group_logits, -np.inf)))
+
+
+# ------------------------------------------------------------------------------ matrices
+
+def _pack_vertical(block: Block, lanes: _Lanes, rows: _Rows) -> int:
+    """Pack one matrix (2p, columns · inputs) for each row of the vertical kernel."""
+    kernel = to_numpy(block.vertical.weight)
+    p = len(kernel) // 2
+    if not block.first:
+        kernel = np.pad(kernel, ((0, 0), (0, round_up(p, HALF) - p), (0, 0), (0, 0)))
+    matrices = kernel.transpose(2, 0, 3, 1).reshape(block.rows, 2 * p, -1)
+    return [rows.add(matrix, lanes.gate) for matrix in matrices][0]
+
+
+def _pack_context(block: Block, lanes: _Lanes, rows: _Rows) -> int:
+    """Pack the 1×1 convolution of the vertical features, with its inputs in the gate's tiles."""
+    weight = to_numpy(block.vertical_to_horizontal.weight)[:, :, 0, 0]
+    return rows.add(np.where(lanes.gate < 0, 0, weight[:, lanes.gate]), lanes.contexts)
+
+
+def _pack_horizontal(block: Block, channel: int, lanes: _Lanes, rows: _Rows) -> int:
+    """Pack the weights of the pixels to the left, then of what `channel` sees of its own pixel."""
+    kernel = to_numpy(block.horizontal_kernel)
+    kernel = kernel[:, :, 0].transpose(0, 2, 1).reshape(len(kernel), -1)
+    seen = channel if block.first else lanes.features[channel + 1]
+    inputs = block.left.in_channels * block.radius + seen
+    return rows.add(kernel[:, :inputs], lanes.group_gates[channel])
+
+
+def _pack_pointwise(layer: nn.Conv2d, bounds: Sequence[int], groups: Sequence[np.ndarray],
+                    rows: _Rows) -> list[int]:
+    """Pack a 1×1 convolution for each group of outputs, from the inputs up to its own group.
+
+    bounds: where each group of the inputs begins. groups: the lanes of each group of outputs.
+    """
+    weight = to_numpy(layer.weight)[:, :, 0, 0]
+    return [rows.add(weight[:, :end], group)
+            for end, group in zip(bounds[1:], groups, strict=True)]
+
+
+# ------------------------------------------------------------------------------ biases
+
+def _project(weight: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+    """V h for each vector h (width,): (vectors, 2p), the same to the last bit in any batch.
+
+    One vector at a time, because a matrix product may add in an order that depends on its size.
+    """
     return np.stack([np.multiply(weight, vector, dtype=np.float64).sum(1) for vector in vectors])
 
 
-def lay_out(model, height, width, vectors=None):
-    """The weights of a PixelCNN of float32 on the CPU, in the kernel's order: Weights.
+def _conditions(gate: GatedActivation, vectors: torch.Tensor | None, p: int) -> np.ndarray:
+    """What each label or vector adds to a gate: (labels, 2p); one row of zeros without any."""
+    if gate.condition is None:
+        return np.zeros((1, 2 * p))
+    weight = to_numpy(gate.condition.weight)
+    return weight if vectors is None else _project(weight, to_numpy(vectors))
 
-    height, width: of the images. vectors: (labels, width), of a network conditioned on such,
-    scaled: the kernel knows them as labels.
-    """
-    config, blocks, rows = model.config, model.blocks, _Rows()
-    p, q, channels, levels = (config.hidden_dim, config.out_hidden_dim, config.channels,
-                              config.levels)
-    features, channel = padded(p, HALF), range(channels)
-    begins, hidden_begins = group_bounds(p, channels), group_bounds(q, channels)
-    both = gate_lanes(0, p, p)
-    by_group = [gate_lanes(begins[c], begins[c + 1], p) for c in channel]
-    groups = [consecutive(begins[c], begins[c + 1]) for c in channel]
-    hidden_groups = [consecutive(hidden_begins[c], hidden_begins[c + 1]) for c in channel]
-    codes = [consecutive(c * levels, (c + 1) * levels) for c in channel]
-    contexts = np.concatenate(by_group)
 
-    def of_labels(gate, lanes, bias):
-        """What each label adds to a gate, or one row of zeros, and a bias: (labels, …)."""
-        if gate is None or gate.condition is None:
-            condition = np.zeros((1, 2 * p))
-        elif vectors is None:
-            condition = as_array(gate.condition.weight)
-        else:
-            condition = _projected(as_array(gate.condition.weight), as_array(vectors))
-        return lanes_of(condition + as_array(bias), lanes)
+def _vertical_biases(blocks: Sequence[Block], height: int, width: int,
+                     lanes: _Lanes) -> np.ndarray:
+    """The vertical stack's biases, in the first block per pixel with the position's part."""
+    first, *others = (to_numpy(block.vertical.bias) for block in blocks)
+    position, added = blocks[0].position, np.zeros((height, width, len(first)))
+    if position is not None:
+        rows, columns = (
+            _project(to_numpy(layer.weight), to_numpy(sinusoids(0, count, layer.weight)))
+            for layer, count in ((position.of_row, height), (position.of_column, width)))
+        added = rows[:, None] + columns
+    pixels = (first + added).reshape(-1, len(first))
+    biases = np.concatenate((pixels, *(bias[None] for bias in others)))
+    return pack_lanes(biases, lanes.gate).ravel()
 
-    def vertical(block):
-        """The matrices (2p, size · inputs) of the kernel's rows, one after the other."""
-        kernel = as_array(block.vertical.weight)
-        if not block.first:
-            kernel = np.pad(kernel, ((0, 0), (0, features - p), (0, 0), (0, 0)))
-        flat = kernel.transpose(2, 0, 3, 1).reshape(block.rows, 2 * p, -1)
-        return [rows.add(matrix, both) for matrix in flat][0]
 
-    def vertical_biases():
-        """The vertical stack's biases; in the first block with what the position adds."""
-        first, *others = (as_array(block.vertical.bias) for block in blocks)
-        where, position = np.zeros((height, width, 2 * p)), blocks[0].position
-        if position is not None:
-            of_row, of_column = (_projected(as_array(layer.weight),
-                                            as_array(waves(0, count, layer.weight)))
-                                 for layer, count in ((position.of_row, height),
-                                                      (position.of_column, width)))
-            where = of_row[:, None] + of_column
-        of_pixels = (first + where).reshape(-1, 2 * p)
-        return lanes_of(np.concatenate((of_pixels, *(bias[None] for bias in others))), both)
+def _vertical_labels(blocks: Sequence[Block], vectors: torch.Tensor | None,
+                     lanes: _Lanes) -> np.ndarray:
+    """What the labels add to the vertical gates, of all blocks but the last: (labels · …,)."""
+    gates = [block.vertical_gate for block in blocks if block.vertical_gate is not None]
+    if not gates:
+        return np.zeros(0, np.float32)
+    return np.stack([pack_lanes(_conditions(gate, vectors, lanes.p), lanes.gate)
+                     for gate in gates], axis=1).ravel()
 
-    def context(block):
-        """The 1×1 convolution of the vertical features in the order of their tiles."""
-        weight = as_array(block.vertical_to_horizontal.weight)[:, :, 0, 0]
-        return rows.add(np.where(both < 0, 0, weight[:, both]), contexts)
 
-    def horizontal(block, c):
-        """The pixels to the left, then of the pixel itself what channel c may see."""
-        kernel = as_array(block.left.weight)
-        if block.here is not None:
-            kernel = np.concatenate((kernel, as_array(block.here.kernel)), axis=3)
-        kernel = kernel[:, :, 0].transpose(0, 2, 1).reshape(2 * p, -1)
-        seen = c if block.first else begins[c + 1]
-        return rows.add(kernel[:, :block.left.in_channels * block.reach + seen], by_group[c])
+def _context_biases(blocks: Sequence[Block], vectors: torch.Tensor | None,
+                    lanes: _Lanes) -> np.ndarray:
+    """The biases of the 1×1 convolutions into the horizontal gates, plus the labels' part."""
+    return np.stack([
+        pack_lanes(_conditions(block.horizontal_gate, vectors, lanes.p)
+                   + to_numpy(block.vertical_to_horizontal.bias), lanes.contexts)
+        for block in blocks], axis=1).ravel()
 
-    def pointwise(layer, seen, lanes):
-        """A 1×1 convolution of the first groups of features, to one group."""
-        return rows.add(as_array(layer.weight)[:, :seen, 0, 0], lanes)
 
-    def biases(layer, lanes, missing=0):
-        """A bias by group, each padded to the same length: (C · length,)."""
-        groups = [lanes_of(layer.bias, group, missing) for group in lanes]
-        longest = max(map(len, groups))
-        return np.concatenate([np.pad(group, (0, longest - len(group))) for group in groups])
-
-    def each(function):
-        return np.array([function(block) for block in blocks])
-
-    return aligned(Weights(
-        p=p, blocks=len(blocks), levels=levels, features=features,
-        scaled=as_array(model.scale(torch.arange(levels))),
-        vertical_at=each(vertical),
-        vertical_bias=vertical_biases().ravel(),
-        vertical_label=np.stack([of_labels(block.vertical_gate, both, np.zeros(2 * p))
-                                 for block in blocks[:-1]], axis=1).ravel()
-        if len(blocks) > 1 else np.zeros(0, np.float32),
-        context_at=each(context),
-        context_bias=np.stack([of_labels(block.horizontal_gate, contexts,
-                                         block.vertical_to_horizontal.bias)
-                               for block in blocks], axis=1).ravel(),
-        context_begins=np.cumsum([0, *map(len, by_group)]), begins=np.array(begins),
-        horizontal_at=each(lambda block: [horizontal(block, c) for c in channel]),
-        out_at=each(lambda block: [pointwise(block.out, begins[c + 1], groups[c])
-                                   for c in channel]),
-        out_bias=np.concatenate([biases(block.out, groups) for block in blocks]),
-        hidden_begins=np.array(hidden_begins),
-        hidden_at=np.array([pointwise(model.hidden, begins[c + 1], hidden_groups[c])
-                            for c in channel]),
-        hidden_bias=biases(model.hidden, hidden_groups),
-        logits_at=np.array([pointwise(model.logits, hidden_begins[c + 1], codes[c])
-                            for c in channel]),
-        logits_bias=biases(model.logits, codes, -np.inf),
-        rows=np.concatenate(rows.parts)))
+def _group_biases(layer: nn.Conv2d, groups: Sequence[np.ndarray], fill: float = 0) -> np.ndarray:
+    """A layer's biases by group, each padded to the same length: (C · length,)."""
+    biases = [pack_lanes(to_numpy(layer.bias), group, fill) for group in groups]
+    longest = max(map(len, biases))
+    return np.concatenate([np.pad(bias, (0, longest - len(bias))) for bias in biases])

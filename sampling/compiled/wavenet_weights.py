@@ -1,77 +1,72 @@
-"""A WaveNet's weights as the compiled sampler reads them, in the order in which it needs them."""
-
-from typing import NamedTuple
+"""A WaveNet's weights in the order in which the compiled sampler reads them."""
 
 import numpy as np
+import torch
 
-from models.kernels.products import (
-    aligned,
-    as_array,
-    consecutive,
+from models.kernels.layout import (
+    align_arrays,
+    consecutive_lanes,
     gate_lanes,
-    lanes_of,
-    packed,
-    rows_of,
+    pack_bf16,
+    pack_lanes,
+    pack_rows,
+    to_numpy,
 )
+from models.wavenet import ResidualLayer, WaveNet
+from sampling.compiled.wavenet_kernels import WaveNetWeights
 
 
-class Weights(NamedTuple):
-    """A WaveNet's weights as the kernel reads them.
-
-    p residual and q skip channels, each layer's p gated features made in `gates` tiles. A stream's
-    `sums` are its residual channels, then its skip connections so far.
-    """
-
-    p: int
-    q: int
-    levels: int
-    dilations: np.ndarray  # (L,)
-    embed_past: np.ndarray  # (levels · sums,), with the biases of all skip connections
-    embed_now: np.ndarray  # (levels · sums,)
-    past: np.ndarray  # rows: each layer's, of its input at t - d
-    step: np.ndarray  # rows: each layer's of its input at t, then of its gated features
-    constant: np.ndarray  # (labels · L · gates,): biases of the gates, with the label's embedding
-    residual_bias: np.ndarray  # (L · sums,)
-    output: np.ndarray  # rows: of the hidden layer, then of the logits
-    hidden_bias: np.ndarray  # (hidden,)
-    logits_bias: np.ndarray  # (logits,), -inf beyond the levels
-
-
-def lay_out(model):
-    """The weights of a WaveNet of float32 on the CPU, in the kernel's order: Weights."""
+def pack_wavenet(model: WaveNet) -> WaveNetWeights:
+    """Pack the weights of a WaveNet of float32 on the CPU."""
     config, layers = model.config, model.layers
     p, q = config.hidden_dim, config.out_hidden_dim
-    gate, sums, skips = gate_lanes(0, p, p), consecutive(0, p + q), consecutive(0, q)
-    logits = consecutive(0, config.levels)
+    gate, sums = gate_lanes(0, p, p), consecutive_lanes(0, p + q)
+    skips, logits = consecutive_lanes(0, q), consecutive_lanes(0, config.levels)
 
-    def of_layer(residual, skip):
-        """A layer's residual and skip parameters, one after the other."""
-        residual = np.zeros((p, *skip.shape[1:])) if residual is None else as_array(residual)
-        return np.concatenate((residual, as_array(skip)))
-
-    constant = [layer.now.bias if layer.gate.condition is None
-                else layer.now.bias + layer.gate.condition.weight for layer in layers]
-    constant = np.stack([as_array(one).reshape(-1, 2 * p) for one in constant], axis=1)
-    residual_bias = np.stack([of_layer(layer.residual and layer.residual.bias,
-                                       np.zeros(q)) for layer in layers])
-    skip_bias = of_layer(None, sum(as_array(layer.skip.bias) for layer in layers))
-    step = [rows for layer in layers for rows in (
-        rows_of(layer.now.weight, gate),
-        rows_of(of_layer(layer.residual and layer.residual.weight, layer.skip.weight), sums))]
+    past = [pack_rows(layer.past.weight, gate) for layer in layers]
+    step = []
+    for layer in layers:
+        step.append(pack_rows(layer.now.weight, gate))
+        residual = np.zeros((p, p)) if layer.residual is None else layer.residual.weight
+        step.append(pack_rows(_concatenate(residual, layer.skip.weight), sums))
+    constant = np.stack([_gate_constant(layer) for layer in layers], axis=1)
+    residual_bias = np.stack([
+        _concatenate(np.zeros(p) if layer.residual is None else layer.residual.bias, np.zeros(q))
+        for layer in layers])
+    skip_bias = sum((to_numpy(layer.skip.bias) for layer in layers), np.zeros(q, np.float32))
     embed_past, embed_now = (
-        np.concatenate((as_array(embedding.weight), np.zeros((config.levels, q))), axis=1)
+        np.concatenate((to_numpy(embedding.weight), np.zeros((config.levels, q))), axis=1)
         for embedding in (model.embed_past, model.embed_now))
-    return aligned(Weights(
-        p, q, config.levels, np.array(config.dilations, np.int64),
-        lanes_of(embed_past + skip_bias, sums).ravel(), lanes_of(embed_now, sums).ravel(),
-        np.concatenate([rows_of(layer.past.weight, gate) for layer in layers]),
-        np.concatenate(step), lanes_of(constant, gate).ravel(),
-        lanes_of(residual_bias, sums).ravel(),
-        np.concatenate((rows_of(model.hidden.weight, skips), rows_of(model.logits.weight, logits))),
-        lanes_of(model.hidden.bias, skips), lanes_of(model.logits.bias, logits, -np.inf)))
+    output = pack_rows(model.hidden.weight, skips), pack_rows(model.logits.weight, logits)
+
+    return align_arrays(WaveNetWeights(
+        p=p, q=q, levels=config.levels, dilations=np.array(config.dilations, np.int64),
+        embed_past=pack_lanes(embed_past + _concatenate(np.zeros(p), skip_bias), sums).ravel(),
+        embed_now=pack_lanes(embed_now, sums).ravel(),
+        past=np.concatenate(past),
+        step=np.concatenate(step),
+        constant=pack_lanes(constant, gate).ravel(),
+        residual_bias=pack_lanes(residual_bias, sums).ravel(),
+        output=np.concatenate(output),
+        hidden_bias=pack_lanes(model.hidden.bias, skips),
+        logits_bias=pack_lanes(model.logits.bias, logits, -np.inf)))
 
 
-def in_16_bits(weights):
-    """Weights whose matrices, which bfloat16 must be able to hold, are stored in 16 bits."""
-    return aligned(weights._replace(past=packed(weights.past), step=packed(weights.step),
-                                    output=packed(weights.output)))
+def to_bf16(weights: WaveNetWeights) -> WaveNetWeights:
+    """Store the matrices in 16 bits per weight. bfloat16 must represent them exactly."""
+    return align_arrays(weights._replace(past=pack_bf16(weights.past), step=pack_bf16(weights.step),
+                                         output=pack_bf16(weights.output)))
+
+
+def _gate_constant(layer: ResidualLayer) -> np.ndarray:
+    """The bias of a layer's gate plus each label's embedding: (labels or 1, 2p)."""
+    constant = to_numpy(layer.now.bias)
+    if layer.gate.condition is not None:
+        constant = constant + to_numpy(layer.gate.condition.weight)
+    return constant.reshape(-1, 2 * layer.past.in_features)
+
+
+def _concatenate(residual: torch.Tensor | np.ndarray,
+                 skip: torch.Tensor | np.ndarray) -> np.ndarray:
+    """A layer's residual parameters (p, …), then its skip parameters (q, …)."""
+    return np.concatenate((to_numpy(residual), to_numpy(skip)))

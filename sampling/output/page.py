@@ -64,7 +64,7 @@ def model_facts(file: Path, content: Mapping[str, Any], model: torch.nn.Module
                     facts["validation bits/dim"] = f"{loss:.4f}"
     facts |= content["config"] | content["data"]
     if content["data"].get("features"):
-        facts["features"] = Features(**content["data"]["features"]).told()
+        facts["features"] = Features(**content["data"]["features"]).summary()
     return {name: value for name, value in facts.items() if value != ""}
 
 

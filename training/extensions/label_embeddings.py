@@ -1,16 +1,28 @@
-"""What a network has learned of its labels: how near to one another their embeddings are."""
+"""How similar the embeddings of the labels are: a plot, and files for TensorBoard's projector."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from common.files import atomic_write, make_folder
 from common.fonts import legible
+from common.plots import save_figure
+from models.model_file import LABEL_EMBEDDING_SUFFIX
+from training.extensions.extension import Extension
+from training.extensions.tensorboard import Board
 
-EMBEDDING = "condition.weight"  # how the names of label embeddings end; a row for each label
-MOST_NAMED = 60  # points that are named in a picture
-LONGEST = 60  # characters of a name in a picture, which is as wide as they need
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from training.trainer import Trainer
+
+MAX_NAMED_POINTS = 60  # with more labels, points have no names
+MAX_NAME_LENGTH = 60  # characters; the picture is as wide as its names need
 PROJECTOR = """embeddings {
   tensor_name: "labels"
   tensor_path: "labels/tensors.tsv"
@@ -19,23 +31,23 @@ PROJECTOR = """embeddings {
 """
 
 
-class LabelEmbeddings:
-    """Draws `embeddings.png` in `out`, and gives the embeddings to TensorBoard's projector.
+class LabelEmbeddings(Extension):
+    """Draws `embeddings.png` in `out`, and hands the embeddings to TensorBoard's projector.
 
-    That reads files beside the events on the `board`, which always hold the latest embeddings.
+    The projector reads files beside the events of the `board`; they hold the latest embeddings.
     """
 
-    def __init__(self, out, board, label_names):
+    def __init__(self, out: str | Path, board: Board, label_names: Sequence[str]) -> None:
         self.out, self.board = Path(out), board
-        # A tab would begin a column in the projector's file, and a new line another label; a line
-        # with nothing in it is none.
+        # In the projector's file a tab would start a column and a line break another label; an
+        # empty line would be skipped.
         self.names = [" ".join(name.split()) or "_" for name in label_names]
 
-    def __call__(self, trainer):
+    def __call__(self, trainer: Trainer) -> None:
+        """Write the plot and the projector's files."""
         embeddings = embeddings_of(trainer.eval_model)
-        with atomic_write(self.out / "embeddings.png") as temporary:
-            # Tight: with all of a name that goes beyond the axes.
-            figure_of(embeddings, self.names).savefig(temporary, dpi=110, bbox_inches="tight")
+        # Tight, so that names that reach beyond the axes are shown whole.
+        save_figure(self.out / "embeddings.png", figure_of(embeddings, self.names), tight=True)
         folder = self.board.folder
         make_folder(folder / "labels", "--out")
         with atomic_write(folder / "labels/tensors.tsv") as temporary:
@@ -46,42 +58,44 @@ class LabelEmbeddings:
             temporary.write_text(PROJECTOR)
 
 
-def embeddings_of(model):
-    """What each label adds to the gates, those of all layers side by side: (labels, channels)."""
-    found = [weight for name, weight in model.state_dict().items() if name.endswith(EMBEDDING)]
-    return torch.cat(found, dim=1).float().cpu().numpy()
+def embeddings_of(model: torch.nn.Module) -> np.ndarray:
+    """Return what each label adds to the gates, all layers side by side: (labels, channels)."""
+    of_layers = [weight for name, weight in model.state_dict().items()
+                 if name.endswith(LABEL_EMBEDDING_SUFFIX)]
+    return torch.cat(of_layers, dim=1).float().cpu().numpy()
 
 
-def figure_of(embeddings, names):
-    """The plane of the first two principal components, a named point for each label: a Figure."""
-    # Here, since it takes long to import; the object-oriented form needs no display.
+def figure_of(embeddings: np.ndarray, names: Sequence[str]) -> Figure:
+    """Plot the plane of the first two principal components, a named point for each label."""
+    # Imported here, because it takes long; the object-oriented form needs no display.
     from matplotlib.figure import Figure
-    points, share = principal_plane(embeddings)
+    points, explained = principal_plane(embeddings)
     figure = Figure(figsize=(8, 6.5), layout="constrained")
     axes = figure.subplots()
-    axes.scatter(*points.T, s=18)
-    if len(names) <= MOST_NAMED:
+    axes.scatter(points[:, 0], points[:, 1], s=18)
+    if len(names) <= MAX_NAMED_POINTS:
         for name, point in zip(names, points, strict=True):
-            axes.annotate(legible(name[:LONGEST]), point, xytext=(4, 3), textcoords="offset points",
+            axes.annotate(legible(name[:MAX_NAME_LENGTH]), point, xytext=(4, 3),
+                          textcoords="offset points",
                           fontsize="small" if len(names) < 20 else "x-small", parse_math=False)
-    axes.set(title=f"embeddings of {len(names)} labels; {share:.0%} of their variance is in this "
-                   f"plane", xlabel="first principal component", ylabel="second")
+    axes.set(title=f"embeddings of {len(names)} labels; {explained:.0%} of their variance is in "
+                   f"this plane", xlabel="first principal component", ylabel="second")
     axes.set_aspect("equal", adjustable="datalim")
     axes.margins(0.1)
     axes.grid(alpha=0.3)
     return figure
 
 
-def principal_plane(embeddings):
-    """Coordinates in the plane in which the rows vary most, and its share of their variance.
+def principal_plane(embeddings: np.ndarray) -> tuple[np.ndarray, float]:
+    """Project the rows on the plane in which they vary most.
 
-    embeddings: (labels, channels), 2 labels or more. Returns ((labels, 2), a number in [0, 1]).
+    embeddings: (labels, channels), 2 labels or more. Returns the coordinates, (labels, 2), and the
+    plane's share of the variance, from 0 to 1.
     """
     centred = embeddings.astype(np.float64) - embeddings.mean(axis=0, dtype=np.float64)
     left, spread, _ = np.linalg.svd(centred, full_matrices=False)
     points = left[:, :2] * spread[:2]
-    # Either direction of an axis would do: always the same, lest the picture flip from time to
-    # time.
+    # The sign of an axis is arbitrary: fix it, so that the plot does not flip between epochs.
     points *= np.where(points[np.abs(points).argmax(axis=0), [0, 1]] < 0, -1, 1)
     variance = (spread ** 2).sum()
     return points, (spread[:2] ** 2).sum() / variance if variance else 1.0

@@ -1,4 +1,4 @@
-"""Training on the CPU uses again the memory that it has freed."""
+"""Training on the CPU reuses the memory that it has freed."""
 
 import platform
 import subprocess
@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from training import allocator as memory
+from training import allocator
 
 pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc",
                                 reason="of the GNU C library")
@@ -16,7 +16,8 @@ pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc",
 ROUNDS = """
 import resource, statistics, sys
 import torch
-from training import allocator as memory, run
+from training import allocator, run
+from training.settings import RunSettings
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -27,8 +28,7 @@ def faults():
 print(statistics.median(faults() for _ in range(9)) * resource.getpagesize() / 2**20)
 """
 STARTED = """
-from argparse import Namespace
-run.start(Namespace(out=sys.argv[1], gpu=-1, resume=None, seed=0), "pixelcnn")
+run.start(RunSettings(out=sys.argv[1]), "pixelcnn")
 """
 
 
@@ -39,12 +39,12 @@ def mebibytes_got_anew(prepare, *args):
     return float(run.stdout)
 
 
-def test_a_plain_process_gets_large_blocks_anew():
+def test_a_plain_process_gets_large_blocks_from_the_system():
     assert mebibytes_got_anew("") > 60
 
 
-def test_a_process_that_keeps_what_it_frees_does_not():
-    assert mebibytes_got_anew("memory.keep_freed()") < 1
+def test_a_process_that_keeps_freed_memory_does_not():
+    assert mebibytes_got_anew("allocator.keep_freed_memory()") < 1
 
 
 def test_a_training_run_does_not(tmp_path):
@@ -52,5 +52,5 @@ def test_a_training_run_does_not(tmp_path):
 
 
 def test_without_the_gnu_library_nothing_happens(monkeypatch):
-    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: object())
-    memory.keep_freed()
+    monkeypatch.setattr(allocator.ctypes, "CDLL", lambda name: object())
+    allocator.keep_freed_memory()

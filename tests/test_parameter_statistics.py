@@ -12,7 +12,7 @@ from training.extensions.tensorboard import Board
 from training.stopping import StopCondition
 
 
-def test_statistics_of_weights_and_gradients_are_those_of_the_tensors(tmp_path):
+def test_statistics_are_those_of_the_tensors(tmp_path):
     trainer = trainer_of(StopCondition(iterations=3))
     trainer.run()
     ParameterStatistics(Board(tmp_path))(trainer)

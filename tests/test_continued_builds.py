@@ -1,4 +1,4 @@
-"""A corpus whose preparation is interrupted, again and again, is that of one which never was."""
+"""A corpus whose preparation was interrupted equals one whose preparation was not."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from test_preprocess import SCRIPT, contents, preprocess
 
 from common.errors import UserError
 from datasets.audio.encoding import EncodingConfig
-from datasets.audio.features import describe
+from datasets.audio.features import make_features
 from datasets.audio.labels import Labelling
 from datasets.corpus import journal
 from datasets.corpus import writer as corpus_writer
@@ -26,13 +26,15 @@ from datasets.corpus.reader import CorpusPart
 
 RATE = 8000
 SLOWLY = """
-import runpy, sys, time
+import os, runpy, sys, time
 from datasets.corpus import journal
 journal.SECONDS = {seconds}
 add = journal.Journal.add
 def slowly(*args):
     add(*args)
     time.sleep(0.05)
+    while os.path.exists({hold!r}):
+        time.sleep(0.01)
 journal.Journal.add = slowly
 sys.argv = {argv!r}
 runpy.run_path(sys.argv[0], run_name="__main__")
@@ -41,7 +43,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 @pytest.fixture
 def data(tmp_path):
-    """Twelve recordings of half a second or less, one of which is none."""
+    """Eleven recordings of half a second or less, and a file that is no sound."""
     generator = np.random.default_rng(0)
     for number in range(12):
         path = tmp_path / f"data/{number % 2}/{number:02}.wav"
@@ -56,11 +58,12 @@ def flags(data, out):
     return ["--data", data, "--output", out, "--workers", 1, "--flush_every", 6]
 
 
-def begin(data, out, seconds):
-    """Start a slow run that notes what it has done so often."""
+def begin(data, out, seconds, hold="no such file"):
+    """Start a slow run that syncs its journal every `seconds`, and waits while `hold` exists."""
     argv = [str(SCRIPT), *map(str, flags(data, out))]
-    return subprocess.Popen([sys.executable, "-c", SLOWLY.format(seconds=seconds, argv=argv)],
-                            cwd=SCRIPT.parent, stderr=subprocess.PIPE, text=True)
+    code = SLOWLY.format(seconds=seconds, argv=argv, hold=str(hold))
+    return subprocess.Popen([sys.executable, "-c", code], cwd=SCRIPT.parent,
+                            stderr=subprocess.PIPE, text=True)
 
 
 def wait_for(condition):
@@ -81,14 +84,14 @@ def written(out):
 
 @pytest.fixture
 def whole(data, tmp_path):
-    """The corpus of a run that is not interrupted, and what the run says of it."""
+    """The corpus of an uninterrupted run, and what the run prints."""
     code, out, err = preprocess(*flags(data, tmp_path / "whole"), cwd=tmp_path)
     assert code == 0 and "11 recordings read" in out and "02.wav" in err
     return contents(tmp_path / "whole"), out.splitlines()[1:-1], err
 
 
 @pytest.mark.parametrize("reached", [1, 3, 4, 9])
-def test_a_run_that_is_killed_goes_on_where_it_was(data, tmp_path, whole, reached):
+def test_a_killed_run_continues(data, tmp_path, whole, reached):
     out = tmp_path / "out"
     run = begin(data, out, seconds=0)
     wait_for(lambda: notes(out) >= reached)
@@ -120,7 +123,7 @@ def limited():
     resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))
 
 
-def test_when_there_is_room_again_a_full_disk_is_forgotten(data, tmp_path, whole):
+def test_a_run_continues_once_a_full_disk_has_room(data, tmp_path, whole):
     out = tmp_path / "out"
     assert preprocess(*flags(data / "1", out), cwd=tmp_path)[0] == 0
     before = contents(out)
@@ -134,14 +137,14 @@ def test_when_there_is_room_again_a_full_disk_is_forgotten(data, tmp_path, whole
     assert contents(out) == whole[0]
 
 
-def gathered(data, out, features=None, silence_threshold=0.0, **changes):
+def built(data, out, features=None, silence_threshold=0.0, **changes):
     """The same in this process."""
     paths = {path.relative_to(data).as_posix(): path for path in sorted(data.rglob("*.wav"))}
     settings = dict(validation=0.1, strict=False, workers=1, labels="folder", stacks_num=5,
                     layers_num=10, target_length=1600, flush_every=6)
-    recipe = EncodingConfig(Labelling(data, "folder"), RATE, 256,
+    config = EncodingConfig(Labelling(data, "folder"), RATE, 256,
                             silence_threshold=silence_threshold, features=features)
-    return build_corpus(paths, recipe, out, data=str(data), **settings | changes)
+    return build_corpus(paths, config, out, data=str(data), **settings | changes)
 
 
 def interrupted(after, data, out, **changes):
@@ -155,15 +158,15 @@ def interrupted(after, data, out, **changes):
                 raise KeyboardInterrupt
 
         patch.setattr(Journal, "add", then_stop)
-        gathered(data, out, **changes)
+        built(data, out, **changes)
 
 
-@pytest.mark.parametrize("features", [None, describe("mel", [], RATE, 0.0125, 20)])
-def test_killed_before_whatever_it_does_to_the_disk(data, tmp_path, monkeypatch, features):
+@pytest.mark.parametrize("features", [None, make_features("mel", [], RATE, 0.0125, 20)])
+def test_a_run_killed_before_any_disk_operation_continues(data, tmp_path, monkeypatch, features):
     """At each fsync and each renaming, in turns, until one run gets through."""
     for path in [*data.rglob("*.wav")][:5]:
         path.unlink()
-    gathered(data, tmp_path / "whole", features)
+    built(data, tmp_path / "whole", features)
     monkeypatch.setattr(journal, "SECONDS", 0)
     for moment in count():
         out = tmp_path / str(moment)
@@ -181,10 +184,10 @@ def test_killed_before_whatever_it_does_to_the_disk(data, tmp_path, monkeypatch,
 
             monkeypatch.setattr(os, "fsync", until_then(os.fsync))
             monkeypatch.setattr(os, "replace", until_then(os.replace))
-            gathered(data, out, features)
+            built(data, out, features)
             os._exit(0)
         _, status = os.waitpid(child, 0)
-        result = gathered(data, out, features)
+        result = built(data, out, features)
         assert contents(out) == contents(tmp_path / "whole"), moment
         assert len(result.entries) + len(result.problems) == 7
         if not os.waitstatus_to_exitcode(status):
@@ -192,35 +195,35 @@ def test_killed_before_whatever_it_does_to_the_disk(data, tmp_path, monkeypatch,
     assert moment > 20
 
 
-def test_what_has_changed_since_is_prepared_anew(data, tmp_path, capfd):
+def test_changed_recordings_are_prepared_again(data, tmp_path, capfd):
     out = tmp_path / "out"
 
     interrupted(5, data, out)
-    gathered(data, out, layers_num=3)
+    built(data, out, layers_num=3)
     assert json.loads((out / "vctk_manifest.json").read_text())["layers_num"] == 3
     interrupted(5, data, out)
     soundfile.write(data / "0/00.wav", np.zeros(700), RATE)
-    gathered(data, out)
-    gathered(data, tmp_path / "again")
+    built(data, out)
+    built(data, tmp_path / "again")
     assert contents(out) == contents(tmp_path / "again")
     assert "going on" not in capfd.readouterr().err
     # What is there does not fit the notes: somebody has removed or cut a shard.
     for damage in (lambda path: path.unlink(), lambda path: os.truncate(path, 200)):
         interrupted(6, data, out)
         damage(out / ".vctk_train_00000.npy.temporary")
-        gathered(data, out)
+        built(data, out)
         assert contents(out) == contents(tmp_path / "again")
     assert "going on" not in capfd.readouterr().err
     # A line that was being written when the power failed.
     interrupted(6, data, out)
     with open(out / ".vctk_progress.temporary", "ab") as file:
         file.write(b'[null, "0"')
-    gathered(data, out)
+    built(data, out)
     assert "going on after 6 of 12" in capfd.readouterr().err
     assert contents(out) == contents(tmp_path / "again")
 
 
-def test_a_strict_run_that_goes_on_is_as_strict(data, tmp_path):
+def test_a_continued_strict_run_stays_strict(data, tmp_path):
     out = tmp_path / "out"
     run = begin(data, out, seconds=0)
     wait_for(lambda: notes(out) >= 5)
@@ -230,20 +233,22 @@ def test_a_strict_run_that_goes_on_is_as_strict(data, tmp_path):
     assert (code, said) == (2, "") and "02.wav: not a recording" in err.splitlines()[-1]
 
 
-def test_two_at_once_into_one_folder_are_refused(data, tmp_path):
-    out = tmp_path / "out"
-    run = begin(data, out, seconds=0)
-    wait_for(lambda: notes(out) >= 2)
+def test_two_runs_at_once_into_one_folder_are_refused(data, tmp_path):
+    out, hold = tmp_path / "out", tmp_path / "hold"
+    hold.touch()
+    run = begin(data, out, seconds=0, hold=hold)
+    wait_for(lambda: written(out))
     code, said, err = preprocess(*flags(data, out), cwd=tmp_path)
     assert (code, said) == (2, "") and err.count("\n") == 1
+    hold.unlink()
     assert err.startswith(f"error: --output {out}: another preprocess.py is writing there")
     assert run.wait() == 0 and len(contents(out)) > 4
     run.stderr.close()
 
 
-def test_a_disk_that_is_full_when_all_is_put_in_place(data, tmp_path, monkeypatch):
+def test_a_disk_that_fills_up_in_the_final_step(data, tmp_path, monkeypatch):
     out = tmp_path / "out"
-    gathered(data, out)
+    built(data, out)
     before = contents(out)
 
     def full(file):
@@ -251,21 +256,21 @@ def test_a_disk_that_is_full_when_all_is_put_in_place(data, tmp_path, monkeypatc
             raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(corpus_writer, "to_disk", full)
-        with pytest.raises(UserError, match="--output .*No space left on device; make room"):
-            gathered(data, out)
+        patch.setattr(corpus_writer, "flush_to_disk", full)
+        with pytest.raises(UserError, match="output .*No space left on device; make room"):
+            built(data, out)
     assert before.items() <= contents(out).items()
-    gathered(data, out)
+    built(data, out)
     assert contents(out) == before
 
 
-def test_parts_go_on_beside_each_other(data, tmp_path, capfd):
+def test_parts_continue_independently(data, tmp_path, capfd):
     out, again = tmp_path / "out", tmp_path / "again"
     for number in (1, 2):
-        gathered(data, again, share=CorpusPart(number, 2))
-    interrupted(4, data, out, share=CorpusPart(1, 2))
-    gathered(data, out, share=CorpusPart(2, 2))
+        built(data, again, part=CorpusPart(number, 2))
+    interrupted(4, data, out, part=CorpusPart(1, 2))
+    built(data, out, part=CorpusPart(2, 2))
     assert "going on" not in capfd.readouterr().err
-    gathered(data, out, share=CorpusPart(1, 2))
+    built(data, out, part=CorpusPart(1, 2))
     assert "going on after 4 of 6" in capfd.readouterr().err
     assert contents(out) == contents(again)

@@ -1,0 +1,134 @@
+"""Matrix products, biases and gates in compiled loops, against the same in PyTorch and numpy."""
+
+import ctypes
+import math
+import mmap
+import sys
+
+import numba
+import numpy as np
+import pytest
+import torch
+
+from models.kernels.compiling import KernelCache
+from models.kernels.layout import (
+    consecutive_lanes,
+    gate_lanes,
+    pack_lanes,
+    pack_rows,
+    round_up,
+)
+from models.kernels.products import accumulate, add_bias, copy_tiles, gate_tiles
+from models.kernels.vectors import HALF, TILE
+
+INF, NAN = math.inf, math.nan
+RANDOM = np.random.default_rng(0)
+
+
+@numba.njit
+def products(weights, at, n, inputs, i, i_step, outputs, o, o_step, tiles, columns):
+    accumulate(weights, at, n, inputs, i, i_step, outputs, o, o_step, tiles, columns)
+
+
+@numba.njit
+def copy_add_gate(bias, b, tiles, outputs, o, o_step, columns, gated, g, g_step):
+    """Copy a bias to the first column, add it to all columns, then gate them."""
+    copy_tiles(bias, b, outputs, o, tiles)
+    add_bias(outputs, o, o_step, bias, b, tiles, columns)
+    gate_tiles(outputs, o, o_step, gated, g, g_step, tiles, columns)
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.manual_seed(0)
+
+
+def guarded(array, end):
+    """A copy of an array directly before (end) or after memory that ends the process if touched."""
+    if sys.platform == "win32":
+        return array.copy()
+    page = mmap.PAGESIZE
+    size = round_up(array.nbytes, page)
+    memory = mmap.mmap(-1, size + 2 * page)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    for guard in (address, address + page + size):
+        assert ctypes.CDLL(None).mprotect(ctypes.c_void_p(guard), ctypes.c_size_t(page), 0) == 0
+    result = np.frombuffer(memory, array.dtype, array.size,
+                           page + (size - array.nbytes if end else 0)).reshape(array.shape)
+    result[...] = array
+    return result
+
+
+def test_compilation_is_announced_once(capsys):
+    cache = KernelCache(__file__)
+
+    @numba.njit
+    def compiled(number):
+        return round_up(number)
+
+    def twice(number):
+        compiled(number)
+        compiled(number)
+
+    for argument, announced in ((1.0, 1), (1.0, 0), (1, 1)):  # each type compiles once
+        cache.prepare("test sampler", lambda: twice(argument))  # noqa: B023, called at once
+        assert capsys.readouterr().err.count("compiling the test sampler") == announced
+    compiled(np.float32(1))
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("columns", range(10))
+@pytest.mark.parametrize("out,n", [(1, 1), (TILE, 3), (TILE + 1, 17), (3 * TILE - 1, HALF)])
+def test_a_column_is_the_same_alone_and_nothing_else_is_written(out, n, columns):
+    weight = torch.randn(out, n)
+    rows = np.concatenate((np.full((2, TILE), NAN, np.float32),
+                           pack_rows(weight, consecutive_lanes(0, out))))
+    tiles, i_step, o_step = round_up(out) // TILE, n + 2, round_up(out) + 3
+    inputs = RANDOM.standard_normal(3 + columns * i_step).astype(np.float32)
+    before = RANDOM.standard_normal(5 + columns * o_step + 1).astype(np.float32)
+    outputs = before.copy()
+    products(rows, 2, n, inputs, 3, i_step, outputs, 5, o_step, tiles, columns)
+    changed = np.zeros(outputs.shape, bool)
+    for c in range(columns):
+        own = slice(5 + c * o_step, 5 + c * o_step + round_up(out))
+        changed[own.start:own.start + out] = True
+        column = inputs[3 + c * i_step:][:n]
+        expected = before[own][:out] + weight.double().numpy() @ column
+        assert np.allclose(outputs[own][:out], expected, rtol=0, atol=1e-5)
+        alone = before[own].copy()
+        products(rows, 2, n, column.copy(), 0, 0, alone, 0, 0, tiles, 1)
+        assert (alone == outputs[own]).all()
+    assert (outputs[~changed] == before[~changed]).all()
+
+
+@pytest.mark.parametrize("width", [1, HALF - 1, HALF, HALF + 1, 2 * HALF + 5])
+def test_biases_and_gates(width):
+    bias, columns, lanes = torch.randn(2 * width), 3, gate_lanes(0, width, width)
+    packed = pack_lanes(bias, lanes)
+    tiles, features = packed.size // TILE, round_up(width, HALF)
+    before = RANDOM.standard_normal(2 + columns * (packed.size + 4)).astype(np.float32)
+    outputs, gated = before.copy(), np.full(1 + columns * (features + 1), NAN, np.float32)
+    nan = np.array([NAN], np.float32)
+    copy_add_gate(np.concatenate((nan, packed)), 1, tiles, outputs, 2, packed.size + 4,
+                  columns, gated, 1, features + 1)
+    for c in range(columns):
+        own = slice(2 + c * (packed.size + 4), 2 + c * (packed.size + 4) + packed.size)
+        expected = packed + (packed if c == 0 else before[own])
+        assert (outputs[own] == expected).all()
+        in_order = np.empty(2 * width)
+        in_order[lanes[lanes >= 0]] = expected[lanes >= 0]
+        a, b = in_order[:width], in_order[width:]
+        values = gated[1 + c * (features + 1):][:width]
+        assert np.allclose(values, np.tanh(a) / (1 + np.exp(-b)), rtol=0, atol=3e-7)
+        outputs[own] = before[own]
+    assert (outputs == before).all() and np.isnan(gated[::features + 1]).all()
+
+
+def test_lanes_without_an_output_are_zero_or_filled():
+    weight, bias = torch.randn(5, 3), torch.randn(2, 5)
+    lanes = consecutive_lanes(1, 4)
+    rows = pack_rows(weight, lanes).reshape(-1, 3, TILE)
+    assert rows.shape[0] == 1 and not rows[0, :, 3:].any()
+    assert torch.equal(torch.from_numpy(rows[0, :, :3]).t(), weight[1:4])
+    assert (pack_lanes(bias, lanes, -INF)[:, 3:] == -INF).all()
+    assert torch.equal(torch.from_numpy(pack_lanes(bias, lanes)[:, :3]), bias[:, 1:4])
