@@ -3,24 +3,15 @@
 import argparse
 from pathlib import Path
 
-from cli.arguments import (
-    add_device_and_seed,
-    add_models,
-    image_side,
-    non_negative_float,
-    parse,
-    positive_int,
-    probability,
-)
+from cli.arguments import image_side, parse, positive_int
+from cli.sampling_arguments import add_network_checks, add_randomness, add_sources
 from cli.script import run_script
-from common.text import printable
 
 
-def arguments():
-    """The command line."""
+def arguments() -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    add_device_and_seed(parser)
-    add_models(parser)
+    add_sources(parser)
     parser.add_argument("-o", "--output", default="samples.jpg", metavar="FILE|DIR/",
                         help=".jpg, .png, or .gif, which shows the images being drawn; or a folder "
                              "for a picture of each model and label, and for index.html, a page "
@@ -38,66 +29,44 @@ def arguments():
                         help="draw N x N images (default: 10)")
     parser.add_argument("--height", type=image_side, metavar="N", help="default: the model's")
     parser.add_argument("--width", type=image_side, metavar="N", help="default: the model's")
-    parser.add_argument("--temperature", type=non_negative_float, default=1.0, metavar="X",
-                        help="below 1 more likely images, above 1 more varied ones, 0 the most "
-                             "likely code of each pixel (default: 1.0)")
-    parser.add_argument("--top_p", type=probability, default=1.0, metavar="X",
-                        help="draw among the most probable codes that together have this "
-                             "probability (default: 1.0)")
+    add_randomness(parser, "images", "pixel")
     parser.add_argument("--complete", nargs="+", metavar="FILE",
                         help="draw COUNT lower halves for the upper half of each of these")
-    network = parser.add_argument_group("network", "The model file knows these; here for checking.")
-    for flags in (("-d", "--hidden_dim"), ("--out_hidden_dim",), ("-n", "--blocks_num"),
-                  ("--levels",)):
-        network.add_argument(*flags, type=positive_int, metavar="N")
+    add_network_checks(parser, ("-d", "--hidden_dim"), ("--out_hidden_dim",),
+                       ("-n", "--blocks_num"), ("--levels",))
     return parse(parser)
 
 
-def main():
+def main() -> None:
     """Read the models, draw the images, write the pictures."""
     args = arguments()
 
-    from cli import image_request as sheets
-    from models.model_file import files_asked, load
+    # After parsing, because importing torch takes seconds.
+    from cli.image_request import is_folder, resolve_image_requests
+    from cli.results_page import write_image_page
+    from models.model_file import load
+    from sampling.image_rendering import render_grid
     from training.device import select_device
 
-    plans = sheets.plans(files_asked(args.model, "pixelcnn", args.snapshots), args)
-    in_folder, device, drawn = sheets.is_folder(args.output), select_device(args.gpu), []
-    for plan in plans:
-        model = load(plan.file, "pixelcnn").model
-        model.to(device)
-        seconds = [sheets.perform(model, plan, sheet, args) for sheet in plan.sheets]
-        kinds = [label for sheet in plan.sheets for label, _ in sheet.kinds]
-        of = ", ".join(printable(plan.conditions.names[label]) for label in dict.fromkeys(kinds)
-                       if label is not None)
-        images = sum(sheet.rows for sheet in plan.sheets) * args.count
-        path, said = plan.sheets[0].path, in_time(images, sum(seconds))
-        print(f"{path.parent if in_folder else path}: {images} images{f' of {of}' * bool(of)} "
-              + said)
-        drawn.append((plan, seconds, said))
+    in_folder = is_folder(args.output)
+    requests = resolve_image_requests(args)
+    device, drawn = select_device(args.gpu), []
+    for request in requests:
+        model = load(request.model.file, "pixelcnn").model.to(device)
+        seconds = [render_grid(model, grid, request.options) for grid in request.grids]
+        speed = in_time(request.count, sum(seconds))
+        print(f"{request.summary()} {speed}")
+        drawn.append((request, seconds, speed))
     if in_folder:
-        print(f"{write_page(drawn, args)} shows them beside each other")
+        path = Path(args.output) / "index.html"
+        write_image_page(path, drawn, vars(args))
+        print(f"{path} shows them beside each other")
 
 
-def in_time(images, seconds):
-    """In how much time so many images were drawn, in words."""
+def in_time(images: int, seconds: float) -> str:
+    """Say how long that many images took, and how many that is a second."""
     rate = images / seconds
     return f"in {seconds:.2g} s, {rate:{',.0f' if rate >= 100 else '.3g'}} images/s"
-
-
-def write_page(drawn, args):
-    """index.html, which shows what was drawn: [(plan, seconds of each sheet, in words), …]."""
-    from sampling.output import page
-
-    columns = []
-    for plan, seconds, said in drawn:
-        cells = {sheet.name: [page.Item(sheet.path, f"{sheet.rows * args.count} images in "
-                                        f"{its_seconds:.2g} s", sheet.path.read_bytes())]
-                 for sheet, its_seconds in zip(plan.sheets, seconds, strict=True)}
-        columns.append(page.Column(plan.name, plan.file, {"drawn": said, **plan.facts}, cells))
-    path = Path(args.output) / "index.html"
-    page.write(path, columns, vars(args))
-    return path
 
 
 if __name__ == "__main__":

@@ -2,35 +2,26 @@
 
 import argparse
 import sys
-from datetime import datetime
+from functools import partial
 from pathlib import Path
 
-from cli import streams
-from cli.arguments import (
-    Every,
-    add_device_and_seed,
-    add_models,
-    every,
-    length,
-    non_negative_float,
-    parse,
-    positive_float,
-    positive_int,
-    probability,
-    whole_number,
+from cli.arguments import Every, every, length, parse, positive_float, whole_number
+from cli.sampling_arguments import (
+    add_network_checks,
+    add_randomness,
+    add_sources,
+    complete_sound_flags,
 )
 from cli.script import run_script
-from common.errors import UserError
 
 EXAMPLE = ("to listen to a sound without end while it is drawn, at the model's rate: "
            "python infer_wavenet.py -m MODEL --length 0 -o - | aplay -r 16000 -f S16_LE")
 
 
-def arguments():
-    """The command line."""
+def arguments() -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLE)
-    add_device_and_seed(parser)
-    add_models(parser)
+    add_sources(parser)
     parser.add_argument("-o", "--output", default="samples/", metavar="DIR|-",
                         help="folder for sample_0.wav, sample_1.wav, …, which can be listened to "
                              "while they grow, and, of several models, labels or primes, for "
@@ -48,12 +39,7 @@ def arguments():
     parser.add_argument("--length", type=length, metavar="N|SECONDSs",
                         help="to draw for each: samples, or seconds such as 30s; 0: until Ctrl+C "
                              "(default: 4096)")
-    parser.add_argument("--temperature", type=non_negative_float, default=1.0, metavar="X",
-                        help="below 1 more likely sounds, above 1 more varied ones, 0 the most "
-                             "likely code of each sample (default: 1.0)")
-    parser.add_argument("--top_p", type=probability, default=1.0, metavar="X",
-                        help="draw among the most probable codes that together have this "
-                             "probability (default: 1.0)")
+    add_randomness(parser, "sounds", "sample")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32",
                         help="bf16: weights rounded to 16 bits, which is faster on the CPU "
                              "(default: fp32)")
@@ -70,59 +56,41 @@ def arguments():
                              "drawn, or so much time has passed (default: half a second)")
     parser.add_argument("--plot", action="store_true",
                         help="waveform and spectrogram beside each sound, sample_0.png, …")
-    network = parser.add_argument_group("network", "The model file knows these; here for checking.")
-    for flags in (("--hidden_dim",), ("--out_hidden_dim",), ("-s", "--stacks_num"),
-                  ("-l", "--layers_num"), ("--levels",), ("--rate",)):
-        network.add_argument(*flags, type=positive_int, metavar="N")
+    add_network_checks(parser, ("--hidden_dim",), ("--out_hidden_dim",), ("-s", "--stacks_num"),
+                       ("-l", "--layers_num"), ("--levels",), ("--rate",))
     return parse(parser)
 
 
-def main():
+def main() -> int:
     """Read the models, and write the sounds while they are drawn."""
     args = arguments()
-    piped = args.output == "-"
-    if piped:
-        check_pipe(args)
-    for flag in ("prime", "length"):
-        if args.features_from and getattr(args, flag):
-            raise UserError(f"--{flag}: can't go with --features_from, which says it; leave it out")
-    if args.prime_seconds and not args.prime:
-        raise UserError("--prime_seconds goes with --prime; name a recording, or leave it out")
-    args.count = args.count or (1 if piped or args.features_from else 10)
-    args.length = args.length or length("4096")
+    complete_sound_flags(args)
 
-    from cli import sound_request as takes
-    from common.files import make_folder
+    # After parsing, because importing torch takes seconds.
+    from cli.results_page import plot_sounds, write_sound_page
+    from cli.sound_request import differ_in_kind, prepare_output, resolve_sound_requests
     from common.signals import Signals
-    from models.model_file import files_asked, load
-    from sampling.output import sound, sound_page
+    from models.model_file import load
+    from sampling.output.sound import Progress
+    from sampling.sound_rendering import render_sounds
     from training.device import select_device
 
-    stem = f"pred_{datetime.now():%Y%m%d-%H%M%S}" if args.timestamp else "sample"
-    sessions = takes.sessions(files_asked(args.model, "wavenet", args.snapshots),
-                              None if piped else Path(args.output), stem, args)
-    device, done = select_device(args.gpu), []
-    page = Path(args.output) / "index.html" if takes.comparable(sessions) and not piped else None
+    requests = resolve_sound_requests(args)
+    piped, endless = args.output == "-", not args.length.number
+    page = None if piped or not differ_in_kind(requests) else Path(args.output) / "index.html"
+    device, drawn = select_device(args.gpu), []
     if not piped:
-        make_folder(args.output, "--output")
-        for session in sessions:
-            make_folder(session.folder, "--output")
-            sound.check_writable([take.path for take in session.takes])
-        sound.check_writable([page] * bool(page))
-
-    def output_of(batch):
-        return (sound.Pipe(sys.stdout.fileno()) if piped else
-                sound.WavFiles([take.path for take in batch], session.rate, args.save_every))
-
-    endless = not args.length.number
+        prepare_output(args.output, requests, page)
     with Signals("finishing the block in hand") as signals:
-        for session in sessions:
-            total = None if endless else sum(take.length for take in session.takes)
-            with sound.Progress(total, session.rate, session.name) as progress:
-                seconds = takes.perform(load(session.file, "wavenet").model.to(device),
-                                        session.takes, output_of, progress, signals, args)
-            done.append((session, seconds, str(progress)))
-            print(f"{session.told(seconds)}, {progress}",
+        for request in requests:
+            total = None if endless else sum(sound.length or 0 for sound in request.sounds)
+            with Progress(total, request.rate, request.model.name) as progress:
+                model = load(request.model.file, "wavenet").model.to(device)
+                seconds = render_sounds(model, request.sounds, request.options,
+                                        partial(request.open_output, every=args.save_every),
+                                        progress, signals)
+            drawn.append((request, seconds, str(progress)))
+            print(f"{request.summary(seconds)}, {progress}",
                   file=sys.stderr if piped else sys.stdout)
             if signals.number:
                 break
@@ -131,26 +99,11 @@ def main():
     if signals.number and not endless:
         return 128 + signals.number
     if args.plot:
-        sound_page.plot(sessions)
+        plot_sounds(requests)
     if page:
-        sound_page.write(page, done, vars(args))
+        write_sound_page(page, drawn, vars(args))
         print(f"{page} shows them beside each other")
     return 0
-
-
-def check_pipe(args):
-    """Refuse the flags that --output - can't go with, and a terminal to write to."""
-    for wrong, flag in ((args.count not in (None, 1), f"--count {args.count}"),
-                        (args.label == "all", "--label all"), (args.plot, "--plot")):
-        if wrong:
-            raise UserError(f"--output -: is one sound and no file, {flag} can't go with it; leave "
-                            f"the flag out, or name a folder")
-    if streams.is_closed():
-        raise UserError("--output -: standard output is closed; pipe it to a player, or name a "
-                        "folder")
-    if sys.stdout.isatty():
-        raise UserError("--output -: is for a pipe or a file, not for a terminal; pipe it to a "
-                        "player, as at the end of --help")
 
 
 if __name__ == "__main__":

@@ -75,7 +75,7 @@ def main():
     # After parsing, for importing torch takes seconds.
     from datasets.images.dataset import ImageCodes, check_codes, load_images
     from models.pixelcnn import PixelCNN, PixelCNNConfig
-    from sampling.output.previews import draw_picture
+    from sampling.previews import draw_image_previews
     from training import run
     from training.task import Task
 
@@ -113,7 +113,7 @@ def main():
         label_names=images.label_names,
         unit="images", count_samples=lambda batch: len(batch.codes),
         dimensions=channels * height * width,
-        draw=partial(draw_picture, labels=preview_labels, height=height, width=width))
+        draw=partial(draw_image_previews, labels=preview_labels, height=height, width=width))
     run.train(start, task, training_settings(args, clip=args.gradclip), recorded_flags(args))
 
 

@@ -52,7 +52,7 @@ def main():
     from datasets.corpus.windows import Windows
     from models.local_conditioning import MARGIN_FRAMES
     from models.wavenet import WaveNet, WaveNetConfig
-    from sampling.output.previews import draw_sounds
+    from sampling.previews import draw_sound_previews
     from training import likelihood, run
     from training.task import Task
 
@@ -87,7 +87,7 @@ def main():
         training_set=windows(corpus.train), validation_set=windows(corpus.validation),
         data=data, label_names=corpus.label_names,
         unit="samples", count_samples=likelihood.count_targets,
-        draw=partial(draw_sounds, label_names=corpus.label_names, rate=corpus.rate,
+        draw=partial(draw_sound_previews, label_names=corpus.label_names, rate=corpus.rate,
                      part=preview_split))
     run.train(start, task, training_settings(args, clip=args.clip), recorded_flags(args))
 

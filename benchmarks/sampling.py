@@ -39,7 +39,7 @@ from benchmarks.machine import best_rate, best_rates, matrix_product, weights_of
 from cli.arguments import positive_float, positive_int
 from cli.script import run_script
 from models.kernels.vectors import TILE, add, load, store
-from models.model_file import describe, save
+from models.model_file import model_content, save
 from models.pixelcnn import PixelCNN, PixelCNNConfig
 from models.wavenet import WaveNet, WaveNetConfig
 from sampling import pixelcnn, wavenet
@@ -238,7 +238,8 @@ def first_sample_seconds():
     """From typing infer_wavenet.py to the first sample at a player, the kernels compiled before."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "wavenet"
-        save(path, describe("wavenet", WaveNet(WaveNetConfig()), [], dict(levels=256, rate=16000)))
+        save(path, model_content("wavenet", WaveNet(WaveNetConfig()), [],
+                                 dict(levels=256, rate=16000)))
         command = [sys.executable, SCRIPT, "-m", path, "--length", "1", "--output", "-"]
         seconds = []
         for _ in range(3):

@@ -38,7 +38,7 @@ from cli.script import run_script
 from common.errors import UserError
 from datasets.corpus.reader import Corpus
 from datasets.images.dataset import load_images
-from models import model_file as snapshot
+from models import model_file
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -195,8 +195,8 @@ def table_row(run, args):
         return None
     first = folders[0]
     last = log_of(first)[-1]
-    path = snapshot.best_model(first, run.kind)
-    model, _, described, _ = snapshot.load(path, run.kind)
+    path = model_file.find_best_model(first, run.kind)
+    model, _, described, _ = model_file.load(path, run.kind)
     size = sum(weight.numel() for weight in model.parameters())
     data, is_whole = data_of(run, args, described.get("dataset"))
     # Results are those of the best model.

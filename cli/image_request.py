@@ -1,162 +1,160 @@
-"""What infer_pixelcnn.py draws: sheets of images, for each model and label, or completions."""
+"""What infer_pixelcnn.py is to draw, resolved from its flags: grids of images for each model."""
 
+import argparse
 import os
-import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
-from tqdm import tqdm
 
-from cli.conditions import Conditions, conditions_asked
-from cli.labels import distinct, likeliest_labels, names_of_models
+from cli.conditions import ConditionFlags, Conditions, resolve_conditions
+from cli.model_flags import resolve_model_files
+from cli.originals import read_originals
+from cli.requests import RequestedModel, open_models, sampling_options
 from common.errors import UserError
-from datasets.quantization import dequantize_pixels
-from models.model_file import check_flags, load
-from sampling.output.image_grid import check_picture, read_codes, save_picture
-from sampling.output.page import facts_of
-from sampling.pixelcnn import sample_images
-from sampling.random_streams import RandomStreams
-
-# Drawn at once, and kept of their rows: these bound the memory.
-BATCH_IMAGES, BATCH_PIXELS, BATCH_FLOATS = 256, 2 ** 18, 2 ** 28
+from common.file_names import distinct_file_names
+from common.files import make_folder
+from common.text import printable
+from models.pixelcnn import PixelCNN
+from sampling.image_rendering import ImageGrid, ImageKind, classify, given_rows
+from sampling.output.image_grid import ENDINGS, LONGEST_SIDE, picture_size
+from sampling.rendering import SamplingOptions
 
 
-class Sheet(NamedTuple):
-    """A grid of images, --count of them in a row.
+@dataclass(frozen=True)
+class ImageRequest:
+    """The grids to draw from one model, and how."""
 
-    path: of its file. name: what is on it, in words. rows: how many. kinds: of images, each an
-    equal share of them: [(number among the plan's conditions or None, number of the original
-    completed or None), …].
-    """
-
-    path: Path
-    name: str
-    rows: int
-    kinds: list
-
-
-class Plan(NamedTuple):
-    """What is drawn from one model.
-
-    file: of the model. name: short, of its own. size: of an image, (C, H, W). originals: codes
-    (N, C, H, W) of those to be completed. conditions: of `conditions_asked`. sheets: a list of
-    Sheet. facts: of `page.facts_of`.
-    """
-
-    file: Path
-    name: str
-    size: tuple
-    originals: torch.Tensor
-    conditions: Conditions
-    sheets: list
-    facts: dict
+    model: RequestedModel
+    grids: tuple[ImageGrid, ...]
+    options: SamplingOptions
 
     @property
-    def given_rows(self):
-        """The rows of pixels that are given of each original."""
-        return self.size[1] // 2 if len(self.originals) else 0
+    def count(self) -> int:
+        """The number of images to draw."""
+        return sum(grid.count for grid in self.grids)
+
+    def summary(self) -> str:
+        """Say where the images go, how many there are, and for which labels or vectors."""
+        path = self.grids[0].path
+        conditions = dict.fromkeys(kind.condition for grid in self.grids for kind in grid.kinds)
+        names = ", ".join(printable(condition.name) for condition in conditions if condition)
+        return (f"{path.parent if self.model.folder else path}: {self.count} images"
+                + (f" of {names}" if names else ""))
 
 
-def is_folder(output):
-    """Whether --output means a folder: one that is there, or a name that ends as one."""
-    return Path(output).is_dir() or output.endswith(("/", os.sep))
+def resolve_image_requests(args: argparse.Namespace) -> list[ImageRequest]:
+    """Resolve the flags of infer_pixelcnn.py into a request for each model; check all of them.
 
-
-def plans(files, args):
-    """A Plan for each of the model `files`, all of which is checked before anything is drawn.
-
-    args: of infer_pixelcnn.py. Raises UserError for what can't be drawn.
+    Makes the folders to write to. Raises UserError for what can't be drawn or written.
     """
+    files = resolve_model_files(args.model, "pixelcnn", args.snapshots)
     folder = Path(args.output) if is_folder(args.output) else None
     if len(files) > 1 and not folder:
         raise UserError(f"--output {args.output}: is one picture, and --model names {len(files)} "
                         "models; name a folder for a picture of each, such as samples/")
-    found = []
-    for file, name in zip(files, names_of_models(files), strict=True):
-        model, label_names, data, content = load(file, "pixelcnn")
-        check_flags(file, content["config"], vars(args))
-        size = (model.config.channels, args.height or data["height"], args.width or data["width"])
-        originals = torch.from_numpy(read_codes(args.complete or [], *size, model.config.levels))
-        own = folder / name if folder and len(files) > 1 else folder
-        conditions = conditions_asked(file, model, label_names, args, len(files) > 1)
-        sheets = sheets_asked(model, conditions, originals, own, args)
-        for sheet in sheets:
-            check_picture(sheet.path, (sheet.rows, args.count + bool(args.complete), *size[1:],
-                                       size[0]))
-        found.append(Plan(file, name, size, originals, conditions, sheets,
-                          facts_of(file, content, model)))
-    return found
+    flags = ConditionFlags(args.label, args.condition_from, args.complete or ())
+    requests = []
+    for requested, loaded in open_models(files, "pixelcnn", folder, args):
+        config = loaded.model.config
+        height, width = args.height or loaded.data["height"], args.width or loaded.data["width"]
+        originals = torch.from_numpy(read_originals(flags.complete, config.channels, height, width,
+                                                    config.levels))
+        conditions = resolve_conditions(requested.file, config.vector, loaded.label_names, flags,
+                                        len(files) > 1)
+        layout = GridLayout(args.output, requested.folder, args.count, height, width)
+        if flags.complete:
+            kinds = completion_kinds(loaded.model, originals, conditions, flags)
+            grids = [completion_grid(layout, kinds)]
+        else:
+            grids = label_grids(layout, conditions, flags.label == "all")
+        for grid in grids:
+            check_picture(grid.path, (grid.rows, grid.columns + bool(flags.complete), height, width,
+                                      config.channels))
+        requests.append(ImageRequest(requested, tuple(grids), sampling_options(args)))
+    return requests
 
 
-def sheets_asked(model, conditions, originals, folder, args):
-    """The sheets of one model: one, or in a `folder` one for each label or vector asked for.
+def is_folder(output: str) -> bool:
+    """Whether --output means a folder: an existing one, or a name that ends like one."""
+    return Path(output).is_dir() or output.endswith(("/", os.sep))
 
-    originals: codes (N, C, H, W) to complete. args: of infer_pixelcnn.py.
+
+def check_picture(path: Path, shape: tuple[int, int, int, int, int]) -> None:
+    """Check that the picture `path` can be written, and make its folder.
+
+    shape: of the grid, (rows, columns, H, W, C).
+    Raises UserError for an ending other than .jpg, .jpeg, .png and .gif, a folder that can't be
+    written to, or a grid that is too large.
     """
-    names, _, asked = conditions
-    if args.complete:
-        numbers = range(len(originals))
-        kinds = [(label, number) for number in numbers for label in asked]
-        if names and args.label is None and args.condition_from is None:
-            own = numbers if model.config.vector else likeliest_labels(
-                model, originals[:, :, :originals.shape[2] // 2])
-            kinds = list(zip(own, numbers, strict=True))
-        path = folder / "completed.png" if folder else Path(args.output)
-        return [Sheet(path, "completed", len(kinds), kinds)]
-    kinds = [(label, None) for label in asked]
-    if not folder:
-        a_row_each = args.label == "all" or len(kinds) > 1
-        return [Sheet(Path(args.output), "", len(kinds) if a_row_each else args.count, kinds)]
-    stems = distinct(names) if names else {None: "samples"}
-    return [Sheet(folder / f"{stems[label]}.png",
-                  "samples" if label is None else names[label], args.count, [(label, None)])
-            for label, _ in kinds]
+    if path.suffix.lower() not in ENDINGS:
+        raise UserError(f"--output {path}: the name must end in {', '.join(ENDINGS[:-1])} or .gif, "
+                        "or in / for a folder")
+    if path.is_dir():
+        raise UserError(f"--output {path}: is a folder, where the picture is to be; name another")
+    if max(picture_size(shape)) > LONGEST_SIDE:
+        rows, columns, height, width, _ = shape
+        raise UserError(f"--output {path}: {rows} x {columns} images of {height} x {width} "
+                        f"are too many for one picture; give a smaller --count")
+    make_folder(path.parent, "--output")
 
 
-def perform(model, plan, sheet, args):
-    """Draw a sheet of a plan and write its picture; the seconds that drawing took.
+@dataclass(frozen=True)
+class GridLayout:
+    """Where grids go, and how large they are.
 
-    args: of infer_pixelcnn.py.
+    output: the picture that --output names, used without a `folder`. count: images in a row.
     """
-    each = sheet.rows * args.count // len(sheet.kinds)
-    images = [(*kind, number) for kind in sheet.kinds for number in range(each)]
-    codes, seconds = draw(model, images, plan, args, sheet.name)
-    codes = codes.unflatten(0, (sheet.rows, args.count))
-    if len(plan.originals):
-        shown = plan.originals[[original for _, original in sheet.kinds]]
-        codes = torch.cat((shown[:, None], codes), dim=1)
-    pixels = dequantize_pixels(codes.permute(0, 1, 3, 4, 2).numpy(), model.config.levels)
-    save_picture(sheet.path, pixels, plan.given_rows, int(len(plan.originals) > 0))
-    return seconds
+
+    output: str
+    folder: Path | None
+    count: int
+    height: int
+    width: int
+
+    def grid(self, path: Path, title: str, rows: int, kinds: list[ImageKind]) -> ImageGrid:
+        """Make a grid of so many rows."""
+        return ImageGrid(path, title, rows, self.count, self.height, self.width, tuple(kinds))
 
 
-def draw(model, images, plan, args, name):
-    """Draw `images` of a plan in batches that the memory can hold.
+def label_grids(layout: GridLayout, conditions: Conditions, all_labels: bool
+                ) -> list[ImageGrid]:
+    """Make one grid, or in a folder one for each condition asked for.
 
-    images: [(number of the condition, number of the original, stream), …]. args: seed, temperature,
-    top_p. name: for the bar.
-    Returns codes (images, C, H, W), and how many seconds it took once the sampler was ready.
+    A picture has a row for each condition if `all_labels` or several vectors are asked for.
     """
-    _, height, width = plan.size
-    upper = plan.originals[:, :, :plan.given_rows]
-    row = 4 * model.config.blocks_num * model.config.hidden_dim * width  # floats of an image's row
-    at_once = max(1, min(BATCH_IMAGES, BATCH_PIXELS // (height * width), BATCH_FLOATS // row))
-    batches = [images[i:i + at_once] for i in range(0, len(images), at_once)]
-    device, drawn = model.logits.weight.device, []
+    kinds = [ImageKind(condition) for condition in conditions.asked]
+    if not layout.folder:
+        rows = len(kinds) if all_labels or len(kinds) > 1 else layout.count
+        return [layout.grid(Path(layout.output), "", rows, kinds)]
+    known = conditions.known
+    stems = dict(zip(known, distinct_file_names([one.name for one in known]), strict=True))
+    grids = []
+    for kind in kinds:
+        stem, title = ((stems[kind.condition], kind.condition.name) if kind.condition
+                       else ("samples", "samples"))
+        grids.append(layout.grid(layout.folder / f"{stem}.png", title, layout.count, [kind]))
+    return grids
 
-    def labels_of(numbers):
-        return None if numbers[0] is None else plan.conditions.labels[numbers].to(device)
 
-    # One pixel, so that the sampler is loaded, or the first time on a machine compiled.
-    sample_images(model, RandomStreams(args.seed, [0]), labels_of([images[0][0]]), 1, 1)
-    began = time.perf_counter()
-    with tqdm(total=len(batches) * (height - upper.shape[2]), desc=name or None, unit="row",
-              disable=None) as bar:
-        for batch in batches:
-            number, original, stream = map(list, zip(*batch, strict=True))
-            drawn.append(sample_images(
-                model, RandomStreams(args.seed, stream), labels_of(number), height, width,
-                args.temperature, args.top_p, prefix=upper[original] if len(upper) else None,
-                on_row=bar.update))
-    return torch.cat(drawn), time.perf_counter() - began
+def completion_grid(layout: GridLayout, kinds: list[ImageKind]) -> ImageGrid:
+    """Make a grid with a row for each kind, an original and its condition."""
+    path = layout.folder / "completed.png" if layout.folder else Path(layout.output)
+    return layout.grid(path, "completed", len(kinds), kinds)
+
+
+def completion_kinds(model: PixelCNN, originals: torch.Tensor, conditions: Conditions,
+                     flags: ConditionFlags) -> list[ImageKind]:
+    """Pair each original, codes (C, H, W), with the conditions to complete it for.
+
+    By default that is the vector beside it, or the label that its upper half fits best.
+    """
+    if not (conditions.known and flags.none_asked_for):
+        return [ImageKind(condition, original) for original in originals
+                for condition in conditions.asked]
+    own = conditions.known
+    if not conditions.of_vectors:
+        upper = originals[:, :, :given_rows(originals.shape[2])]
+        own = [conditions.known[label] for label in classify(model, upper)]
+    return [ImageKind(condition, original)
+            for condition, original in zip(own, originals, strict=True)]

@@ -1,9 +1,11 @@
-"""What sounds are made from, beside a label: a recording to go on from, or features to speak."""
+"""What sounds start from, beside a label: recordings to continue, or features to speak."""
 
 import os
 import sys
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -11,52 +13,74 @@ from tqdm import tqdm
 from common.errors import UserError
 from common.text import decode_filename
 from datasets.audio.features import Features, compute_features
+from datasets.audio.recordings import Excerpt, read_recording
 from datasets.endings import AUDIO, describe_skipped, find_by_ending
-from sampling.output import sound
+from datasets.quantization import mu_law_encode
+from models.wavenet import WaveNetConfig
+from sampling.sound_rendering import NO_PRIME
 
 
-class Given(NamedTuple):
-    """One of these. name: of its file, short; empty for silence, which is neither.
+@dataclass(frozen=True)
+class SoundFlags:
+    """--prime, --prime_seconds and --features_from, as they were given."""
 
-    codes: (P,), of a recording that sounds go on from. frames: (K, width), the features of what
-    they are to say; None without.
+    prime: str | None
+    prime_seconds: float | None
+    features_from: str | None
+
+
+@dataclass(frozen=True, eq=False)
+class SoundSource:
+    """What a sound starts from.
+
+    name: short, of its file; empty for silence. prime: codes (P,) of a recording to continue.
+    frames: (K, width), features of a recording to speak; None without.
     """
 
     name: str = ""
-    codes: np.ndarray = np.empty(0, np.uint8)
+    prime: np.ndarray = field(default_factory=lambda: NO_PRIME)
     frames: np.ndarray | None = None
 
 
-def given_asked(args, file, config, data):
-    """What --prime or --features_from asks for, a list of Given.
+def resolve_sources(flags: SoundFlags, file: Path, config: WaveNetConfig, data: dict[str, Any]
+                    ) -> list[SoundSource]:
+    """Read what the flags name; silence if they name nothing.
 
-    args: of infer_wavenet.py. file: of the model. config: the network's. data: what the file says
-    of the data. Raises UserError for what is no recording, no features, or not for this model.
+    file: of the model. config: of its network. data: what it was trained on.
+    Raises UserError for files that are no recordings or features, or do not fit the model.
     """
-    if args.features_from and not config.features:
+    if flags.features_from and not config.features:
         raise UserError(f"--features_from: {file} was trained without features; leave it out, or "
                         "name another model")
-    if config.features and not args.features_from:
+    if config.features and not flags.features_from:
         raise UserError(f"{file}: was trained on features; give --features_from a recording, a "
                         ".npy, or a folder of them")
-    if args.features_from:
+    if flags.features_from:
         features = Features(**data["features"])
-        return [Given(name, frames=compute_features(path, features))
-                for name, path in _files("--features_from", args.features_from)]
-    if not args.prime:
-        return [Given()]
-    seconds = args.prime_seconds or 0
+        return [SoundSource(name, frames=compute_features(path, features))
+                for name, path in _named_files("--features_from", flags.features_from)]
+    if not flags.prime:
+        return [SoundSource()]
+    seconds = flags.prime_seconds or 0
     if 0 < seconds * data["rate"] < 1:
         raise UserError(f"--prime_seconds {seconds:g}: is less than a sample at {data['rate']} Hz; "
                         "give a longer time")
-    return [Given(name, sound.read_codes(path, data["rate"], config.levels, seconds))
-            for name, path in _files("--prime", args.prime)]
+    return [SoundSource(name, read_prime(path, data["rate"], config.levels, seconds))
+            for name, path in _named_files("--prime", flags.prime)]
 
 
-def _files(flag, path):
-    """The files that a flag's `path` means: [(name, path), …] of itself, or of those below it."""
+def read_prime(path: Path, rate: int, levels: int, seconds: float = 0) -> np.ndarray:
+    """Read a recording at `rate` Hz as codes of a network, uint8 or uint16 (P,).
+
+    seconds: of its beginning, 0 for all of it. Raises UserError for a file that is no recording.
+    """
+    return mu_law_encode(read_recording(path, rate, Excerpt(seconds=seconds)), levels)[0]
+
+
+def _named_files(flag: str, path: Path | str) -> Iterable[tuple[str, Path]]:
+    """List names and paths of the file that a flag names, or of all files below that folder."""
     path = Path(path)
-    if not os.path.isdir(path):  # Path.is_dir raises where one may not look
+    if not os.path.isdir(path):  # Path.is_dir raises where the parent may not be entered
         return [(decode_filename(path.stem), path)]
     endings = AUDIO
     if flag == "--features_from":
@@ -68,7 +92,7 @@ def _files(flag, path):
     if skipped:
         print(f"{flag} {path}: {describe_skipped(skipped)}", file=sys.stderr)
     names = [decode_filename(one.relative_to(path).with_suffix("").as_posix()) for one in found]
-    if len(set(names)) < len(names):  # which only their endings tell apart
+    if len(set(names)) < len(names):  # two files differ in their endings only
         names = [decode_filename(one.relative_to(path).as_posix()) for one in found]
     return tqdm(list(zip(names, found, strict=True)), desc=flag[2:], unit="file", leave=False,
                 disable=None)

@@ -1,191 +1,177 @@
-"""What infer_wavenet.py draws: takes of sound, for each model, label and given beginning."""
+"""What infer_wavenet.py is to draw, resolved from its flags: sounds for each model."""
 
-from itertools import groupby
+import argparse
+import sys
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import product
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
-import torch
-
-from cli.labels import distinct, labels_asked, names_of_models
-from cli.primes import Given, given_asked
+from cli.arguments import Length
+from cli.labels import resolve_labels
+from cli.model_flags import resolve_model_files
+from cli.primes import SoundFlags, SoundSource, resolve_sources
+from cli.requests import RequestedModel, open_models, sampling_options
 from common.errors import UserError
+from common.file_names import distinct_file_names
+from common.files import make_folder
 from common.text import printable
-from models.model_file import check_flags, load
-from sampling.output import sound
-from sampling.output.page import facts_of
-from sampling.random_streams import RandomStreams
-from sampling.wavenet import sample_sounds
-
-# Drawn at once, and kept of their past: these bound the memory.
-BATCH_SOUNDS, BATCH_FLOATS = 64, 2 ** 28
+from models.wavenet import WaveNetConfig
+from sampling.output import sound as sound_output
+from sampling.output.sound import Interval, Pipe, WavFiles, check_writable
+from sampling.rendering import SamplingOptions
+from sampling.sound_rendering import Sound, sound_batches
 
 
-class Take(NamedTuple):
-    """A sound to be drawn.
+@dataclass(frozen=True)
+class SoundRequest:
+    """The sounds to draw from one model at `rate` Hz, and how."""
 
-    label: its number, or None. number: of the take, for this label and what is given; also that of
-    its stream of random numbers. given: a Given. length: in samples, without those that are given;
-    None for no end. path: of its wav, None for a player. row: what it is one of, in words.
-    """
-
-    label: int | None
-    number: int
-    given: Given
-    length: int | None
-    path: Path | None
-    row: str
-
-
-class Session(NamedTuple):
-    """What is drawn from one model.
-
-    file: of the model. name: short, of its own. folder: for the wavs, None for a player. rate: in
-    Hz. label_names: the model's. takes: a list of Take. facts: of `page.facts_of`.
-    """
-
-    file: Path
-    name: str
-    folder: Path | None
+    model: RequestedModel
     rate: int
-    label_names: list
-    takes: list
-    facts: dict
+    sounds: tuple[Sound, ...]
+    options: SamplingOptions
 
-    def told(self, paths):
-        """In words where those of its takes are that have these paths, and what of."""
-        takes = [take for take in self.takes if take.path in paths]
-        of = dict.fromkeys(take.label for take in takes) if self.label_names else {}
-        names = ", ".join(printable(self.label_names[label]) for label in of)
-        return (f"{self.folder or 'stdout'}: {len(takes)} sound{'s' * (len(takes) > 1)}"
-                + f" of {names}" * bool(names))
+    def open_output(self, sounds: Sequence[Sound], every: Interval) -> WavFiles | Pipe:
+        """Open the wavs of these sounds, to be flushed at that interval, or standard output."""
+        if self.model.folder is None:
+            return Pipe(sys.stdout.fileno())
+        return WavFiles([sound.wav for sound in sounds], self.rate, every)
+
+    def summary(self, begun: Collection[Sound]) -> str:
+        """Say where the sounds that were begun are, how many they are, and of which labels."""
+        labels = dict.fromkeys(sound.label for sound in self.sounds
+                               if sound in begun and sound.label is not None)
+        names = ", ".join(printable(self.model.label_names[label]) for label in labels)
+        return (f"{self.model.folder or 'stdout'}: {len(begun)} sound"
+                + ("s" if len(begun) > 1 else "") + (f" of {names}" if names else ""))
 
 
-def sessions(files, folder, stem, args):
-    """A Session for each of the model `files`, all of which is checked before anything is drawn.
+def resolve_sound_requests(args: argparse.Namespace) -> list[SoundRequest]:
+    """Resolve the flags of infer_wavenet.py into a request for each model; check all of them.
 
-    folder: for the wavs, None for a player; where there are several models, each has one in it.
-    stem: that the wavs' names begin with. args: of infer_wavenet.py.
+    The flags are those that `cli.sampling_arguments.complete_sound_flags` leaves.
     Raises UserError for a model, label, length, prime or features that can't be.
     """
-    if len(files) > 1 and not (folder and args.length.number):
+    files = resolve_model_files(args.model, "wavenet", args.snapshots)
+    folder = None if args.output == "-" else Path(args.output)
+    endless = not args.length.number
+    if len(files) > 1 and (endless or not folder):
         raise UserError(f"{'--length 0' if folder else '--output -'}: is for one model, and "
                         f"--model names {len(files)}; name one")
-    names, found, given = names_of_models(files), [], {}
-    for file, name in zip(files, names, strict=True):
-        model, label_names, data, content = load(file, "wavenet")
-        rate, levels = data["rate"], model.config.levels
-        check_flags(file, {**content["config"], "rate": rate}, vars(args))
-        kind = rate, levels, str(data.get("features"))
-        if kind not in given:
-            given[kind] = given_asked(args, file, model.config, data)
-        own = folder / name if folder and len(files) > 1 else folder
-        labels = labels_asked(label_names, args.label, file, len(files) > 1)
-        takes = takes_asked(labels, model.config, rate, given[kind], label_names, own, stem,
-                            args)
-        if not folder and len(takes) > 1:
-            folder_named = args.prime or args.features_from
-            raise UserError(f"--output -: is one sound, and below {folder_named} there are "
-                            f"{len(takes)} files; name one file")
-        if not args.length.number:
-            check_endless(model, takes)
-        found.append(Session(file, name, own, rate, label_names, takes,
-                             facts_of(file, content, model)))
-    return found
+    flags = SoundFlags(args.prime, args.prime_seconds, args.features_from)
+    naming = WavNaming(f"pred_{datetime.now():%Y%m%d-%H%M%S}" if args.timestamp else "sample",
+                       number_single=not args.timestamp, name_labels=args.label == "all")
+    requests: list[SoundRequest] = []
+    sources_of_format: dict[tuple, list[SoundSource]] = {}  # models of one format share them
+    for requested, loaded in open_models(files, "wavenet", folder, args):
+        config, rate = loaded.model.config, loaded.data["rate"]
+        key = rate, config.levels, str(loaded.data.get("features"))
+        if key not in sources_of_format:
+            sources_of_format[key] = resolve_sources(flags, requested.file, config, loaded.data)
+        sources = sources_of_format[key]
+        labels = resolve_labels(loaded.label_names, args.label, requested.file, len(files) > 1)
+        lengths = lengths_of(sources, args.length, config, rate, limited=folder is not None)
+        sounds = list_sounds(requested, labels, sources, args.count, lengths, naming)
+        if not folder and len(sounds) > 1:
+            raise UserError(f"--output -: is one sound, and below "
+                            f"{args.prime or args.features_from} there are {len(sounds)} files; "
+                            f"name one file")
+        if endless:
+            check_endless(config, sounds)
+        requests.append(SoundRequest(requested, rate, tuple(sounds), sampling_options(args)))
+    return requests
 
 
-def comparable(sessions):
-    """Whether they are of several models, labels, primes or features."""
-    return len({(session.name, take.row) for session in sessions for take in session.takes}) > 1
+def differ_in_kind(requests: Sequence[SoundRequest]) -> bool:
+    """Whether the sounds come from several models, labels, primes or features."""
+    return len({(request.model.name, sound.row)
+                for request in requests for sound in request.sounds}) > 1
 
 
-def takes_asked(labels, config, rate, given, label_names, folder, stem, args):
-    """The takes of one model: --count for each of the `labels`, and each Given of a list.
+def prepare_output(folder: str, requests: Sequence[SoundRequest], page: Path | None) -> None:
+    """Make the folders, and check that wavs and page can be written. Raises UserError."""
+    make_folder(folder, "--output")
+    for request in requests:
+        make_folder(request.model.folder or folder, "--output")
+        check_writable([sound.path for sound in request.sounds if sound.path])
+    check_writable([page] if page else [])
 
-    labels: of `labels_asked`. config, rate, label_names: the model's. folder: for the wavs, None
-    for a player. stem: that the wavs' names begin with, alone where there is one take and a time
-    stamp. args: of infer_wavenet.py.
-    Raises UserError for a length that a wav can't hold.
+
+@dataclass(frozen=True)
+class WavNaming:
+    """How wavs are named: STEM[_LABEL][_SOURCE][_NUMBER].wav.
+
+    number_single: whether a wav has a number also where it is the only one of a model.
+    name_labels: whether the label is in the name.
     """
-    length = args.length.samples(rate)
-    several = len(given) > 1
-    of_labels = distinct(label_names) if args.label == "all" else [""] * len(label_names)
-    of_given = distinct([one.name for one in given]) if several else [""]
-    one_of_its_name = args.timestamp and len(labels) * len(given) * args.count == 1
-    takes = []
-    for one, of_one in zip(given, of_given, strict=True):
-        its_length = length if one.frames is None else len(one.frames) * config.hop
-        if folder:
-            its_length = sound.length_of_wav(its_length, len(one.codes), rate)
-        for label in labels:
-            name = "" if label is None else label_names[label]
-            row = ", ".join(filter(None, [name, one.name if several else ""])) or "samples"
-            for number in range(args.count):
-                parts = [stem, "" if label is None else of_labels[label], of_one,
-                         "" if one_of_its_name else str(number)]
-                path = folder and folder / ("_".join(filter(None, parts)) + ".wav")
-                takes.append(Take(label, number, one, its_length, path, row))
-    return takes
+
+    stem: str
+    number_single: bool
+    name_labels: bool
+
+    def path(self, folder: Path, label: str, source: str, number: str) -> Path:
+        """Join the parts that are not empty."""
+        return folder / ("_".join(filter(None, [self.stem, label, source, number])) + ".wav")
 
 
-def batches(model, takes):
-    """The takes in lists that can be drawn at once: as many as the memory can hold.
+def lengths_of(sources: Sequence[SoundSource], length: Length, config: WaveNetConfig, rate: int,
+               limited: bool) -> list[int | None]:
+    """Work out how many samples to draw for each source, None for no end.
 
-    Those that go on from something are of one Given; those that say features are of like lengths.
+    limited: to what a wav can hold. Raises UserError for a length that a wav can't hold.
     """
-    config = model.config
-    kept = config.receptive_field * config.hidden_dim  # floats of a sound's past
-    if config.features:
-        groups = [sorted(takes, key=lambda take: take.length)]
-        longest = len(groups[0][-1].given.frames)
-        kept += longest * (config.features + 2 * config.hidden_dim)
-    else:
-        groups = [list(group) for _, group in groupby(takes, lambda take: id(take.given))]
-    at_once = max(1, min(BATCH_SOUNDS, BATCH_FLOATS // kept))
-    return [group[i:i + at_once] for group in groups for i in range(0, len(group), at_once)]
+    samples = length.samples(rate)
+    lengths = [samples if source.frames is None else len(source.frames) * config.hop
+               for source in sources]
+    if not limited:
+        return lengths
+    return [length_of_wav(of_source, len(source.prime), rate)
+            for of_source, source in zip(lengths, sources, strict=True)]
 
 
-def check_endless(model, takes):
-    """Raises UserError if not all takes can be drawn at once, as they must be without an end."""
-    first, *others = batches(model, takes)
-    if others and others[0][0].given is not first[0].given:
+def length_of_wav(samples: int | None, prime: int, rate: int) -> int:
+    """Check that a wav can hold `samples` after a prime of `prime` samples, at `rate` Hz.
+
+    None means as many as it can hold. Returns the number of samples; raises UserError.
+    """
+    most = sound_output.MOST_SAMPLES
+    room = most - prime
+    if room < (samples or 1):
+        raise UserError(f"--length: a wav holds {most:,} samples, that is "
+                        f"{most / rate / 3600:.3g} hours, a given beginning included; give "
+                        f"a shorter length, or --output -")
+    return samples or room
+
+
+def list_sounds(model: RequestedModel, labels: Sequence[int | None],
+                sources: Sequence[SoundSource], count: int, lengths: Sequence[int | None],
+                naming: WavNaming) -> list[Sound]:
+    """List `count` sounds of a model for each source and label."""
+    label_parts = (distinct_file_names(model.label_names) if naming.name_labels
+                   else [""] * len(model.label_names))
+    several = len(sources) > 1
+    source_parts = distinct_file_names([one.name for one in sources]) if several else [""]
+    number_all = naming.number_single or len(labels) * len(sources) * count > 1
+    sounds = []
+    for (source, part, length), label, number in product(
+            zip(sources, source_parts, lengths, strict=True), labels, range(count)):
+        label_part = "" if label is None else label_parts[label]
+        path = model.folder and naming.path(model.folder, label_part, part,
+                                            str(number) if number_all else "")
+        name = "" if label is None else model.label_names[label]
+        row = ", ".join(filter(None, [name, source.name if several else ""])) or "samples"
+        sounds.append(Sound(number, label, length, source.prime, source.frames, path, row))
+    return sounds
+
+
+def check_endless(config: WaveNetConfig, sounds: Sequence[Sound]) -> None:
+    """Refuse sounds without end that can't all be drawn at once. Raises UserError."""
+    first, *others = sound_batches(config, sounds)
+    if others and others[0][0].prime is not first[0].prime:
         raise UserError("--length 0: can go on from one recording only; give a length, or name one "
                         "file with --prime")
     if others:
-        raise UserError(f"--length 0: {len(takes)} sounds are too many to be drawn at once; give a "
-                        f"length, or a lower --count, for {len(first)} at the most")
-
-
-def draw(model, batch, args):
-    """The codes of a batch of takes, (takes, n) each time. args: of the script."""
-    label = None if batch[0].label is None else torch.tensor(
-        [take.label for take in batch], device=model.logits.weight.device)
-    codes = torch.from_numpy(batch[0].given.codes.astype(np.int64)).expand(len(batch), -1)
-    frames = None
-    if model.config.features:
-        frames = [torch.from_numpy(take.given.frames) for take in batch]
-    longest = batch[-1].length
-    return sample_sounds(model, RandomStreams(args.seed, [take.number for take in batch]), label,
-                         longest, args.temperature, args.top_p, codes, args.precision,
-                         frames=frames)
-
-
-def perform(model, takes, output_of, progress, signals, args):
-    """Draw the takes, and write them while they are drawn; a signal ends it early.
-
-    output_of: what a batch is written with, a `sound.WavFiles` or a `sound.Pipe`, of its takes.
-    progress: a `sound.Progress`. signals: a `common.signals.Signals`. args: of the script.
-    Returns {path: seconds} of each take begun: its share of its batch's, by its length.
-    """
-    pcm, seconds = sound.pcm_of_codes(model.config.levels), {}
-    for batch in batches(model, takes):
-        before = progress.seconds
-        lengths = [take.length for take in batch]
-        sound.record(draw(model, batch, args), lengths, output_of(batch), batch[0].given.codes, pcm,
-                     progress, signals)
-        for take in batch:
-            share = take.length / sum(lengths) if take.length else 1 / len(batch)
-            seconds[take.path] = share * (progress.seconds - before)
-        if signals.number:
-            break
-    return seconds
+        raise UserError(f"--length 0: {len(sounds)} sounds are too many to be drawn at once; give "
+                        f"a length, or a lower --count, for {len(first)} at the most")

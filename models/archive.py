@@ -1,8 +1,8 @@
-"""Reading what torch.save wrote: whole, as written, and nothing but tensors and plain values.
+"""Read files that torch.save wrote, if they are undamaged and hold only tensors and plain values.
 
-torch.save writes a zip with a checksum of each part, which torch.load does not look at. Here they
-are, and that no part is larger than what is stored of it: so a file is never read into more memory
-than its own size, whatever it says.
+torch.save writes a zip with a checksum of each member, which torch.load ignores. This module checks
+them, and that no tensor claims more bytes than the file stores. So reading a file never takes much
+more memory than its own size.
 """
 
 import math
@@ -21,16 +21,16 @@ ADVICE = "use another snapshot of the run, or copy the file again"
 
 
 def read_archive(path: Path) -> Any:
-    """The content of the file `path`, its tensors on the CPU.
+    """Read the content of the file `path`, with tensors on the CPU.
 
-    Raises UserError for a file that is not there, is damaged, or holds anything else, which could
-    run code when read.
+    Raises UserError for a file that is missing, damaged, or holds anything but tensors and plain
+    values, because reading that could run code.
     """
     try:
         if path.exists() and not path.is_file():
             raise UserError(f"{path}: is no file; name a model file")
         with open(path, "rb") as file:
-            sizes = _checked_parts(path, file)
+            sizes = _check_members(path, file)
             file.seek(0)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -45,20 +45,21 @@ def read_archive(path: Path) -> Any:
         raise UserError(f"{path}: holds something other than tensors and plain values, and is not "
                         f"read since it could run code; use a file that our training "
                         f"wrote") from None
-    except Exception:  # of bytes that are no model, torch.load raises whatever it comes to
+    except Exception:  # torch.load raises exceptions of many types for bytes that are no model
         raise UserError(f"{path}: is no model file, or a truncated one; use another snapshot of "
                         f"the run") from None
     _check_tensors(path, content, sizes)
     return content
 
 
-def _checked_parts(path, file):
-    """The sizes in bytes of the zip's parts, each of which is as it was written."""
+def _check_members(path, file):
+    """Check the checksums of the zip's members, and return the members' sizes in bytes."""
     size = path.stat().st_size
     with zipfile.ZipFile(file) as archive:
-        parts = archive.infolist()
-        sizes = [part.file_size for part in parts]
-        if any(part.compress_type != zipfile.ZIP_STORED for part in parts) or sum(sizes) > size:
+        members = archive.infolist()
+        sizes = [member.file_size for member in members]
+        compressed = any(member.compress_type != zipfile.ZIP_STORED for member in members)
+        if compressed or sum(sizes) > size:
             raise UserError(f"{path}: is compressed, or says to be larger than it is; use the file "
                             f"that our training wrote")
         damaged = archive.testzip()
@@ -68,12 +69,12 @@ def _checked_parts(path, file):
 
 
 def _check_tensors(path, content, sizes):
-    """Refuse tensors that are larger than what is stored of them, or not of plain numbers.
+    """Refuse tensors that claim more bytes than the file stores, or hold no plain numbers.
 
-    content: of the file, any plain values. sizes: of the parts of the file, in bytes.
+    content: of the file. sizes: of the zip's members, in bytes.
     """
     storages, total, seen, left = {}, 0, set(), [content]
-    while left:  # not by recursion: the file says how deep it is
+    while left:  # no recursion, because the file decides how deeply its values are nested
         value = left.pop()
         if isinstance(value, torch.Tensor):
             if value.layout != torch.strided or value.device.type != "cpu" or value.is_quantized:
@@ -84,7 +85,7 @@ def _check_tensors(path, content, sizes):
         elif isinstance(value, (dict, list, tuple)) and id(value) not in seen:
             seen.add(id(value))
             left += [*value.keys(), *value.values()] if isinstance(value, dict) else value
-    # Releases of torch before 2.9 or so take a tensor's size from what it says of itself.
-    beyond = Counter(size for size in storages.values() if size) - Counter(sizes)
-    if beyond or total > sum(storages.values()):
+    # Before about 2.9, torch trusts the size that a tensor claims.
+    too_large = Counter(size for size in storages.values() if size) - Counter(sizes)
+    if too_large or total > sum(storages.values()):
         raise UserError(f"{path}: damaged (says to hold larger tensors than it does); {ADVICE}")

@@ -1,4 +1,4 @@
-"""Whether what a model file or snapshot says fits together: with itself, and with its weights."""
+"""Check that a model file or snapshot agrees with itself and with its weights."""
 
 import dataclasses
 from pathlib import Path
@@ -16,16 +16,17 @@ from models.wavenet import WaveNetConfig
 
 CONFIGS = {"pixelcnn": PixelCNNConfig, "wavenet": WaveNetConfig}
 ADVICE = "use another snapshot of the run"
-MOST_PAST = 2 ** 28  # numbers in a WaveNet's receptive field, which sampling keeps: 1 GiB
-# What an optimizer keeps for a parameter, of its shape; and whether it counts steps.
-KEPT = {"Adam": (("exp_avg", "exp_avg_sq"), True), "SGD": (("momentum_buffer",), False),
-        "RMSprop": (("square_avg", "momentum_buffer"), True)}
+MOST_PAST = 2 ** 28  # floats in a WaveNet's receptive field: sampling keeps them, 1 GiB
+# The tensors that an optimizer keeps for each parameter, and whether it counts its updates.
+OPTIMIZER_TENSORS = {"Adam": (("exp_avg", "exp_avg_sq"), True),
+                     "SGD": (("momentum_buffer",), False),
+                     "RMSprop": (("square_avg", "momentum_buffer"), True)}
 
 
 def check_content(path: Path, content: dict[str, Any]) -> None:
-    """Refuse what is no model of the kind that `content` says, or no run of such a model.
+    """Refuse content that describes no model of its kind, or no run of such a model.
 
-    Nothing is built, so it takes no memory beside what was read. Raises UserError naming the file
+    Builds no network, so it takes no more memory than the content. Raises UserError naming the file
     and the field.
     """
     kind = content["kind"]
@@ -43,13 +44,13 @@ def check_content(path: Path, content: dict[str, Any]) -> None:
 
 
 def _part(path, name, content, description):
-    """One part of the content as its description, whose name stands before the field's."""
+    """Convert one part of the content to its description; errors name the part, then the field."""
     return getattr(checked({name: content}, msgspec.defstruct("Part", [(name, description)]), path,
                            ADVICE), name)
 
 
 def _shapes(path, config, stored):
-    """`weight_shapes` of a network that has no more parts than there are weights `stored`."""
+    """Return `weight_shapes`; refuse a network of more blocks or layers than weights `stored`."""
     parts = (config.blocks_num if isinstance(config, PixelCNNConfig)
              else config.stacks_num * config.layers_num)
     if parts > stored:
@@ -58,7 +59,7 @@ def _shapes(path, config, stored):
 
 
 def _check_weights(path, name, weights, shapes):
-    """Refuse weights that are not all of these `shapes`, or not finite. name: of the field."""
+    """Refuse weights that lack one of these `shapes`, or are not finite. name: of the field."""
     _check_names(path, name, weights, shapes)
     for one, shape in shapes.items():
         weight = weights[one]
@@ -82,7 +83,7 @@ def _check_names(path, name, weights, shapes):
 
 
 def _check_agreement(path, config, label_names, data):
-    """Refuse a configuration that is not of the labels and data beside it."""
+    """Refuse a configuration that contradicts the labels or the data."""
     wanted = {"labels": (config.labels, len(label_names)), "levels": (config.levels, data.levels)}
     if isinstance(config, PixelCNNConfig):
         wanted["channels"] = config.channels, data.channels
@@ -100,7 +101,7 @@ def _check_agreement(path, config, label_names, data):
 
 
 def _check_run(path, content, kind, config):
-    """Refuse a run that can't be gone on with."""
+    """Refuse the state of a run that can't be resumed."""
     run = _part(path, "run", content, Run)
     for entry in _part(path, "log", content["log"], Values):
         for name, value in entry.items():
@@ -118,8 +119,8 @@ def _check_run(path, content, kind, config):
 
 
 def _check_optimizer(path, optimizer: OptimizerState, name, shapes, iteration):
-    """Refuse an optimizer's state that is not of parameters of these `shapes`, in their order."""
-    kept, counts = KEPT[name]
+    """Refuse an optimizer's state that does not fit parameters of these `shapes`, in order."""
+    names, counts_steps = OPTIMIZER_TENSORS[name]
 
     def check(fits, what):
         if not fits:
@@ -130,15 +131,15 @@ def _check_optimizer(path, optimizer: OptimizerState, name, shapes, iteration):
     check(sorted(optimizer.state) == (list(range(len(shapes))) if iteration else []),
           "lacks the state of a parameter, or has one too many")
     for number, state in optimizer.state.items():
-        for one in kept:
+        for one in names:
             value = state.get(one)
             check(isinstance(value, torch.Tensor) and value.is_floating_point()
                   and tuple(value.shape) == shapes[number] and bool(value.isfinite().all()),
                   f"{one} of parameter {number} is not of its shape, or not finite")
-        step = state.get("step")
-        if counts and isinstance(step, torch.Tensor) and step.numel() == 1:
+        step: Any = state.get("step")
+        if counts_steps and isinstance(step, torch.Tensor) and step.numel() == 1:
             step = step.item()
-        check(not counts or type(step) in (int, float) and 1 <= step <= 2 ** 53,
+        check(not counts_steps or type(step) in (int, float) and 1 <= step <= 2 ** 53,
               f"step of parameter {number} is no count of updates")
 
 

@@ -1,8 +1,8 @@
-"""What model files and snapshots may say: descriptions that they are checked against when read.
+"""Types and bounds of the fields in model files and snapshots, checked when a file is read.
 
-Each field has a type and bounds. Bounds are far beyond what anybody trains, and such that nothing
-made of a file takes much more memory than the file itself. What a description doesn't name is left
-as it is. See `common.headers`.
+The bounds lie far beyond what anybody trains. They ensure that nothing built from a file takes much
+more memory than the file itself. Unknown fields are ignored, except where a description forbids
+them. See `common.headers`.
 """
 
 from typing import Annotated, Any, Literal
@@ -26,7 +26,7 @@ OPTIMIZERS = Literal["Adam", "SGD", "RMSprop"]
 # ------------------------------------------------------------------------------ model files
 
 class Parts(Struct):
-    """What every model file has. `config` and `data` are described by the kind of network."""
+    """The parts of every model file. The kind of network describes `config` and `data` further."""
 
     config: dict[str, Any]
     label_names: list[Annotated[str, Meta(max_length=10_000)]]
@@ -35,7 +35,7 @@ class Parts(Struct):
 
 
 class ImageData(Struct):
-    """`data` of a PixelCNN: the images that it was trained on."""
+    """`data` of a PixelCNN: the images of its training."""
 
     levels: Annotated[int, Meta(ge=2, le=256)]
     channels: Literal[1, 3]
@@ -50,7 +50,7 @@ class ImageData(Struct):
 
 
 class FeatureData(Struct, forbid_unknown_fields=True):
-    """`data.features` of a WaveNet: see `datasets.audio.features.Features`."""
+    """`data.features` of a WaveNet, as in `datasets.audio.features.Features`."""
 
     kind: Literal["mel", "npy"]
     width: Annotated[int, Meta(ge=1, le=2 ** 16)]
@@ -66,7 +66,7 @@ class FeatureData(Struct, forbid_unknown_fields=True):
 
 
 class SoundData(Struct):
-    """`data` of a WaveNet: the sound that it was trained on."""
+    """`data` of a WaveNet: the sound of its training."""
 
     levels: Annotated[int, Meta(ge=2, le=65_536)]
     rate: Rate
@@ -79,7 +79,7 @@ DATA = {"pixelcnn": ImageData, "wavenet": SoundData}
 # ------------------------------------------------------------------------------ snapshots
 
 class Interval(Struct, forbid_unknown_fields=True):
-    """See `training.trainer.Interval`."""
+    """The sums of a reporting interval, as in `training.trainer.Interval`."""
 
     nll: Number = 0.0
     targets: FloatCount = 0
@@ -88,7 +88,7 @@ class Interval(Struct, forbid_unknown_fields=True):
 
 
 class Entry(Struct):
-    """An entry of the log: see `training.extensions.log_report.LogReport`."""
+    """An entry of the log, as in `training.extensions.log_report.LogReport`."""
 
     iteration: Count
     epoch: Count | UnsetType = UNSET
@@ -103,19 +103,19 @@ class Entry(Struct):
             raise ValueError("lacks main/nll")
 
 
-# What an entry holds beside; of several types at once msgspec can describe no more.
+# The other values of an entry. msgspec can't describe such a union any closer.
 Values = list[dict[str, Annotated[int, Meta(ge=-2 ** 63, le=2 ** 63 - 1)] | Number | bool | str
                    | None]]
 
 
 class ParameterGroup(Struct):
-    """Of the optimizer. Its settings are the resumed run's own."""
+    """A group of the optimizer's parameters. Its settings come from the resumed run's flags."""
 
     params: list[Count]
 
 
 class OptimizerState(Struct):
-    """`state_dict()` of a torch optimizer; what `state` holds is compared with the weights."""
+    """`state_dict()` of a torch optimizer. `models.contents` compares `state` with the weights."""
 
     state: dict[Count, dict[str, Any]]
     param_groups: Annotated[list[ParameterGroup], Meta(min_length=1, max_length=1)]
@@ -125,7 +125,7 @@ Moment = tuple[Count, Seconds]  # see `common.moments.Moment`
 
 
 class BestState(Struct):
-    """Of BestModel. `file` is joined to the run's folder: a bare name."""
+    """State of BestModel. `file` is a bare name, because it is joined to the run's folder."""
 
     nll: Annotated[float, Meta(ge=0)]  # inf before there is a best one
     compared: Count
@@ -133,20 +133,20 @@ class BestState(Struct):
 
 
 class PrintState(Struct):
-    """Of `training.extensions.print_report.PrintReport`."""
+    """State of `training.extensions.print_report.PrintReport`."""
 
     printed: Count
 
 
 class BoardState(Struct):
-    """Of `training.extensions.tensorboard.TensorBoardReport`."""
+    """State of `training.extensions.tensorboard.TensorBoardReport`."""
 
     entries: Count
     names: list[str]
 
 
 class SnapshotState(Struct):
-    """Of Snapshot. Those `removable` are deleted by their numbers."""
+    """State of Snapshot. removable: numbers of the snapshots that may be deleted."""
 
     last: Moment
     last_to_stay: Moment
@@ -154,13 +154,13 @@ class SnapshotState(Struct):
 
 
 class SamplesState(Struct):
-    """Of `training.extensions.samples.Samples`."""
+    """State of `training.extensions.samples.Samples`."""
 
     last: Moment
 
 
 class Extensions(Struct):
-    """What extensions keep in a snapshot, by their `name`."""
+    """States of the extensions in a snapshot, by their `name`."""
 
     best: BestState | UnsetType = field(name="BestModel", default=UNSET)
     printed: PrintState | UnsetType = field(name="PrintReport", default=UNSET)
@@ -169,7 +169,7 @@ class Extensions(Struct):
     samples: SamplesState | UnsetType = field(name="Samples", default=UNSET)
 
     def iterations(self) -> list[int]:
-        """All updates that are named as being done."""
+        """List all updates that these states call done."""
         found = []
         if self.best:
             found.append(self.best.compared)
@@ -184,7 +184,7 @@ class Extensions(Struct):
 
 
 class Run(Struct):
-    """`run` of a snapshot: see `training.trainer.Trainer.state_dict`."""
+    """`run` of a snapshot: the state of a `training.trainer.Trainer`."""
 
     iteration: Count
     epoch: Count

@@ -1,23 +1,23 @@
-"""The one place that writes and reads model files.
+"""Write and read model files and snapshots. Nothing else in the repository does.
 
-A model file holds what is needed to sample: the kind of network, its configuration, the names of
-its labels, what its data was, and the weights. A snapshot of a run holds, besides, what is needed
-to go on: see `training.trainer.Trainer.state_dict`. Both are written by torch.save and hold nothing
-but tensors and plain values. A file with anything else in it, which could run code when read, is
-refused, and so is one that is damaged or does not fit its description: see `models.archive` and
-`models.contents`.
+A model file holds what sampling needs: the kind of network, its configuration, the names of its
+labels, a description of its data, and the weights. A snapshot also holds the state of the run that
+wrote it, under `run`: see `training.trainer`. torch.save writes both, and they hold only tensors
+and plain values. A file with anything else is refused, because reading it could run code
+(`models.archive`), and so is a file that is damaged or contradicts itself (`models.contents`).
 """
 
 import dataclasses
 import io
-import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
 from common.errors import UserError
 from common.files import atomic_write
+from common.run_files import SNAPSHOT, numbered_files
 from models.archive import read_archive
 from models.contents import check_content
 from models.pixelcnn import PixelCNN, PixelCNNConfig
@@ -26,54 +26,65 @@ from models.wavenet import WaveNet, WaveNetConfig
 FORMAT_VERSION = 1
 PARTS = ("config", "label_names", "data", "weights")
 LABEL_EMBEDDING_SUFFIX = "condition.weight"  # of the weights' names; a row for each label
-NETWORKS = {"pixelcnn": (PixelCNN, PixelCNNConfig), "wavenet": (WaveNet, WaveNetConfig)}
+NETWORKS: dict[str, tuple[Any, Any]] = {"pixelcnn": (PixelCNN, PixelCNNConfig),
+                                        "wavenet": (WaveNet, WaveNetConfig)}
 
 
 class ModelFile(NamedTuple):
-    """What a model file says.
+    """A model file, read.
 
-    model: the network with its weights, in evaluation mode. label_names: of labels 0, 1, …; empty
-    for a network without labels. data: what it was trained on; of images dataset, levels,
-    channels, height, width, binarize; of sound levels, rate.
-    content: all that is in the file.
+    model: a PixelCNN or WaveNet with the file's weights, in evaluation mode, on the CPU.
+    label_names: of labels 0, 1, …; empty for a network without labels.
+    data: what it was trained on. Images: dataset, levels, channels, height, width, binarize.
+    Sound: levels, rate and, with features, features.
+    content: everything in the file.
     """
 
-    model: torch.nn.Module
-    label_names: list
-    data: dict
-    content: dict
+    model: Any
+    label_names: list[str]
+    data: dict[str, Any]
+    content: dict[str, Any]
 
 
-def describe(kind, model, label_names, data):
-    """The content of a model file, without the run that made it."""
-    return {"kind": kind, "format": FORMAT_VERSION, "config": dataclasses.asdict(model.config),
+def model_content(kind: str, model: torch.nn.Module, label_names: Iterable[str],
+                  data: Mapping[str, Any]) -> dict[str, Any]:
+    """Collect the content of a model file, with a copy of the weights of `model` on the CPU.
+
+    kind: pixelcnn or wavenet. label_names, data: as in `ModelFile`.
+    """
+    config: Any = model.config
+    return {"kind": kind, "format": FORMAT_VERSION, "config": dataclasses.asdict(config),
             "label_names": list(label_names), "data": dict(data),
-            "weights": on_cpu(model.state_dict())}
+            "weights": copy_to_cpu(model.state_dict())}
 
 
-def on_cpu(content):
-    """A copy of `content`, dictionaries, lists and plain values, with its tensors on the CPU."""
+def copy_to_cpu(content: Any) -> Any:
+    """Copy nested dictionaries and lists of tensors and plain values, with tensors on the CPU."""
     if isinstance(content, dict):
-        return {name: on_cpu(value) for name, value in content.items()}
+        return {name: copy_to_cpu(value) for name, value in content.items()}
     if isinstance(content, list):
-        return [on_cpu(value) for value in content]
+        return [copy_to_cpu(value) for value in content]
     return (content.detach().to("cpu", copy=True) if isinstance(content, torch.Tensor)
             else content)
 
 
-def save(path, content):
-    """Write `content`, tensors and plain values, as the model file or snapshot `path`."""
-    # By way of memory: where the disk is full, torch.save itself raises no OSError.
+def save(path: Path | str, content: Mapping[str, Any]) -> None:
+    """Write `content`, tensors and plain values, as the model file or snapshot `path`.
+
+    Raises UserError if it can't be written; then `path` stays as it was.
+    """
+    # Through memory, because torch.save raises no OSError where the disk is full.
     buffer = io.BytesIO()
     torch.save(content, buffer)
     with atomic_write(path) as temporary:
         temporary.write_bytes(buffer.getbuffer())
 
 
-def read(path, kind):
-    """The content of the model file or snapshot `path`, checked to be of a `kind` of network.
+def read(path: Path | str, kind: str) -> dict[str, Any]:
+    """Read and check the content of the model file or snapshot `path`, without building a network.
 
-    All of it is checked, before anything is built of it: see `models.contents`.
+    kind: pixelcnn or wavenet. Raises UserError for a file that is missing, damaged, of another
+    kind, or contradicts itself.
     """
     path = Path(path)
     content = read_archive(path)
@@ -95,15 +106,18 @@ def read(path, kind):
 
 
 def _shown(value):
-    """A value from a file, in short."""
+    """Describe a value from a file briefly."""
     return value if isinstance(value, int) and abs(value) < 10 ** 9 else f"of {type(value)}"
 
 
-def load(path, kind):
-    """The `ModelFile` at `path`: a model file, a snapshot, or a run's folder (its best model)."""
+def load(path: Path | str, kind: str) -> ModelFile:
+    """Read the model file or snapshot `path` and build its network; of a folder, its best model.
+
+    Raises UserError as `read` does, and for a folder that holds no model.
+    """
     path = Path(path)
     if path.is_dir():
-        path = best_model(path, kind)
+        path = find_best_model(path, kind)
     content = read(path, kind)
     network, config = NETWORKS[kind]
     model = network(config(**content["config"]))
@@ -111,45 +125,13 @@ def load(path, kind):
     return ModelFile(model.eval(), content["label_names"], content["data"], content)
 
 
-def files_asked(wanted, kind, snapshots):
-    """The model files that the paths `wanted` mean, in their order.
+def find_best_model(folder: Path | str, kind: str) -> Path:
+    """Find the best model of the run in `folder`, else its newest snapshot.
 
-    A run's folder means its best model, or with `snapshots` all its snapshots.
+    kind: pixelcnn or wavenet. Raises UserError if there is neither.
     """
-    files = []
-    for path in map(Path, wanted):
-        if not path.is_dir():
-            files.append(path)
-        elif snapshots:
-            files += numbered(path, "snapshot_iter") or [best_model(path, kind)]
-        else:
-            files.append(best_model(path, kind))
-    return files
-
-
-def best_model(folder, kind):
-    """The best model, else the newest snapshot, of the run in `folder`."""
-    found = numbered(folder, kind) or numbered(folder, "snapshot_iter")
+    found = numbered_files(folder, kind) or numbered_files(folder, SNAPSHOT)
     if not found:
         raise UserError(f"{folder}: holds no {kind}_N and no snapshot_iter_N; train a model first "
                         f"or name a model file")
     return found[-1]
-
-
-def numbered(folder, name):
-    """The files `name`_N in `folder`, by rising N."""
-    found = [(int(match[1]), path) for path in Path(folder).glob(f"{name}_*")
-             if (match := re.fullmatch(rf"{re.escape(name)}_(\d+)", path.name))]
-    return [path for _, path in sorted(found)]
-
-
-def check_flags(path, values, flags):
-    """Refuse flags that contradict the file they are used with.
-
-    values: what the file says, by flag name; flags: the script's, None where nothing was typed.
-    """
-    for name, value in values.items():
-        typed = flags.get(name)
-        if typed is not None and typed != value:
-            raise UserError(f"--{name} {typed} contradicts {path}, which has {name} "
-                            f"{value}; leave the flag out")

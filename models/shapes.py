@@ -1,7 +1,7 @@
-"""The names and shapes of a network's weights, told from its configuration without building it.
+"""Derive the names and shapes of a network's weights from its configuration, without building it.
 
-So a model file can be compared with its own description before any memory is given to it. (torch's
-meta device would do the same, but its first use imports for seconds.)
+So a model file can be checked before it takes any memory. (torch's meta device could do the same,
+but its first use imports modules for seconds.)
 """
 
 from models.local_conditioning import CONTEXT_FRAMES, INTERPOLATION_TAPS
@@ -9,17 +9,17 @@ from models.pixelcnn import FIRST_KERNEL, KERNEL, PixelCNNConfig
 from models.position import WAVELENGTHS
 from models.wavenet import WaveNetConfig
 
-# In the state of a network, but not trained.
+# In the state of a network, but no parameters.
 BUFFERS = ("vector_scale", "frames.mean", "frames.deviation")
 
 
 def weight_shapes(config: PixelCNNConfig | WaveNetConfig) -> dict[str, tuple[int, ...]]:
-    """{name: shape} of the state of a network with that configuration, in the state's order."""
+    """Map the names in the network's `state_dict()` to shapes, in its order."""
     return _of_pixelcnn(config) if isinstance(config, PixelCNNConfig) else _of_wavenet(config)
 
 
 def parameter_shapes(config: PixelCNNConfig | WaveNetConfig) -> list[tuple[int, ...]]:
-    """The shapes of `model.parameters()`, in their order."""
+    """List the shapes of `model.parameters()`, in their order."""
     return [shape for name, shape in weight_shapes(config).items() if name not in BUFFERS]
 
 

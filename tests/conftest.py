@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from cli.script import run_script
-from models.model_file import describe, save
+from models.model_file import model_content, save
 from models.pixelcnn import PixelCNN, PixelCNNConfig
 from models.wavenet import WaveNet, WaveNetConfig
 from sampling import pixelcnn, wavenet
@@ -69,18 +69,18 @@ def models(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     torch.manual_seed(0)
     grey = PixelCNN(PixelCNNConfig(levels=4, hidden_dim=4, out_hidden_dim=4, blocks_num=2))
-    save(folder / "grey", describe("pixelcnn", grey, [], dict(
+    save(folder / "grey", model_content("pixelcnn", grey, [], dict(
         dataset="mnist", levels=4, channels=1, height=12, width=10, binarize="threshold")))
     colour = PixelCNN(PixelCNNConfig(levels=8, channels=3, hidden_dim=6, out_hidden_dim=6,
                                      blocks_num=2, labels=3))
     with torch.no_grad():
         for block in colour.blocks:
             block.horizontal_gate.condition.weight.mul_(20)
-    save(folder / "colour", describe("pixelcnn", colour, ["cat", "dog", "fox"], dict(
+    save(folder / "colour", model_content("pixelcnn", colour, ["cat", "dog", "fox"], dict(
         dataset="cifar", levels=8, channels=3, height=8, width=8, binarize="threshold")))
     sound = WaveNet(WaveNetConfig(hidden_dim=8, out_hidden_dim=8, stacks_num=2, layers_num=3,
                                   labels=2))
-    save(folder / "sound", describe("wavenet", sound, ["p225", "a/b c"],
+    save(folder / "sound", model_content("wavenet", sound, ["p225", "a/b c"],
                                     dict(levels=256, rate=8000)))
     run = folder / "run"
     run.mkdir()

@@ -1,4 +1,4 @@
-"""The models that come with the program: they are those that the results are of, and they work."""
+"""The models in assets/models are those of the documented results, and they work."""
 
 import hashlib
 import subprocess
@@ -24,12 +24,12 @@ KINDS = {path.name: torch.load(path, weights_only=True)["kind"] for path in FILE
 SUMS = MODELS / "SHA256SUMS"
 
 
-def test_every_model_is_the_one_whose_sum_is_written_down():
+def test_checksums_of_all_models():
     sums = dict(reversed(line.split()) for line in SUMS.read_text().splitlines())
     assert sums == {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in FILES}
 
 
-def test_models_are_small_enough_to_come_along():
+def test_models_are_small():
     assert sum(path.stat().st_size for path in FILES) < 40e6
 
 

@@ -17,7 +17,7 @@ from test_commands import write_mnist, write_sounds
 from benchmarks import cuda
 from benchmarks.original import OriginalPixelCNN, OriginalWaveNet
 from datasets.corpus.reader import Corpus
-from models.model_file import describe, save
+from models.model_file import model_content, save
 from models.pixelcnn import PixelCNNConfig
 from models.wavenet import WaveNet, WaveNetConfig
 from training.device import supported_precision
@@ -67,7 +67,7 @@ def test_copies_are_judged_by_their_spectra_and_by_what_is_said_in_them(tmp_path
     features = Corpus(tmp_path / "corpus").features
     model = WaveNet(WaveNetConfig(hidden_dim=4, out_hidden_dim=4, stacks_num=1, layers_num=3,
                                   features=features.width, hop=features.hop))
-    save(tmp_path / "model", describe("wavenet", model, [], dict(
+    save(tmp_path / "model", model_content("wavenet", model, [], dict(
         levels=256, rate=8000, features=features.as_dict())))
     bits, *judged = run("copying.py", "-m", tmp_path / "model", "--corpus", tmp_path / "corpus",
                         "--data", tmp_path / "sounds", "--output", tmp_path / "out",

@@ -15,7 +15,8 @@ from test_optimization import trainer_of
 from cli.arguments import every
 from common.errors import UserError
 from common.moments import Every
-from models import model_file as snapshot
+from common.run_files import numbered_files
+from models import model_file
 from training.extensions.log_report import LogReport
 from training.extensions.snapshots import Snapshot
 from training.stopping import StopCondition
@@ -24,7 +25,7 @@ from training.trainer import Trainer
 
 def iterations(folder):
     return [int(path.name.rpartition("_")[2])
-            for path in snapshot.numbered(folder, "snapshot_iter")]
+            for path in numbered_files(folder, "snapshot_iter")]
 
 
 def go_on(extension, until, since=0, epoch=10 ** 9, seconds=0.0):
@@ -146,7 +147,7 @@ def test_snapshots_by_the_clock_of_a_resumed_run(monkeypatch, tmp_path):
 # ------------------------------------------------------------------------------ beside training
 
 def test_training_continues_while_a_snapshot_is_written(monkeypatch, tmp_path):
-    trainer, later, save = trainer_of(StopCondition(epoch=2)), threading.Event(), snapshot.save
+    trainer, later, save = trainer_of(StopCondition(epoch=2)), threading.Event(), model_file.save
     weights = {}
 
     def slow(path, content):
@@ -155,11 +156,11 @@ def test_training_continues_while_a_snapshot_is_written(monkeypatch, tmp_path):
         save(path, content)
 
     def look(trainer):
-        weights[trainer.iteration] = snapshot.on_cpu(trainer.state_dict()["optimizer"])
+        weights[trainer.iteration] = model_file.copy_to_cpu(trainer.state_dict()["optimizer"])
         if trainer.iteration == 10:
             later.set()
 
-    monkeypatch.setattr(snapshot, "save", slow)
+    monkeypatch.setattr(model_file, "save", slow)
     trainer.extend(LogReport(tmp_path), (2, "iteration"))
     trainer.extend(look, (1, "iteration"))
     trainer.extend(Snapshot(tmp_path, dict, Every(5), kept=9), (1, "iteration"))
@@ -192,7 +193,7 @@ def test_a_run_whose_folder_fails_ends_with_one_line(world, tmp_path, what):
     out = tmp_path / "out"
 
     def prepare():
-        save = snapshot.save
+        save = model_file.save
 
         def failing(path, content):
             if path.name == "snapshot_iter_12" and what == "gone":
@@ -204,7 +205,7 @@ def test_a_run_whose_folder_fails_ends_with_one_line(world, tmp_path, what):
                 os.fsync = full
             save(path, content)
 
-        snapshot.save = failing
+        model_file.save = failing
 
     ended = forked(f"{PIXELCNN} --snapshot_every 4 -o {out}", world, prepare, code=2)
     lines = ended.err.splitlines()

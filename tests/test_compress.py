@@ -12,7 +12,7 @@ from test_commands import write_mnist
 
 from benchmarks import compress
 from common.errors import UserError
-from models.model_file import describe, save
+from models.model_file import model_content, save
 from models.pixelcnn import PixelCNN, PixelCNNConfig
 from models.wavenet import WaveNet, WaveNetConfig
 from sampling import pixelcnn, wavenet
@@ -95,7 +95,7 @@ def run(monkeypatch, capsys, *flags):
 def test_the_script_codes_test_images(levels, binarize, tmp_path, monkeypatch, capsys):
     write_mnist(tmp_path / "MNIST/raw")
     model = PixelCNN(PixelCNNConfig(levels, 1, 4, 4, blocks_num=2, labels=10))
-    save(tmp_path / "model", describe("pixelcnn", model, [str(i) for i in range(10)], dict(
+    save(tmp_path / "model", model_content("pixelcnn", model, [str(i) for i in range(10)], dict(
         dataset="mnist", levels=levels, channels=1, height=10, width=9, binarize=binarize)))
     printed = run(monkeypatch, capsys, "pixelcnn", "-m", tmp_path / "model", "--data", tmp_path,
                   "--items", 20)
@@ -113,7 +113,8 @@ def test_the_script_codes_test_images(levels, binarize, tmp_path, monkeypatch, c
 def test_the_script_codes_a_recording(tmp_path, monkeypatch, capsys):
     soundfile.write(tmp_path / "noise.wav", np.random.default_rng(0).uniform(-1, 1, 2000), 8000)
     model = WaveNet(WaveNetConfig(256, 4, 4, stacks_num=1, layers_num=3, labels=2))
-    save(tmp_path / "model", describe("wavenet", model, ["a", "b"], dict(levels=256, rate=8000)))
+    save(tmp_path / "model", model_content(
+        "wavenet", model, ["a", "b"], dict(levels=256, rate=8000)))
     flags = ["wavenet", "-m", tmp_path / "model", "--data", tmp_path / "noise.wav"]
     printed = run(monkeypatch, capsys, *flags, "--label", "b")
     off, = re.findall(r"([+-][\d.]+)% of the", printed)
@@ -126,7 +127,7 @@ def test_the_script_codes_a_recording(tmp_path, monkeypatch, capsys):
 def test_a_message_that_is_read_wrongly_is_an_error(tmp_path, monkeypatch, capsys):
     write_mnist(tmp_path / "MNIST/raw")
     model = PixelCNN(PixelCNNConfig(2, 1, 4, 4, blocks_num=2))
-    save(tmp_path / "model", describe("pixelcnn", model, [], dict(
+    save(tmp_path / "model", model_content("pixelcnn", model, [], dict(
         dataset="mnist", levels=2, channels=1, height=6, width=6, binarize="threshold")))
     monkeypatch.setattr(compress.Encoder, "message", lambda self: bytes(400))
     with pytest.raises(SystemExit, match="decoded to something else"):

@@ -1,4 +1,4 @@
-"""Training and drawing with vectors in place of classes, as a user types it."""
+"""Training on and drawing for vectors in place of classes, from the command line."""
 
 import json
 import re
@@ -58,7 +58,7 @@ def cells(path, rows, columns):
                      for y in range(rows)])
 
 
-def test_with_vectors_it_learns_what_it_cannot_know_without(study):
+def test_vectors_improve_the_likelihood(study):
     forked(f"train_pixelcnn.py --dataset pictures {NETWORK} -b 8 -e 12 --learning_rate 1e-2 "
            f"--validation 0.2 --condition none -o without", study)
     given, without = (json.loads((study / run / "log").read_text())[-1]["validation/main/nll"]
@@ -77,7 +77,7 @@ def test_with_vectors_it_learns_what_it_cannot_know_without(study):
         "iteration_000060.png", "iteration_000096.png"}
 
 
-def test_pictures_for_given_vectors(study, draw):
+def test_images_for_vectors(study, draw):
     code, out, err = draw("--condition_from", "both.npy", "-c", 9, "-o", "both.png")
     assert code == 0 and "both.png: 18 images of both 0, both 1 in" in out, err
     grey = cells("both.png", 2, 9)
@@ -88,7 +88,7 @@ def test_pictures_for_given_vectors(study, draw):
     assert np.array_equal(white[0], grey[1])  # a row holds what its vector alone would have
 
 
-def test_a_page_with_a_row_for_each_vector(study, draw):
+def test_page_has_a_row_for_each_vector(study, draw):
     Path(study, "vectors").mkdir()
     for name, sign in (("black", -1), ("white", 1)):
         np.save(study / f"vectors/{name}.npy", sign * np.array([1.0, -1, 1]))
@@ -100,7 +100,7 @@ def test_a_page_with_a_row_for_each_vector(study, draw):
     assert "black\n" in page.text and "white\n" in page.text
 
 
-def test_completions_have_the_vector_beside_the_picture_or_those_that_are_given(study, draw):
+def test_completions_use_the_vector_beside_the_picture_or_condition_from(study, draw):
     pictures = ["pictures/2.png", "pictures/3.png"]
     code, out, err = draw("--complete", *pictures, "-c", 7, "-o", "own.png")
     assert code == 0 and "14 images of 2, 3 in" in out, err
@@ -115,7 +115,7 @@ def test_completions_have_the_vector_beside_the_picture_or_those_that_are_given(
     assert Path("same.png").read_bytes() == Path("one.png").read_bytes()
 
 
-def test_a_run_is_resumed_and_begun_from(study, tmp_path):
+def test_resume_and_init_from_with_vectors(study, tmp_path):
     command = f"train_pixelcnn.py --dataset pictures {NETWORK} -b 8 --condition npy"
     forked(f"{command} --iterations 3 -o {tmp_path}/a", study)
     ended = forked(f"{command} --iterations 5 -o {tmp_path}/a --resume auto", study)
@@ -129,7 +129,7 @@ def test_a_run_is_resumed_and_begun_from(study, tmp_path):
     assert re.search("^error: --resume: .* has vector 3, this run 0", ended.err, re.M)
 
 
-def test_a_snapshot_written_before_there_were_vectors_goes_on(study, tmp_path):
+def test_resume_from_a_snapshot_without_vector_fields(study, tmp_path):
     command = f"train_pixelcnn.py --dataset pictures {NETWORK} -b 8 --condition none -o {tmp_path}"
     forked(f"{command} --iterations 3", study)
     content = snapshot_in(tmp_path, 3)
@@ -139,7 +139,7 @@ def test_a_snapshot_written_before_there_were_vectors_goes_on(study, tmp_path):
     assert load(tmp_path / "snapshot_iter_3", "pixelcnn").model.config.vector == 0
 
 
-def test_a_published_set_with_vectors(tmp_path, call):
+def test_published_set_with_vectors(tmp_path, call):
     write_mnist(Path("data/MNIST/raw"))
     for part in ("train", "test"):
         np.save(f"data/mnist_{part}_vectors.npy", np.ones((40, 4)))
@@ -159,14 +159,14 @@ def test_a_published_set_with_vectors(tmp_path, call):
         assert err.startswith("error: data/mnist_t") and words in err
 
 
-def test_a_config_file_with_the_flags_earlier_name(study, tmp_path):
+def test_config_file_with_the_old_name_of_the_flag(study, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"labels": "none", "iterations": 1}))
     forked(f"train_pixelcnn.py --config {tmp_path}/config.json --dataset pictures {NETWORK} "
            f"-o {tmp_path}", study)
     assert json.loads((tmp_path / "config.json").read_text())["condition"] == "none"
 
 
-def test_what_the_model_cannot_be_given(study, draw, models):
+def test_conditions_that_the_model_does_not_take(study, draw, models):
     np.save(study / "wide.npy", np.ones(4))
     np.save(study / "nan.npy", np.array([1, np.nan, 1]))
     (study / "nothing").mkdir()

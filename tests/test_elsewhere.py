@@ -13,8 +13,7 @@ from forks import PIXELCNN, WAVENET, difference, forked, snapshot_in
 
 from models.pixelcnn import PixelCNN, PixelCNNConfig
 from models.wavenet import WaveNet, WaveNetConfig
-from sampling import pixelcnn, wavenet
-from sampling.output import previews
+from sampling import pixelcnn, previews, wavenet
 from sampling.random_streams import RandomStreams
 from training import device
 
@@ -94,11 +93,11 @@ def test_step_counts_of_the_cpu_move_to_the_gpu():
     """A snapshot's Adam may have been another kind of Adam, which counts on the CPU."""
     from test_optimization import trainer_of
 
-    from models.model_file import on_cpu
+    from models.model_file import copy_to_cpu
     from training.stopping import StopCondition
     first = trainer_of(StopCondition(iterations=3))
     first.run()
-    state = on_cpu(first.state_dict())
+    state = copy_to_cpu(first.state_dict())
     for group in state["optimizer"]["param_groups"]:
         group["fused"] = None
     with Elsewhere():

@@ -14,10 +14,10 @@ from test_page import Page, wavs
 import infer_wavenet
 from datasets.audio.features import compute_features, make_features
 from datasets.batches import Batch
-from models import model_file as snapshot
+from models import model_file
 from models.local_conditioning import Frames
 from models.wavenet import WaveNet, WaveNetConfig
-from sampling.output.sound import pcm_of_codes
+from sampling.output.sound import pcm_table
 from sampling.random_streams import RandomStreams
 from sampling.wavenet import sample_sounds
 from training import likelihood
@@ -33,7 +33,7 @@ def vocoder(tmp_path_factory):
     model = WaveNet(WaveNetConfig(hidden_dim=8, out_hidden_dim=8, stacks_num=2, layers_num=3,
                                   labels=2, features=features.width, hop=features.hop))
     path = tmp_path_factory.mktemp("vocoder") / "model"
-    snapshot.save(path, snapshot.describe("wavenet", model, ["p225", "p226"], {
+    model_file.save(path, model_file.model_content("wavenet", model, ["p225", "p226"], {
         "levels": 256, "rate": RATE, "features": features.as_dict()}))
     return path
 
@@ -45,7 +45,7 @@ def write_tone(path, samples=950, rate=RATE):
 
 def test_sound_as_long_as_its_features_from_sound_or_array(call, vocoder):
     write_tone("take.wav")
-    model, _, data, _ = snapshot.load(vocoder, "wavenet")
+    model, _, data, _ = model_file.load(vocoder, "wavenet")
     frames = compute_features("take.wav", make_features("mel", [], RATE, HOP / RATE, 10))
     assert frames.shape == (10, 10) and data["features"]["hop"] == HOP
     np.save("take.npy", frames)
@@ -60,7 +60,7 @@ def test_sound_as_long_as_its_features_from_sound_or_array(call, vocoder):
     # They are what the sampler draws by these frames.
     codes = torch.cat([*sample_sounds(model, RandomStreams(0, [1]), torch.tensor([1]), 1000,
                                       frames=torch.from_numpy(frames)[None])], dim=1)[0]
-    assert np.array_equal(pcm_of_codes(256)[codes.numpy()], found[0]["sample_1.wav"])
+    assert np.array_equal(pcm_table(256)[codes.numpy()], found[0]["sample_1.wav"])
 
 
 def test_a_folder_of_features_beside_each_other(call, vocoder):

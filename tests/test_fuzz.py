@@ -22,7 +22,7 @@ from forks import PIXELCNN, WAVENET, Fork
 from PIL import Image
 
 from datasets.audio import features
-from models.model_file import describe, load, save
+from models.model_file import load, model_content, save
 from models.wavenet import WaveNet, WaveNetConfig
 
 SECONDS, MEMORY = 20, 2 * 2 ** 20  # of one case, in seconds and KiB
@@ -131,7 +131,7 @@ def good(world, tmp_path_factory):
     torch.manual_seed(0)
     frames = {"kind": "npy", "width": 2, "hop": 5, "rate": 8000, "window": 0, "floor": 0.0}
     model = WaveNet(WaveNetConfig(16, 4, 4, 1, 2, features=2, hop=5))
-    save(folder / "features_model", describe(
+    save(folder / "features_model", model_content(
         "wavenet", model, [], {"levels": 16, "rate": 8000, "features": frames}))
     return folder
 

@@ -15,7 +15,7 @@ from PIL import Image
 from benchmarks import judging
 from common.errors import UserError
 from datasets.corpus.reader import Corpus
-from models.model_file import describe, save
+from models.model_file import model_content, save
 from models.pixelcnn import PixelCNN, PixelCNNConfig
 from models.wavenet import WaveNet, WaveNetConfig
 
@@ -59,7 +59,7 @@ def digits(tmp_path):
             (folder / f"{part}-{kind}-ubyte.gz").write_bytes(
                 gzip.compress(header + array.tobytes()))
     model = PixelCNN(PixelCNNConfig(256, 1, 4, 4, blocks_num=2, labels=10))
-    save(tmp_path / "model", describe("pixelcnn", model, DIGITS, dict(
+    save(tmp_path / "model", model_content("pixelcnn", model, DIGITS, dict(
         dataset="mnist", levels=256, channels=1, height=8, width=8, binarize="threshold")))
     return tmp_path
 
@@ -119,7 +119,7 @@ def spoken(tmp_path_factory):
                    check=True, capture_output=True)
     for name, labels in (("model", ["1_anna", "2_anna"]), ("other", ["anna", "bob"])):
         model = WaveNet(WaveNetConfig(256, 4, 4, stacks_num=1, layers_num=3, labels=2))
-        save(folder / name, describe("wavenet", model, labels, dict(levels=256, rate=8000)))
+        save(folder / name, model_content("wavenet", model, labels, dict(levels=256, rate=8000)))
     return folder
 
 
@@ -148,7 +148,7 @@ def test_models_that_cannot_be_judged_are_refused(spoken, digits, monkeypatch, c
     flags = "wavenet", "--data", spoken / "corpus", "-m"
     with pytest.raises(UserError, match="don't begin with a digit"):
         run(monkeypatch, capsys, *flags, spoken / "other")
-    unlabelled = describe("pixelcnn", PixelCNN(PixelCNNConfig(256, 1, 4, 4, 2)), [], dict(
+    unlabelled = model_content("pixelcnn", PixelCNN(PixelCNNConfig(256, 1, 4, 4, 2)), [], dict(
         dataset="mnist", levels=256, channels=1, height=8, width=8, binarize="threshold"))
     save(digits / "unlabelled", unlabelled)
     with pytest.raises(UserError, match="not conditioned on classes"):

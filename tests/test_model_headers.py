@@ -1,4 +1,4 @@
-"""A model file that says what can't be is refused in one line, before anything is made of it."""
+"""An impossible model file is refused in one line, before anything is built from it."""
 
 import math
 import os
@@ -12,7 +12,7 @@ from crafted import DEEP, GONE, changed, doubled, flipped, rewritten, write
 import infer_pixelcnn
 import infer_wavenet
 from common.errors import UserError
-from models import model_file as snapshot
+from models import model_file
 from models.pixelcnn import PixelCNN, PixelCNNConfig
 from models.wavenet import WaveNet, WaveNetConfig
 
@@ -83,8 +83,8 @@ def contents():
     torch.manual_seed(0)
     image = PixelCNN(PixelCNNConfig(4, 1, 6, 5, 2, labels=2))
     sound = WaveNet(WaveNetConfig(8, 4, 3, 1, 3, features=5, hop=20))
-    return {"pixelcnn": snapshot.describe("pixelcnn", image, ["cat", "dog"], IMAGES),
-            "wavenet": snapshot.describe("wavenet", sound, [], SOUND)}
+    return {"pixelcnn": model_file.model_content("pixelcnn", image, ["cat", "dog"], IMAGES),
+            "wavenet": model_file.model_content("wavenet", sound, [], SOUND)}
 
 
 def refused(call, script, tmp_path, named):
@@ -97,32 +97,32 @@ def refused(call, script, tmp_path, named):
 
 
 @pytest.mark.parametrize("place, value, named", PIXELCNN, ids=range(len(PIXELCNN)))
-def test_a_pixelcnn_that_can_not_be_is_refused(call, tmp_path, contents, place, value, named):
+def test_impossible_pixelcnn_is_refused(call, tmp_path, contents, place, value, named):
     write("model", changed(contents["pixelcnn"], place, value))
     refused(call, infer_pixelcnn, tmp_path, named)
 
 
 @pytest.mark.parametrize("place, value, named", WAVENET, ids=range(len(WAVENET)))
-def test_a_wavenet_that_can_not_be_is_refused(call, tmp_path, contents, place, value, named):
+def test_impossible_wavenet_is_refused(call, tmp_path, contents, place, value, named):
     write("model", changed(contents["wavenet"], place, value))
     refused(call, infer_wavenet, tmp_path, named)
 
 
 @pytest.mark.parametrize("kind", ["pixelcnn", "wavenet"])
-def test_what_is_not_described_may_be_anything(tmp_path, contents, kind):
+def test_unknown_fields_are_ignored(tmp_path, contents, kind):
     write(tmp_path / "model", {**contents[kind], "note": [1, {"by": None}], "more": doubled()})
-    assert snapshot.load(tmp_path / "model", kind).label_names == contents[kind]["label_names"]
+    assert model_file.load(tmp_path / "model", kind).label_names == contents[kind]["label_names"]
 
 
 @pytest.mark.parametrize("part", ["data.pkl", "data/0", "data/7", "version"])
 @pytest.mark.parametrize("bit", [1, 128])
-def test_one_bit_that_is_not_as_written_is_noticed(call, tmp_path, contents, part, bit):
+def test_one_flipped_bit_is_detected(call, tmp_path, contents, part, bit):
     write("model", contents["pixelcnn"])
     flipped("model", part, bit=bit)
     refused(call, infer_pixelcnn, tmp_path, "damaged")
 
 
-def test_a_compressed_file_is_refused_before_it_takes_the_memory_it_says(call, tmp_path, contents):
+def test_compressed_file_is_refused_before_it_takes_memory(call, tmp_path, contents):
     write("plain", changed(contents["pixelcnn"], WEIGHT, torch.zeros(10 ** 7)))
     with zipfile.ZipFile("plain") as plain, zipfile.ZipFile(
             "model", "w", zipfile.ZIP_DEFLATED) as model:
@@ -132,7 +132,7 @@ def test_a_compressed_file_is_refused_before_it_takes_the_memory_it_says(call, t
     refused(call, infer_pixelcnn, tmp_path, "compressed")
 
 
-def test_a_tensor_that_says_to_be_larger_than_stored_is_refused(call, tmp_path, contents):
+def test_tensor_larger_than_its_storage_is_refused(call, tmp_path, contents):
     write("model", changed(contents["pixelcnn"], WEIGHT, torch.zeros(1000)))
     number, huge = b"M\xe8\x03", b"J\x00\x00\x00\x10"  # 1000 and 2^28, as pickle writes them
     lying = rewritten("model", lambda pickled: pickled.replace(number, huge)).getvalue()
@@ -147,16 +147,16 @@ def test_refusals_take_no_memory(tmp_path, contents):
         write(tmp_path / "model", changed(contents["pixelcnn"], place, value))
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         with pytest.raises(UserError):
-            snapshot.load(tmp_path / "model", "pixelcnn")
+            model_file.load(tmp_path / "model", "pixelcnn")
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # KiB
 
 
-def test_a_past_that_no_sampler_can_keep_is_refused(call, tmp_path):
+def test_receptive_field_too_large_to_sample_is_refused(call, tmp_path):
     long = WaveNet(WaveNetConfig(8, 64, 3, 1, 24))  # 2^24 samples of 64 numbers
-    write("model", snapshot.describe("wavenet", long, [], {"levels": 8, "rate": 8000}))
+    write("model", model_file.model_content("wavenet", long, [], {"levels": 8, "rate": 8000}))
     refused(call, infer_wavenet, tmp_path, "receptive field")
 
 
-def test_a_pipe_in_place_of_a_file_is_named(call, tmp_path):
+def test_named_pipe_is_refused(call, tmp_path):
     os.mkfifo("model")
     refused(call, infer_pixelcnn, tmp_path, "no file")

@@ -1,4 +1,4 @@
-"""Names and values of any kind in models, logs and settings: no file elsewhere, no HTML."""
+"""Odd names and values in models, logs and settings: no file elsewhere, no HTML injected."""
 
 import json
 import math
@@ -10,8 +10,8 @@ from test_page import Page
 
 import infer_pixelcnn
 import infer_wavenet
-from cli.labels import distinct
-from models.model_file import describe, load, save
+from common.file_names import distinct_file_names
+from models.model_file import load, model_content, save
 from models.pixelcnn import PixelCNN, PixelCNNConfig
 from models.wavenet import WaveNet, WaveNetConfig
 from sampling.output import page
@@ -23,17 +23,17 @@ NAMES = ["", ".", "..", "../up", "/root", "a/b", "a\\b", "a\0b\n\x1b[31m", "-rf"
          "x" * 5000, "x" * 4999, "con", "CON", "\u202e", "a\tb"]
 
 
-def test_names_are_parts_of_file_names_and_no_two_the_same():
-    parts = distinct(NAMES)
+def test_distinct_file_names_are_valid_and_differ():
+    parts = distinct_file_names(NAMES)
     assert len({part.casefold() for part in parts}) == len(NAMES)
-    for part in [*parts, *(distinct([name])[0] for name in NAMES)]:
+    for part in [*parts, *(distinct_file_names([name])[0] for name in NAMES)]:
         assert part.strip(".") and len(part.encode()) <= 110 and part.isprintable()
         assert not set(part) & set('/\\<>"&\0\n:')
-    assert distinct(["p225", "a.b-c_d", "é名", ".5"]) == ["p225", "a.b-c_d", "é名", ".5"]
+    assert distinct_file_names(["p225", "a.b-c_d", "é名", ".5"]) == ["p225", "a.b-c_d", "é名", ".5"]
 
 
 @pytest.mark.parametrize("kind", ["pixelcnn", "wavenet"])
-def test_labels_of_any_name_are_drawn_into_the_folder(call, tmp_path, kind):
+def test_labels_of_any_name_stay_in_the_output_folder(call, tmp_path, kind):
     torch.manual_seed(0)
     names = NAMES if kind == "pixelcnn" else NAMES[:3] + NAMES[9:12]  # plots take their time
     if kind == "pixelcnn":
@@ -43,7 +43,7 @@ def test_labels_of_any_name_are_drawn_into_the_folder(call, tmp_path, kind):
         model = WaveNet(WaveNetConfig(4, 2, 2, 1, 1, labels=len(names)))
         data, script, flags = dict(levels=4, rate=8000), infer_wavenet, ("--length", 9)
     (tmp_path / "in").mkdir()
-    save("in/model", describe(kind, model, names, data))
+    save("in/model", model_content(kind, model, names, data))
     code, _, err = call(script, "-m", "in/model", "--label", "all", "-c", 1, *flags,
                         "-o", "in/out/")
     assert code == 0, err
@@ -59,8 +59,8 @@ def test_labels_of_any_name_are_drawn_into_the_folder(call, tmp_path, kind):
 def write_page(file):
     """The page of a model that has drawn nothing, out.html."""
     found = load(file, "wavenet")
-    facts = page.facts_of(Path(file), found.content, found.model)
-    page.write("out.html", [page.Column("model", Path(file), {"drawn": "", **facts}, {})], {})
+    facts = page.model_facts(Path(file), found.content, found.model)
+    page.write_page("out.html", [page.Column("model", Path(file), {"drawn": "", **facts}, {})], {})
 
 
 LOGS = [[3, None, "a", [1], {}], [{"iteration": 7, "validation/main/bits/dim": value}
@@ -70,7 +70,7 @@ LOGS = [[3, None, "a", [1], {}], [{"iteration": 7, "validation/main/bits/dim": v
 
 @pytest.mark.parametrize("log", [*map(json.dumps, LOGS), '[{"iteration": 7, "validation/main/bits/'
                                  'dim": 1' + "0" * 500 + "}]", "[" * 100_000, "\0", ""])
-def test_whatever_the_log_holds_the_page_is_written(models, tmp_path, monkeypatch, log):
+def test_page_with_any_log(models, tmp_path, monkeypatch, log):
     monkeypatch.chdir(tmp_path)
     Path("run").mkdir()
     Path("run/wavenet_7").write_bytes((models / "sound").read_bytes())
@@ -84,7 +84,7 @@ def test_whatever_the_log_holds_the_page_is_written(models, tmp_path, monkeypatc
         {MARKUP: MARKUP, "a": [[MARKUP]], "b": {"c": MARKUP}, "d": None, "e": math.nan, "": ""},
         {"half\ud800": "\udcff\ud800"}, {"large": 10 ** 4000, "long": "x" * 10 ** 6}]),
     '{"a": ' + "[" * 900 + "]" * 900 + "}", "[" * 100_000])
-def test_whatever_the_settings_hold_the_page_is_written(models, tmp_path, monkeypatch, settings):
+def test_page_with_any_settings(models, tmp_path, monkeypatch, settings):
     monkeypatch.chdir(tmp_path)
     Path("run").mkdir()
     Path("run/wavenet_7").write_bytes((models / "sound").read_bytes())

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps, PngImagePlugin
 
+from cli.originals import read_originals
 from common.errors import UserError
 from datasets.images import picture
 from datasets.images.dataset import load_images
 from datasets.images.picture import Budget, UnusablePictureError, read_picture
-from sampling.output.image_grid import read_codes
 
 ROOT = Path(__file__).resolve().parents[1]
 GENERATOR = np.random.default_rng(0)
@@ -40,7 +40,7 @@ def refused(path):
     with pytest.raises(UnusablePictureError) as error:
         read_picture(path, 8, 8)
     with pytest.raises(UserError, match="--complete ") as line:
-        read_codes([path], 3, 8, 8, 256)
+        read_originals([path], 3, 8, 8, 256)
     assert f"{path}: {error.value}; " in str(line.value) and "\n" not in str(line.value)
     return str(error.value)
 
@@ -103,7 +103,7 @@ def test_pillow_and_its_libraries_add_nothing_to_our_lines(tmp_path, capfd):
     assert all(line.startswith(("warning: ", "left out: ")) for line in told), told
     assert any("a.tiff" in line for line in told)
     with pytest.raises(UserError):
-        read_codes([tmp_path / "a.tiff"], 1, 8, 8, 4)
+        read_originals([tmp_path / "a.tiff"], 1, 8, 8, 4)
     assert capfd.readouterr().err == ""
 
 
@@ -254,7 +254,7 @@ def test_odd_pictures_are_read(tmp_path, capfd):
     assert capfd.readouterr().err == ""
     assert len(images.train.pixels) == len(list(tmp_path.iterdir()))
     for path in tmp_path.iterdir():
-        assert read_codes([path], 3, 8, 8, 256).shape == (1, 3, 8, 8)
+        assert read_originals([path], 3, 8, 8, 256).shape == (1, 3, 8, 8)
 
 
 @pytest.mark.filterwarnings("ignore")  # of pillow: here each is read on its own

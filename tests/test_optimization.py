@@ -11,7 +11,7 @@ from test_trainer import images
 
 from common.errors import UserError
 from common.moments import Every
-from models import model_file as snapshot
+from models import model_file
 from models.pixelcnn import PixelCNN, PixelCNNConfig
 from training import likelihood
 from training.extensions.best_model import BestModel
@@ -38,7 +38,7 @@ def resumed(first, stop, **options):
     """A new trainer that has taken up the run of another."""
     trainer = trainer_of(stop, **options)
     trainer.model.load_state_dict(first.eval_model.state_dict())
-    trainer.load_state_dict(snapshot.on_cpu(first.state_dict()))
+    trainer.load_state_dict(model_file.copy_to_cpu(first.state_dict()))
     return trainer
 
 
@@ -157,7 +157,7 @@ def test_the_average_follows_its_definition():
 def test_averaged_weights_are_evaluated_and_saved(tmp_path):
     trainer = trainer_of(StopCondition(epoch=2), ema=0.9)
     held_back = images(7, seed=5)
-    describe = partial(snapshot.describe, "pixelcnn", label_names=["a", "b"],
+    describe = partial(model_file.model_content, "pixelcnn", label_names=["a", "b"],
                        data={"levels": 2, "channels": 1, "height": 8, "width": 8})
     trainer.extend(Evaluator(held_back, 4))
     for extension in (BestModel, partial(Snapshot, every=Every(50))):
@@ -169,9 +169,9 @@ def test_averaged_weights_are_evaluated_and_saved(tmp_path):
     assert trainer.observation["validation/main/nll"] == pytest.approx(expected, rel=1e-5)
     assert moved != pytest.approx(expected, rel=1e-3)
     for name in ("pixelcnn_12", "snapshot_iter_12"):
-        model = snapshot.load(tmp_path / name, "pixelcnn").model  # as sampling does
+        model = model_file.load(tmp_path / name, "pixelcnn").model  # as sampling does
         assert difference(dict(model.state_dict()), dict(averaged)) == ""
-    run = snapshot.read(tmp_path / "snapshot_iter_12", "pixelcnn")["run"]
+    run = model_file.read(tmp_path / "snapshot_iter_12", "pixelcnn")["run"]
     assert difference(run["weights"], dict(trainer.model.state_dict())) == ""
 
 

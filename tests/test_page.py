@@ -1,4 +1,4 @@
-"""Several models, labels and primes in one call, and the page that shows what they drew."""
+"""Several models, labels and primes in one call, and the page that compares them."""
 
 import base64
 import io
@@ -74,7 +74,7 @@ def wavs(folder):
             for path in sorted(Path(folder).rglob("*.wav"))}
 
 
-def test_every_snapshot_and_every_label_beside_each_other(call, run):
+def test_page_of_all_snapshots_and_labels(call, run):
     code, out, err = call(infer_wavenet, "-m", run, "--snapshots", "--label", "all", "-c", 1,
                           "--length", 300, "-o", "out")
     assert code == 0, err
@@ -99,7 +99,7 @@ def test_every_snapshot_and_every_label_beside_each_other(call, run):
         assert text in page.text, text
 
 
-def test_each_model_draws_what_it_draws_alone(call, models, run):
+def test_several_models_draw_what_each_draws_alone(call, models, run):
     def draw(folder, *files):
         code, out, err = call(infer_wavenet, "-o", folder, "-c", 2, "--length", 200, "-m", *files)
         assert code == 0, err
@@ -160,7 +160,7 @@ def test_primes_whose_names_are_not_utf_8(call, models):
     assert "p225, caf\u00e9\n" in Page(Path("out/index.html")).text
 
 
-def test_a_page_tells_all_settings_and_has_patience_with_files_of_others(call, run):
+def test_page_lists_settings_and_ignores_malformed_run_files(call, run):
     for name, text in (("log", '{"nothing": 0}'), ("config.json", "[1]")):
         (run / name).write_text(text)
     code, _, err = call(infer_wavenet, "-m", run, "--label", "all", "-c", 1, "--length", 9,
@@ -171,7 +171,7 @@ def test_a_page_tells_all_settings_and_has_patience_with_files_of_others(call, r
     assert "--prime" not in text and "--plot" not in text
 
 
-def test_all_labels_of_some_models_and_another_without_labels(call, models):
+def test_label_all_with_a_model_without_labels_among_others(call, models):
     content = read(models / "sound", "wavenet")
     weights = {name: weight for name, weight in content["weights"].items()
                if not name.endswith("condition.weight")}
@@ -187,7 +187,7 @@ def test_all_labels_of_some_models_and_another_without_labels(call, models):
     assert code == 2 and "without labels" in err
 
 
-def test_the_same_model_and_primes_of_the_same_name_are_told_apart(call, models):
+def test_equal_names_of_models_and_primes_are_numbered(call, models):
     for ending in ("wav", "flac"):
         Path("primes").mkdir(exist_ok=True)
         soundfile.write(f"primes/tone.{ending}", 0.5 * np.sin(np.arange(90) / 3), 8000)
@@ -248,7 +248,7 @@ def test_completions_of_several_models(call, models):
     assert len(set(page.pictures)) == 1  # the two are one model
 
 
-def test_what_cannot_be_beside_each_other(call, models, run):
+def test_combinations_that_are_refused(call, models, run):
     sound, grey = models / "sound", models / "grey"
     Path("none").mkdir()
     Path("primes").mkdir()
@@ -285,7 +285,7 @@ def test_what_cannot_be_beside_each_other(call, models, run):
     assert sorted(Path().rglob("*")) == before
 
 
-def test_one_file_holds_a_study(call, models):
+def test_config_file_with_a_part_for_each_script(call, models):
     Path("study.json").write_text(json.dumps({
         "infer_wavenet": {"model": [str(models / "sound")], "count": 1, "length": 25,
                           "label": "all"},

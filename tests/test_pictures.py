@@ -1,11 +1,13 @@
-"""Grids of images, as pictures and as GIFs that grow; pictures read back as codes."""
+"""Grids of images as pictures and GIFs, and pictures read as codes."""
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from cli.image_request import check_picture
+from cli.originals import read_originals
 from common.errors import UserError
-from sampling.output.image_grid import GREY, check_picture, read_codes, save_picture
+from sampling.output.image_grid import GREY, save_picture
 
 
 def images(rows, columns, height, width, channels):
@@ -48,7 +50,7 @@ def test_a_single_small_image_can_be_seen(tmp_path):
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_gif_grows_a_row_a_frame(tmp_path, channels):
+def test_gif_adds_a_row_with_each_frame(tmp_path, channels):
     pixels = images(5, 5, 12, 9, channels) * (2 if channels == 1 else 1)
     save_picture(tmp_path / "a.gif", pixels)
     gif = Image.open(tmp_path / "a.gif")
@@ -66,8 +68,8 @@ def test_gif_grows_a_row_a_frame(tmp_path, channels):
     assert durations == [60] * 11 + [2000]
 
 
-def test_gif_of_completions_begins_with_what_is_given(tmp_path):
-    save_picture(tmp_path / "a.gif", images(5, 5, 12, 9, 1), given_rows=6, originals=1)
+def test_gif_of_completions_starts_with_the_given_rows(tmp_path):
+    save_picture(tmp_path / "a.gif", images(5, 5, 12, 9, 1), given_rows=6, original_columns=1)
     gif = Image.open(tmp_path / "a.gif")
     assert gif.n_frames == 7
     first = np.asarray(gif.convert("L"))[2:62:5]
@@ -75,7 +77,7 @@ def test_gif_of_completions_begins_with_what_is_given(tmp_path):
     assert (first[:6, 49:94:5] != GREY).all() and (first[6:, 49:94:5] == GREY).all()
 
 
-def test_what_cannot_be_written_is_said_before(tmp_path):
+def test_pictures_that_cannot_be_written_are_refused_early(tmp_path):
     shape = (2, 2, 8, 8, 1)
     (tmp_path / "file").touch()
     (tmp_path / "folder.png").mkdir()
@@ -94,12 +96,12 @@ def test_pictures_as_codes(tmp_path):
     grey = np.repeat(np.array([[0, 255], [63, 64]], np.uint8), 4, 0).repeat(4, 1)
     Image.fromarray(grey).save(tmp_path / "grey.png")
     Image.new("RGB", (40, 20), (255, 0, 128)).save(tmp_path / "colour.png")
-    codes = read_codes([tmp_path / "grey.png", tmp_path / "colour.png"], 3, 8, 8, levels=4)
+    codes = read_originals([tmp_path / "grey.png", tmp_path / "colour.png"], 3, 8, 8, levels=4)
     assert codes.shape == (2, 3, 8, 8) and codes.dtype == np.int64
     assert (codes[0, :, ::4, ::4] == [[0, 3], [0, 1]]).all()
     assert (codes[1, :, 5, 5] == (3, 0, 2)).all()
-    assert read_codes([tmp_path / "colour.png"], 1, 5, 7, levels=256).shape == (1, 1, 5, 7)
+    assert read_originals([tmp_path / "colour.png"], 1, 5, 7, levels=256).shape == (1, 1, 5, 7)
     (tmp_path / "no.png").write_text("no picture")
     for name in ("no.png", "missing.png"):
         with pytest.raises(UserError, match=f"--complete .*{name}"):
-            read_codes([tmp_path / name], 1, 5, 7, levels=4)
+            read_originals([tmp_path / name], 1, 5, 7, levels=4)

@@ -2,7 +2,6 @@
 
 import time
 import wave
-from pathlib import Path
 
 import pytest
 import torch
@@ -15,8 +14,8 @@ from test_resume import at, best_model, check_killed, in_update
 from common.moments import Every
 from models.pixelcnn import PixelCNN, PixelCNNConfig
 from models.wavenet import WaveNet, WaveNetConfig
-from sampling import pixelcnn
-from sampling.output.previews import draw_picture, draw_sounds
+from sampling import image_rendering
+from sampling.previews import draw_image_previews, draw_sound_previews
 from training.extensions.samples import Samples
 from training.extensions.tensorboard import Board
 from training.stopping import StopCondition
@@ -139,14 +138,14 @@ def test_sounds_of_the_first_labels_cover_the_receptive_field(tmp_path):
     torch.manual_seed(0)
     names = ["a/b", *"cdefghijk"]
     model = WaveNet(WaveNetConfig(16, 4, 4, 1, 8, len(names))).eval()
-    files = draw_sounds(model, 0, tmp_path / "iteration_000007", names, rate=100)
+    files = draw_sound_previews(model, 0, tmp_path / "iteration_000007", names, rate=100)
     assert list(files)[:4] == ["sound_a_b", "plot_a_b", "sound_c", "plot_c"]
     assert len(files) == 16 and all(path.exists() for path in files.values())
     assert files["sound_a_b"] == tmp_path / "iteration_000007_a_b.wav"
     with wave.open(str(files["sound_c"])) as sound:
         assert (sound.getframerate(), sound.getnframes()) == (100, model.config.receptive_field)
     unlabelled = WaveNet(WaveNetConfig(16, 4, 4, 1, 3)).eval()
-    files = draw_sounds(unlabelled, 0, tmp_path / "iteration_000008", [], rate=100)
+    files = draw_sound_previews(unlabelled, 0, tmp_path / "iteration_000008", [], rate=100)
     assert set(files) == {"sound", "plot"}
     with wave.open(str(tmp_path / "iteration_000008.wav")) as sound:
         assert sound.getnframes() == 200
@@ -155,11 +154,12 @@ def test_sounds_of_the_first_labels_cover_the_receptive_field(tmp_path):
 @pytest.mark.parametrize("labels, rows", [(0, 8), (3, 3), (12, 10)])
 def test_a_row_of_pictures_for_each_of_the_first_labels(tmp_path, monkeypatch, labels, rows):
     model = PixelCNN(PixelCNNConfig(4, 1, 4, 4, 2, labels)).eval()
-    asked, sample = [], pixelcnn.sample_images
-    monkeypatch.setattr(pixelcnn, "sample_images", lambda model, streams, label, *size, **options: (
-        asked.append(label), sample(model, streams, label, *size, **options))[1])
+    asked, sample = [], image_rendering.sample_images
+    monkeypatch.setattr(
+        image_rendering, "sample_images", lambda model, streams, label, *size, **options: (
+            asked.append(label), sample(model, streams, label, *size, **options))[1])
     path = tmp_path / "iteration_000007"
-    file = draw_picture(model, 0, path, range(labels), 6, 5)["pictures"]
+    file = draw_image_previews(model, 0, path, range(labels), 6, 5)["pictures"]
     assert file == tmp_path / "iteration_000007.png"
     with Image.open(file) as picture:
         assert picture.width / picture.height == pytest.approx(8 * 5 / (rows * 6), rel=0.1)
@@ -169,6 +169,7 @@ def test_a_row_of_pictures_for_each_of_the_first_labels(tmp_path, monkeypatch, l
 
 def test_samples_depend_on_the_seed_alone(tmp_path):
     model = PixelCNN(PixelCNNConfig(4, 1, 4, 4, 2)).eval()
-    a, b, c = (draw_picture(model, seed, Path(tmp_path, str(n)), [], 6, 6)["pictures"].read_bytes()
-               for n, seed in enumerate((1, 1, 2)))
+    files = [draw_image_previews(model, seed, tmp_path / str(n), [], 6, 6)["pictures"]
+             for n, seed in enumerate((1, 1, 2))]
+    a, b, c = (file.read_bytes() for file in files)
     assert a == b != c

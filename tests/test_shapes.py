@@ -1,4 +1,4 @@
-"""The shapes told of a configuration are those of the network that is built with it."""
+"""The shapes derived from a configuration equal those of the network built from it."""
 
 import pytest
 
@@ -17,7 +17,7 @@ CONFIGS = [
 
 
 @pytest.mark.parametrize("network, config", CONFIGS)
-def test_names_and_shapes_are_the_networks_own_in_order(network, config):
+def test_names_and_shapes_equal_those_of_the_network(network, config):
     model = network(config)
     assert list(weight_shapes(config).items()) == [
         (name, tuple(weight.shape)) for name, weight in model.state_dict().items()]

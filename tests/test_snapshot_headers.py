@@ -1,4 +1,4 @@
-"""A snapshot that says what can't be is refused in one line; the run's folder stays as it is."""
+"""An impossible snapshot is refused in one line, and the run's folder stays as it is."""
 
 import math
 import shutil
@@ -10,7 +10,7 @@ from forks import PIXELCNN, WAVENET, forked, once, refused, snapshot_in
 
 import train_pixelcnn
 import train_wavenet
-from models import model_file as snapshot
+from models import model_file
 
 HUGE, NAN = 10 ** 30, math.nan
 BEST = "run.extensions.BestModel"
@@ -88,21 +88,22 @@ def folder(run_of, tmp_path):
 
 
 @pytest.mark.parametrize("kind", SCRIPTS)
-def test_what_runs_write_is_accepted(run_of, kind):
-    assert snapshot.read(run_of(kind) / "snapshot_iter_8", kind)["run"]["iteration"] == 8
+def test_snapshots_of_runs_are_accepted(run_of, kind):
+    assert model_file.read(run_of(kind) / "snapshot_iter_8", kind)["run"]["iteration"] == 8
 
 
 @pytest.mark.parametrize("command", [
     f"{PIXELCNN} --optimizer sgd", f"{PIXELCNN} --optimizer rmsprop --ema 0.9",
     f"{WAVENET} --ema 0.9 --stats --sample_every 3 --keep_every 2"])
-def test_what_runs_of_any_kind_write_is_accepted(world, tmp_path, command):
+def test_snapshots_of_runs_with_other_flags_are_accepted(world, tmp_path, command):
     forked(f"{command} -o {tmp_path} --iterations 3 --snapshot_every 1", world)
     for number in (1, 3):
-        assert snapshot.read(tmp_path / f"snapshot_iter_{number}", command[6:].split(".")[0])["run"]
+        path = tmp_path / f"snapshot_iter_{number}"
+        assert model_file.read(path, command[6:].split(".")[0])["run"]
 
 
 @pytest.mark.parametrize("place, value, named", CASES, ids=range(len(CASES)))
-def test_a_snapshot_that_can_not_be_is_refused(call, folder, place, value, named):
+def test_impossible_snapshot_is_refused(call, folder, place, value, named):
     path, content = folder()
     write(path / "snapshot_iter_8", changed(content, place, value))
     before = files_of(path)
@@ -113,7 +114,7 @@ def test_a_snapshot_that_can_not_be_is_refused(call, folder, place, value, named
     assert files_of(path) == before
 
 
-def test_the_other_networks_best_model_is_refused(call, folder):
+def test_best_model_of_the_other_network_is_refused(call, folder):
     path, content = folder("wavenet")
     write(path / "snapshot_iter_8", changed(content, f"{BEST}.file", "pixelcnn_8"))
     code, _, err = call(train_wavenet, "--resume", path / "snapshot_iter_8", "-o", path)
@@ -122,7 +123,7 @@ def test_the_other_networks_best_model_is_refused(call, folder):
 
 @pytest.mark.parametrize("kind", SCRIPTS)
 @pytest.mark.parametrize("name", ["../victim.txt", "{absolute}", "other/../../victim.txt"])
-def test_no_file_outside_of_the_run_is_touched(world, folder, kind, name, tmp_path):
+def test_no_file_outside_the_run_is_touched(world, folder, kind, name, tmp_path):
     path, content = folder(kind)
     victim = tmp_path / "victim.txt"
     victim.write_text("precious")
@@ -137,7 +138,7 @@ def test_no_file_outside_of_the_run_is_touched(world, folder, kind, name, tmp_pa
 
 
 @pytest.mark.parametrize("kind", SCRIPTS)
-def test_auto_passes_over_a_damaged_snapshot(world, tmp_path, kind):
+def test_resume_auto_skips_a_damaged_snapshot(world, tmp_path, kind):
     command = f"{SCRIPTS[kind][1]} -o {tmp_path} --snapshot_every 2"
     forked(f"{command} -e 1", world)
     flipped(tmp_path / "snapshot_iter_8", "data/3", offset=3)
@@ -148,7 +149,7 @@ def test_auto_passes_over_a_damaged_snapshot(world, tmp_path, kind):
     assert f"going on from {tmp_path}/snapshot_iter_4" in err
 
 
-def test_a_whole_snapshot_goes_on_as_before(world, folder):
+def test_undamaged_snapshot_is_resumed_exactly(world, folder):
     path, content = folder()
     write(path / "snapshot_iter_8", {**content, "note": doubled()})
     forked(f"{PIXELCNN} -e 2 --resume auto -o {path}", world)

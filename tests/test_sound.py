@@ -1,4 +1,4 @@
-"""Sound written as wav while it is drawn, sent to a player, and drawn as plots."""
+"""Sound written to wavs and pipes while it is drawn, and plots of sound."""
 
 import io
 import os
@@ -10,6 +10,8 @@ import soundfile
 from PIL import Image
 
 from cli.arguments import Every
+from cli.primes import read_prime
+from cli.sound_request import length_of_wav
 from common.errors import UserError
 from datasets.quantization import mu_law_decode
 from sampling.output import sound, sound_plots
@@ -17,11 +19,9 @@ from sampling.output.sound import (
     MOST_SAMPLES,
     Pipe,
     WavFiles,
-    length_of_wav,
-    pcm_of_codes,
-    read_codes,
+    pcm_table,
 )
-from sampling.output.sound_plots import FLOOR, for_page, plot_sound, plot_wav, spectrogram
+from sampling.output.sound_plots import FLOOR, plot_sound, plot_wav, show_wav, spectrogram
 
 
 def tone(seconds, hertz, rate):
@@ -47,12 +47,12 @@ def test_16_bit_samples_of_codes(levels, tmp_path):
     samples = mu_law_decode(np.arange(levels), levels)
     soundfile.write(tmp_path / "a.wav", samples, 8000, subtype="PCM_16")
     expected, _ = soundfile.read(tmp_path / "a.wav", dtype="int16")
-    pcm = pcm_of_codes(levels)
+    pcm = pcm_table(levels)
     assert pcm.dtype == "<i2" and (pcm[0], pcm[-1]) == (-2 ** 15, 2 ** 15 - 1)
     assert np.abs(pcm.astype(int) - expected).max() <= 1
 
 
-def test_wavs_are_whole_after_every_flush(tmp_path):
+def test_wavs_are_valid_after_every_flush(tmp_path):
     paths, samples = [tmp_path / "a.wav", tmp_path / "b.wav"], noise(2, 9000)
     paths[0].write_text("what was there before")
     with WavFiles(paths, 11025, Every(1)) as files:
@@ -69,7 +69,7 @@ def test_wavs_are_whole_after_every_flush(tmp_path):
 @pytest.mark.parametrize("every, flushed", [
     (Every(3600, in_seconds=True), [100, 100, 100, 100]), (Every(150), [100, 100, 300, 300]),
     (Every(100), [100, 200, 300, 400]), (Every(1, in_seconds=True), [100, 100, 300, 300])])
-def test_wavs_are_flushed_when_it_is_time(tmp_path, monkeypatch, every, flushed):
+def test_wavs_are_flushed_at_the_interval(tmp_path, monkeypatch, every, flushed):
     path, samples, clock = tmp_path / "a.wav", noise(1, 400), [10.0]
     monkeypatch.setattr(sound.time, "perf_counter", lambda: clock[0])
     with pytest.raises(KeyboardInterrupt), WavFiles([path], 8000, every) as files:
@@ -88,7 +88,7 @@ def test_a_wav_that_cannot_be_written(tmp_path):
         files.write(noise(1, 5))
 
 
-def test_a_wav_that_cannot_be_written_leaves_those_after_it(tmp_path):
+def test_wavs_after_one_that_cannot_be_written_stay_as_they_were(tmp_path):
     (tmp_path / "file").touch()
     paths = [tmp_path / "a.wav", tmp_path / "file/b.wav", tmp_path / "c.wav"]
     paths[2].write_text("what was there before")
@@ -99,12 +99,12 @@ def test_a_wav_that_cannot_be_written_leaves_those_after_it(tmp_path):
     assert paths[2].read_text() == "what was there before"
 
 
-def test_a_wav_is_whole_before_its_first_sample(tmp_path):
+def test_a_wav_is_valid_before_its_first_sample(tmp_path):
     with sound._growing_wav(tmp_path / "a.wav", 8000):
         assert len(read(tmp_path / "a.wav")) == 0
 
 
-def test_a_full_disk_leaves_whole_wavs(tmp_path):
+def test_a_full_disk_leaves_valid_wavs(tmp_path):
     paths, samples = [tmp_path / "a.wav", tmp_path / "b.wav"], noise(2, 40000)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (50000, hard))  # as if the disk were that small
@@ -119,7 +119,7 @@ def test_a_full_disk_leaves_whole_wavs(tmp_path):
         assert np.array_equal(read(path), of_file[:20000])
 
 
-def test_what_a_wav_can_hold():
+def test_longest_wav():
     assert length_of_wav(5, 3, 8000) == 5
     assert length_of_wav(None, 3, 8000) == MOST_SAMPLES - 3
     assert length_of_wav(MOST_SAMPLES - 3, 3, 8000) == MOST_SAMPLES - 3
@@ -180,7 +180,7 @@ def test_the_prime_is_marked(tmp_path):
     (1.5, 1.4, 0, "a"), (2.5, 0.5, 0, "a, the first 2 s"),
     (2.5, 1.25, 0.25, "a, 2 s from 0.25 s on"), (2.5, 2.4, 0.5, "a, 2 s from 0.5 s on"),
     (9, 6, 5, "a, 2 s from 5 s on")])
-def test_of_a_long_sound_the_beginning_of_what_was_drawn_is_plotted(
+def test_plot_of_a_long_sound_shows_the_end_of_the_prime(
         tmp_path, monkeypatch, seconds, given, before, title):
     seen = []
     monkeypatch.setattr(sound_plots, "PLOTTED_SECONDS", 2)
@@ -196,17 +196,17 @@ def test_of_a_long_sound_the_beginning_of_what_was_drawn_is_plotted(
 
 def test_a_recording_as_codes(tmp_path):
     soundfile.write(tmp_path / "a.wav", tone(0.25, 300, 16000), 16000)
-    codes = read_codes(tmp_path / "a.wav", 8000, 256)
+    codes = read_prime(tmp_path / "a.wav", 8000, 256)
     assert codes.shape == (2000,) and codes.dtype == np.uint8
-    assert np.array_equal(read_codes(tmp_path / "a.wav", 16000, 256, seconds=0.1),
-                          read_codes(tmp_path / "a.wav", 16000, 256)[:1600])
+    assert np.array_equal(read_prime(tmp_path / "a.wav", 16000, 256, seconds=0.1),
+                          read_prime(tmp_path / "a.wav", 16000, 256)[:1600])
 
 
-def test_a_sound_for_a_page(tmp_path, monkeypatch):
+def test_show_wav(tmp_path, monkeypatch):
     monkeypatch.setattr(sound_plots, "PLOTTED_SECONDS", 2)
     samples = tone(2.5, 300, 8000)
     soundfile.write(tmp_path / "a.wav", samples, 8000, subtype="PCM_16")
-    picture, wav, length = for_page(tmp_path / "a.wav", prime_seconds=0.5)
+    picture, wav, length = show_wav(tmp_path / "a.wav", prime_seconds=0.5)
     assert length == "2 s (here the first 2 s)"  # drawn, of 2.5
     played, rate = soundfile.read(io.BytesIO(wav))
     assert rate == 8000 and np.abs(played - samples[:16000]).max() < 1e-4

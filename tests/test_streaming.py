@@ -1,4 +1,4 @@
-"""Sound that infer_wavenet.py writes while it is drawn: to wavs that are whole, and to a player."""
+"""Sound that infer_wavenet.py writes while it is drawn, to wavs and to a player."""
 
 import fcntl
 import os

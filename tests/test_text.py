@@ -5,8 +5,8 @@ import warnings
 import numpy as np
 import pytest
 
-from cli.labels import distinct
 from common import fonts
+from common.file_names import distinct_file_names
 from common.fonts import legible
 from common.text import display_width, for_terminal, printable
 from datasets.corpus.builder import Entry
@@ -99,5 +99,5 @@ def test_another_font_is_registered_with_matplotlib(monkeypatch):
 
 
 def test_names_of_files_are_short_enough():
-    names = distinct(["好" * 200, "𠀀" * 200, "x" * 200])
+    names = distinct_file_names(["好" * 200, "𠀀" * 200, "x" * 200])
     assert all(len(name.encode()) <= 160 for name in names) and names[2] == "x" * 80

@@ -10,7 +10,7 @@ from test_commands import run, write_sounds
 
 from common.errors import UserError
 from datasets.batches import Batch
-from models import model_file as snapshot
+from models import model_file
 from models.model_file import LABEL_EMBEDDING_SUFFIX
 from models.pixelcnn import PixelCNN, PixelCNNConfig
 from models.wavenet import WaveNet, WaveNetConfig
@@ -29,7 +29,7 @@ DATA = {"wavenet": {"levels": 16, "rate": 8000},
 def saved(path, kind, names):
     torch.manual_seed(0)
     model = NETWORKS[kind](len(names))
-    snapshot.save(path, snapshot.describe(kind, model, names, DATA[kind]))
+    model_file.save(path, model_file.model_content(kind, model, names, DATA[kind]))
     return model.state_dict()
 
 
@@ -74,8 +74,8 @@ def test_vectors_keep_their_weights_or_start_at_zero(tmp_path):
         torch.manual_seed(0)
         old, model = pixelcnn(vector), pixelcnn(5)
         model.vector_scale.fill_(3)
-        snapshot.save(tmp_path / "model",
-                      snapshot.describe("pixelcnn", old, [], DATA["pixelcnn"]))
+        model_file.save(tmp_path / "model",
+                      model_file.model_content("pixelcnn", old, [], DATA["pixelcnn"]))
         init_from(tmp_path / "model", "pixelcnn", model, [], [])
         for name, weight in model.state_dict().items():
             expected = old.state_dict().get(name, torch.tensor(3.0) if name == "vector_scale"
@@ -90,7 +90,7 @@ def test_vectors_keep_their_weights_or_start_at_zero(tmp_path):
     (pixelcnn(0, labels=2), pixelcnn(5), "has 2 labels, the data none")])
 def test_vectors_of_another_kind_are_refused(tmp_path, old, new, message):
     names = ["a", "b"]
-    snapshot.save(tmp_path / "model", snapshot.describe(
+    model_file.save(tmp_path / "model", model_file.model_content(
         "pixelcnn", old, names[:old.config.labels], DATA["pixelcnn"]))
     with pytest.raises(UserError, match=message):
         init_from(tmp_path / "model", "pixelcnn", new, names[:new.config.labels], [])

@@ -10,6 +10,7 @@ from typing import Any
 
 from common.errors import UserError
 from common.files import real_path
+from common.run_files import UNNUMBERED, numbered_files
 from models import model_file
 from training.settings import flag_hint
 from training.task import Task
@@ -29,7 +30,7 @@ def find_snapshot(resume: str, out: str, kind: str) -> tuple[Path | None, Conten
     folder = Path(out if is_auto else resume)
     if not folder.is_dir():
         return folder, _read_snapshot(folder, kind)
-    for path in reversed(model_file.numbered(folder, "snapshot_iter")):
+    for path in reversed(numbered_files(folder, "snapshot_iter")):
         try:
             content = _read_snapshot(path, kind)
         except UserError as error:
@@ -53,7 +54,7 @@ def _read_snapshot(path: Path, kind: str) -> Content:
 
 def check_same_task(path: Path, content: Content, task: Task) -> None:
     """Raise UserError if the snapshot is of another network or of other data than the task's."""
-    ours = model_file.describe(task.kind, task.model, task.label_names, task.data)
+    ours = model_file.model_content(task.kind, task.model, task.label_names, task.data)
     # Settings that networks did not have when the snapshot was written have their defaults.
     defaults = {field.name: field.default for field in dataclasses.fields(task.model.config)}
     theirs = {"config": defaults | content["config"], "data": content["data"]}
@@ -70,22 +71,18 @@ def check_same_task(path: Path, content: Content, task: Task) -> None:
                         f"begin anew")
 
 
-RUN_FILES = ("config.json", "log", "loss.png", "speed.png", "labels.png", "data.png",
-             "embeddings.png", "tensorboard")
-
-
 def set_aside(out: Path, kind: str, path: Path | None, content: Content | None) -> None:
     """Move another run's files in the folder `out` to `earlier_N` in it, so that runs don't mix.
 
     path, content: of the snapshot that is resumed. If it lies in `out`, only models and snapshots
     that were written after it are moved.
     """
-    models = (model_file.numbered(out, "snapshot_iter") + model_file.numbered(out, kind))
+    models = numbered_files(out, "snapshot_iter") + numbered_files(out, kind)
     if path and content and real_path(path).parent == real_path(out):
         resumed_at = content["run"]["iteration"]
         old = [model for model in models if int(model.name.rpartition("_")[2]) > resumed_at]
     else:
-        old = models + [out / name for name in RUN_FILES if (out / name).exists()]
+        old = models + [out / name for name in UNNUMBERED if (out / name).exists()]
         old += out.glob("samples/iteration_*")  # other files there were not drawn in training
     if not old:
         return

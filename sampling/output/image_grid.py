@@ -1,53 +1,36 @@
-"""Images for people: grids of samples as JPEG or PNG, or as a GIF that shows them being drawn."""
+"""Grids of images as JPEG or PNG, or as a GIF that shows them while they are drawn."""
 
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from common.errors import UserError
-from common.files import atomic_write, make_folder
-from common.quiet import silent_library
-from datasets.images.picture import UnusablePictureError, read_picture
-from datasets.quantization import quantize_pixels
+from common.files import atomic_write
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".gif")
 LONGEST_SIDE = 65500  # of a JPEG; a GIF may have 35 more
-GREY = 128  # between the images, and what is not drawn yet
-IMAGE_SIDE, GRID_SIDE = 56, 256  # pixels on the screen below which images are enlarged
-ROW_MS, LAST_MS = 60, 2000  # milliseconds that a GIF shows each row of pixels, and the end
+GREY = 128  # between the images, and where a GIF has not drawn yet
+IMAGE_SIDE, GRID_SIDE = 56, 256  # pixels; smaller images and grids are enlarged to these
+ROW_MS, LAST_MS = 60, 2000  # milliseconds for which a GIF shows each frame, and the last one
 
 
-def check_picture(path, shape):
-    """Make the folder of the picture `path` if need be.
-
-    shape: of the grid that is to be, (rows, columns, H, W, C).
-    Raises UserError for what `save_picture` could not write: an ending other than .jpg, .jpeg,
-    .png and .gif, a folder that can't be written to, or a grid that is too large.
-    """
-    path = Path(path)
-    if path.suffix.lower() not in ENDINGS:
-        raise UserError(f"--output {path}: the name must end in {', '.join(ENDINGS[:-1])} or .gif, "
-                        "or in / for a folder")
-    if path.is_dir():
-        raise UserError(f"--output {path}: is a folder, where the picture is to be; name another")
+def picture_size(shape: tuple[int, int, int, int, int]) -> tuple[int, int]:
+    """Return height and width in pixels of a grid of that shape, (rows, columns, H, W, C)."""
     rows, columns, height, width, _ = shape
     zoom, space = _layout(shape)
-    for count, side in ((rows, height), (columns, width)):
-        if count * (side * zoom + space) + space > LONGEST_SIDE:
-            raise UserError(f"--output {path}: {rows} x {columns} images of {height} x {width} "
-                            f"are too many for one picture; give a smaller --count")
-    make_folder(path.parent, "--output")
+    return rows * (height * zoom + space) + space, columns * (width * zoom + space) + space
 
 
-def save_picture(path, images, given_rows=0, originals=0):
+def save_picture(path: Path | str, images: np.ndarray, given_rows: int = 0,
+                 original_columns: int = 0) -> None:
     """Write a grid of `images` to `path`, in the format that its ending says.
 
-    The images are enlarged by a whole factor where they are small. A GIF adds a row of pixels to
-    all of them with each frame, holds the last for two seconds, and begins again.
+    Small images are enlarged by an integer factor. Each frame of a GIF adds a row of pixels to all
+    images; the last frame stays for two seconds, then the GIF starts over.
 
-    images: uint8 (rows, columns, H, W, C), C = 1 or 3. given_rows: pixel rows that were not drawn
-    but given, so that a GIF begins with them. originals: columns that were given whole.
+    images: uint8 (rows, columns, H, W, C), C = 1 or 3. given_rows: the pixel rows with which a GIF
+    starts, because they were given. original_columns: the first columns, which were given whole.
+    Raises UserError if `path` can't be written.
     """
     path = Path(path)
     grid = Image.fromarray(_grid(images))
@@ -55,9 +38,9 @@ def save_picture(path, images, given_rows=0, originals=0):
         if path.suffix.lower() != ".gif":
             grid.save(temporary, quality=95, subsampling=0)
             return
-        frames = [_frame(images, row, originals) for row in
+        frames = [_frame(images, row, original_columns) for row in
                   range(max(given_rows, 1), images.shape[2])] + [grid]
-        if grid.mode == "RGB":  # one palette for all, lest the colours flicker
+        if grid.mode == "RGB":  # one palette for all frames keeps the colours steady
             palette = grid.quantize(256)
             frames = [frame.quantize(palette=palette, dither=Image.Dither.NONE)
                       for frame in frames]
@@ -66,34 +49,15 @@ def save_picture(path, images, given_rows=0, originals=0):
                        loop=0)
 
 
-def read_codes(paths, channels, height, width, levels):
-    """The pictures at `paths` as codes of a network: int64 (N, channels, height, width).
-
-    They are resized and cut around the centre; colours become grey where the network knows none.
-    Raises UserError for a file that is no picture, or none that can be read.
-    """
-    codes = np.empty((len(paths), channels, height, width), np.int64)
-    for number, path in enumerate(paths):
-        try:
-            with silent_library("PIL"):
-                pixels = read_picture(path, height, width)
-        except UnusablePictureError as error:
-            raise UserError(f"--complete {path}: {error}; name a PNG or JPEG file") from None
-        if len(pixels) > channels:
-            pixels = np.asarray(Image.fromarray(pixels.transpose(1, 2, 0)).convert("L"))[None]
-        codes[number] = quantize_pixels(pixels, levels)  # of grey all channels are the same
-    return codes
-
-
-def _frame(images, row, originals):
-    """The grid when `row` rows of pixels are drawn."""
+def _frame(images, row, original_columns):
+    """Lay out the grid with only the first `row` pixel rows drawn."""
     images = images.copy()
-    images[:, originals:, row:] = GREY
+    images[:, original_columns:, row:] = GREY
     return Image.fromarray(_grid(images))
 
 
 def _layout(shape):
-    """By how much a grid's images are enlarged, and the space between them in pixels."""
+    """Return the factor by which images are enlarged, and the pixels between them."""
     rows, columns, height, width, _ = shape
     wanted = max(IMAGE_SIDE / max(height, width),
                  GRID_SIDE / max(rows * height, columns * width), 1)
@@ -102,7 +66,7 @@ def _layout(shape):
 
 
 def _grid(images):
-    """images: (rows, columns, H, W, C) -> pixels (height, width) if C is 1, else (…, 3)."""
+    """Lay out images (rows, columns, H, W, C) as pixels (height, width) if C is 1, else (…, 3)."""
     zoom, space = _layout(images.shape)
     images = images.repeat(zoom, axis=2).repeat(zoom, axis=3)
     padding = [(0, 0), (0, 0), (space, 0), (space, 0), (0, 0)]

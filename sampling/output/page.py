@@ -1,29 +1,29 @@
-"""A page that shows what several models drew: one HTML file that opens from disk, anywhere.
+"""Show what several models drew on one HTML page, which opens from disk.
 
-Sounds and pictures are in it, so that it can be moved or sent; it loads nothing else.
+The page contains sounds and pictures and loads nothing else, so it can be moved or sent.
 """
 
 import base64
 import json
 import math
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import torch
 
 from common.files import atomic_write
+from common.run_files import CONFIG, LOG, PLOTS
 from datasets.audio.features import Features
 
-# Of a run's folder, as far as they are there.
-PICTURES = {"loss.png": "Likelihood", "labels.png": "Validation of each label",
-            "speed.png": "Speed", "data.png": "The data", "embeddings.png": "Label embeddings"}
-
-LONGEST = 1000  # characters of a setting that are shown
+LONGEST = 1000  # characters shown of a setting
 
 
 class Item(NamedTuple):
-    """Something drawn.
+    """A picture or sound that was drawn.
 
-    path: of its file. note: such as how long it took. picture: PNG. sound: wav, or None.
+    path: of its file. note: in words, such as how long it took. picture: PNG. sound: wav, or None.
     """
 
     path: Path
@@ -35,27 +35,29 @@ class Item(NamedTuple):
 class Column(NamedTuple):
     """What a model drew.
 
-    name: of the model. file: its path. facts: {what: value}. cells: {row: [Item, …]}.
+    name: of the model. file: its path. facts: about the model, {what: value}. cells: {row: items}.
     """
 
     name: str
     file: Path
-    facts: dict
-    cells: dict
+    facts: dict[str, Any]
+    cells: dict[str, list[Item]]
 
 
-def facts_of(file, content, model):
-    """What is worth knowing of a model, by name.
+def model_facts(file: Path, content: Mapping[str, Any], model: torch.nn.Module
+                ) -> dict[str, Any]:
+    """Collect what a reader wants to know of a model, as {what: value}.
 
-    file: its path. content: what is in it. model: the network.
+    file: its path. content: of the file. model: the network.
     """
-    facts = {"parameters": f"{sum(weight.numel() for weight in model.parameters()):,}"}
+    parameters = sum(weight.numel() for weight in model.parameters())
+    facts: dict[str, Any] = {"parameters": f"{parameters:,}"}
     number = file.name.rpartition("_")[2]
     iteration = content.get("run", {}).get("iteration", int(number) if number.isdecimal() else None)
     if iteration is not None:
         facts["iteration"] = f"{iteration:,}"
-        log = _json(file.parent / "log", list) or content.get("run", {}).get("log", [])
-        for entry in log:  # of the folder, where anything may have been written
+        log = _read_json(file.parent / LOG, list) or content.get("run", {}).get("log", [])
+        for entry in log:  # a log in the folder may hold anything
             if isinstance(entry, dict) and entry.get("iteration") == iteration:
                 loss = entry.get("validation/main/bits/dim")
                 if isinstance(loss, float) and math.isfinite(loss):
@@ -66,13 +68,12 @@ def facts_of(file, content, model):
     return {name: value for name, value in facts.items() if value != ""}
 
 
-def write(path, columns, settings):
-    """Write the page `path`: a table of rows × models, then what there is to say of their runs.
+def write_page(path: Path | str, columns: Sequence[Column], settings: Mapping[str, Any]) -> None:
+    """Write the page `path`: a table of rows × models, then plots and settings of their runs.
 
-    columns: a list of Column. settings: {flag: value} that they were drawn with.
-    Raises UserError if it can't be written.
+    settings: {flag: value} with which the models drew. Raises UserError if it can't be written.
     """
-    # Here, since only a page needs it.
+    # Imported here because only a page needs it.
     from jinja2 import Environment, FileSystemLoader
 
     rows = dict.fromkeys(row for column in columns for row in column.cells)
@@ -87,24 +88,25 @@ def write(path, columns, settings):
         time=f"{datetime.now():%Y-%m-%d %H:%M}",
         settings={name: " ".join(map(str, value)) if isinstance(value, list) else value
                   for name, value in settings.items() if value is not None and value is not False},
-        runs=[run for folder in folders if (run := _run(folder))])
+        runs=[run for folder in folders if (run := _read_run(folder))])
     with atomic_write(path) as temporary:
-        # The names of files may be no text.
+        # A file name may hold bytes that are no text.
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
-def _run(folder):
-    """The pictures and settings of the run in `folder`, or None if it is none."""
-    pictures = {title: (folder / name).read_bytes() for name, title in PICTURES.items()
+def _read_run(folder):
+    """Read the plots and settings of the run in `folder`; None if there are none."""
+    pictures = {title: (folder / name).read_bytes() for name, title in PLOTS.items()
                 if (folder / name).is_file()}
-    settings = {_in_short(name): _in_short(value)
-                for name, value in (_json(folder / "config.json", dict) or {}).items()}
-    return {"folder": folder, "pictures": pictures, "settings": settings} if (
-        pictures or settings) else None
+    settings = {_shorten(name): _shorten(value)
+                for name, value in (_read_json(folder / CONFIG, dict) or {}).items()}
+    if not pictures and not settings:
+        return None
+    return {"folder": folder, "pictures": pictures, "settings": settings}
 
 
-def _json(path, kind):
-    """What the JSON file `path` holds, None if it can't be read or is not of a `kind`."""
+def _read_json(path, kind):
+    """Return the content of the JSON file `path`, None if it can't be read or is no `kind`."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -112,8 +114,8 @@ def _json(path, kind):
     return content if isinstance(content, kind) else None
 
 
-def _in_short(value):
-    """A value that a JSON file holds, as text that is not too long for a page."""
+def _shorten(value):
+    """Return a value from a JSON file as text of at most LONGEST characters."""
     try:
         text = str(value)
     except (RecursionError, ValueError):  # nested too deeply, or a number of thousands of digits

@@ -1,54 +1,42 @@
-"""Sound for people: samples written as they are drawn, to wav files or to a player."""
+"""Write sound while it is drawn: to wav files, or to a pipe for a player."""
 
 import os
 import time
 import wave
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from tqdm import tqdm
 
 from common.errors import UserError
+from common.signals import Signals
 from common.text import printable
-from datasets.quantization import mu_law_decode, mu_law_encode
+from datasets.quantization import mu_law_decode
 
-# What only some sounds need is imported where they need it, so that the first one begins soon.
+if TYPE_CHECKING:
+    import torch
 
-MOST_SAMPLES = 2 ** 30 - 2 ** 16  # in a wav: from 2 GiB on programs read its size in many ways
-
-
-def read_codes(path, rate, levels, seconds=0):
-    """The recording at `path`, at `rate` Hz, as a network's codes: uint8 or uint16 (P,).
-
-    seconds: of its beginning, 0 for all of it. Raises UserError for a file that can't be read as a
-    recording.
-    """
-    from datasets.audio.recordings import Excerpt, read_recording
-
-    return mu_law_encode(read_recording(path, rate, Excerpt(seconds=seconds)), levels)[0]
+MOST_SAMPLES = 2 ** 30 - 2 ** 16  # in a wav: programs disagree on sizes of 2 GiB or more
 
 
-def pcm_of_codes(levels):
-    """The 16-bit sample that each code stands for: (levels,), little-endian on any machine."""
+class Interval(Protocol):
+    """How often something happens. A moment is (samples, seconds)."""
+
+    def has_passed(self, now: tuple[int, float], since: tuple[int, float]) -> bool:
+        """Whether the interval has passed between two moments."""
+
+
+def pcm_table(levels: int) -> np.ndarray:
+    """List the 16-bit sample of each code: (levels,), little-endian on any machine."""
     samples = np.rint(mu_law_decode(np.arange(levels), levels) * 2 ** 15)
     return samples.clip(-2 ** 15, 2 ** 15 - 1).astype("<i2")
 
 
-def length_of_wav(samples, given, rate):
-    """`samples`, if a wav that begins with `given` others can hold them; None: all it can hold.
-
-    Raises UserError if it can't.
-    """
-    room = MOST_SAMPLES - given
-    if room < (samples or 1):
-        raise UserError(f"--length: a wav holds {MOST_SAMPLES:,} samples, that is "
-                        f"{MOST_SAMPLES / rate / 3600:.3g} hours, a given beginning included; give "
-                        f"a shorter length, or --output -")
-    return samples or room
-
-
-def check_writable(paths):
-    """Raises UserError if one of these files is there and can't be written. Changes none."""
+def check_writable(paths: Iterable[Path]) -> None:
+    """Raise UserError if one of these files exists and can't be written. Changes no file."""
     for path in paths:
         if path.exists():
             with _refusing(path), open(path, "ab"):
@@ -56,23 +44,24 @@ def check_writable(paths):
 
 
 class WavFiles:
-    """Wavs of one channel at `rate` Hz that grow while their sounds are drawn.
+    """Mono wavs at `rate` Hz that grow while their sounds are drawn.
 
         with WavFiles(paths, rate, every) as files:
             files.write(samples)
 
-    The first write opens the files; until then, what they held is there. From then on each is at
-    any time a whole wav, of what was written before the last time that `every` had passed, a
-    `cli.arguments.Every` of samples or seconds, even if the process is killed or the disk is
-    full. All of it is there when the context ends, however it does.
+    The files keep what they held until the first write. From then on each is a complete wav at any
+    time, even if the process is killed or the disk is full: it holds what was written until the
+    interval `every` passed last. When the context ends, it holds all.
     Raises UserError for a file that can't be written.
     """
 
-    def __init__(self, paths, rate, every):
+    def __init__(self, paths: Sequence[Path], rate: int, every: Interval):
         self._paths, self._rate, self._every = paths, rate, every
-        self._waiting, self._samples = [], 0
-        self._flushed = 0, 0.0  # samples, moment
-        self._adders, self._opened = [], ExitStack()
+        self._waiting: list[Sequence[np.ndarray]] = []
+        self._samples = 0
+        self._flushed = 0, 0.0  # samples, seconds
+        self._writers: list[Callable[[np.ndarray], None]] = []
+        self._opened = ExitStack()
 
     def __enter__(self):
         return self
@@ -81,11 +70,11 @@ class WavFiles:
         with self._opened:
             self._flush()
 
-    def write(self, samples):
-        """Add `samples`, 16-bit little-endian, of each file (n,)."""
+    def write(self, samples: Sequence[np.ndarray]) -> None:
+        """Append `samples`, 16-bit little-endian, (n,) for each file."""
         self._waiting.append(samples)
         self._samples += max(map(len, samples))
-        if not self._adders or self._every.has_passed(self._now(), self._flushed):
+        if not self._writers or self._every.has_passed(self._now(), self._flushed):
             self._flush()
 
     def _flush(self):
@@ -93,9 +82,9 @@ class WavFiles:
             return
         waiting, self._waiting = self._waiting, []
         for number, path in enumerate(self._paths):
-            if number == len(self._adders):
-                self._adders.append(self._opened.enter_context(_growing_wav(path, self._rate)))
-            self._adders[number](np.concatenate([samples[number] for samples in waiting]))
+            if number == len(self._writers):
+                self._writers.append(self._opened.enter_context(_growing_wav(path, self._rate)))
+            self._writers[number](np.concatenate([samples[number] for samples in waiting]))
         self._flushed = self._now()
 
     def _now(self):
@@ -103,31 +92,30 @@ class WavFiles:
 
 
 @contextmanager
-def _growing_wav(path, rate):
-    """A function that adds samples (n,), 16-bit little-endian, to a new wav at `path`."""
-    # A file of our own, since wave.open(path) complains a second time where it can't open one.
+def _growing_wav(path: Path, rate: int) -> Iterator[Callable[[np.ndarray], None]]:
+    """Open a new wav, and yield a function that appends samples (n,), 16-bit little-endian."""
+    # Not wave.open(path): where it can't open the file, it prints a second error.
     with _refusing(path), open(path, "wb") as file, wave.open(file, "wb") as wav:
-        wav.setparams((1, 2, rate, 0, "NONE", None))
-        wav.writeframes(b"")  # a header that doesn't announce samples before they are there
+        wav.setparams((1, 2, rate, 0, "NONE", "not compressed"))
+        wav.writeframes(b"")  # writes a header that announces no samples yet
         file.flush()
 
-        def add(samples):
+        def append(samples):
             with _refusing(path):
-                # Once the samples are written, wave brings the sizes in the header up to date.
-                # soundfile does so when it closes a file, before that only by private means.
+                # wave updates the sizes in the header after each write, soundfile only on closing.
                 wav.writeframes(samples.tobytes())
                 file.flush()
 
-        yield add
+        yield append
 
 
 class Pipe:
-    """Raw samples for a player, at the file descriptor `number`, as soon as they are drawn.
+    """Raw samples for a player, written to the file descriptor `number` at once.
 
-    Raises UserError if they can't be written, but BrokenPipeError if nobody reads them any more.
+    Raises UserError if they can't be written, BrokenPipeError if nobody reads any more.
     """
 
-    def __init__(self, number):
+    def __init__(self, number: int):
         self._number = number
 
     def __enter__(self):
@@ -136,8 +124,8 @@ class Pipe:
     def __exit__(self, *exception):
         pass
 
-    def write(self, samples):
-        """Write `samples`, 16-bit little-endian: of the one sound (n,)."""
+    def write(self, samples: Sequence[np.ndarray]) -> None:
+        """Write `samples`, 16-bit little-endian, (n,) for the only sound."""
         sound, = samples
         left = memoryview(sound.tobytes())
         with _refusing("--output -"):
@@ -147,7 +135,7 @@ class Pipe:
 
 @contextmanager
 def _refusing(path):
-    """Raises the UserError for an OSError at `path`, unless it is BrokenPipeError."""
+    """Turn an OSError at `path` into a UserError, except for BrokenPipeError."""
     try:
         yield
     except BrokenPipeError:
@@ -157,19 +145,20 @@ def _refusing(path):
                         f"choose another output") from None
 
 
-def record(blocks, lengths, output, given, pcm, progress, signals):
-    """Write sounds to `output`, WavFiles or a Pipe, while they are drawn; a signal ends it early.
+def write_sounds(blocks: "Iterable[torch.Tensor]", lengths: Sequence[int | None],
+                 output: WavFiles | Pipe, prime: np.ndarray, pcm: np.ndarray, progress: "Progress",
+                 signals: Signals) -> None:
+    """Write sounds to `output` while they are drawn; a signal ends it early.
 
-    blocks: of codes, (sounds, n) each. lengths: samples after which a sound is at its end, None for
-    none. given: codes (P,) that each sound begins with. pcm: of `pcm_of_codes`. progress: a
-    Progress. signals: a `common.signals.Signals`.
+    blocks: of codes, (sounds, n) each. lengths: of the sounds, in samples without the prime; None
+    for no end. prime: codes (P,) with which each sound starts. pcm: the `pcm_table`.
     """
     with output:
         drawn = 0
         for codes in blocks:
-            if len(given):
-                output.write([pcm[given]] * len(codes))
-                given = given[:0]
+            if len(prime):
+                output.write([pcm[prime]] * len(codes))
+                prime = prime[:0]
             rows = [sound if length is None else sound[:max(length - drawn, 0)]
                     for sound, length in zip(pcm[codes.numpy()], lengths, strict=True)]
             output.write(rows)
@@ -180,16 +169,16 @@ def record(blocks, lengths, output, given, pcm, progress, signals):
 
 
 class Progress:
-    """How fast sound is made: a bar while it is, and as text, str(progress), how fast it was.
+    """A bar that shows how fast sound is drawn; str(progress) says it in words.
 
-    The time begins with the first block, of a sample or so: before, the sampler is made ready. It
-    is counted only if there is no second block.
+    The clock starts after the first block, which is short, because the sampler loads before it.
+    Without a second block, the first one counts.
 
-    total: samples to come, None for no end. rate: of them in a second of sound. name: of what is
-    drawn, for the bar. Its `seconds` are the time.
+    total: samples to draw, None for no end. rate: of the sound, in Hz. name: what the bar shows.
+    Attribute `seconds`: how long it took so far.
     """
 
-    def __init__(self, total, rate, name=None):
+    def __init__(self, total: int | None, rate: int, name: str | None = None):
         self._bar = tqdm(total=total, unit="sample", unit_scale=True, disable=None,
                          desc=name and printable(name))
         self._rate, self._samples = rate, 0
@@ -201,8 +190,8 @@ class Progress:
     def __exit__(self, *exception):
         self._bar.close()
 
-    def add(self, samples):
-        """Count the samples of another block, of all sounds that are drawn at once."""
+    def add(self, samples: int) -> None:
+        """Count the samples of another block, summed over the sounds of a batch."""
         first = self._samples == 0
         self._samples += samples
         self.seconds = time.perf_counter() - self._began
@@ -221,6 +210,6 @@ class Progress:
                 f"{self._samples / self.seconds:,.0f} samples/s, {self._times()} times real time")
 
     def _times(self):
-        """To a tenth; from 10 on to a whole, below 1 to two digits."""
+        """Return the factor of real time: below 1 in two digits, below 10 in tenths, else whole."""
         times = self._samples / self._rate / self.seconds
         return f"{times:.2g}" if times < 1 else f"{times:,.{1 if times < 10 else 0}f}"

@@ -1,38 +1,42 @@
-"""Plots of sound: its waveform, and its spectrogram below."""
+"""Plot sound: its waveform, and its spectrogram below."""
 
 import io
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from common.files import atomic_write
 from common.fonts import legible
 
-# What takes long to import is imported where it is needed.
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-PLOTTED_SECONDS = 60  # of a longer sound, the beginning, or where what was given ends
-WINDOW = 0.032  # seconds in a spectrum: 256 samples at 8 kHz, 512 at 16 kHz
-FLOOR = -80  # dB below the loudest, from where on all is black
+# Slow imports stand in the functions that need them.
+
+PLOTTED_SECONDS = 60  # of a longer sound: around the end of the prime, else its beginning
+WINDOW = 0.032  # seconds of a spectrum: 256 samples at 8 kHz, 512 at 16 kHz
+FLOOR = -80  # dB relative to the loudest; shown as black, with everything below
 SIZE, SIZE_ON_PAGE = (9, 5.5), (6, 3.4)  # inches
 
 
-class Part(NamedTuple):
-    """Of a wav PLOTTED_SECONDS at the most, in which what was drawn begins in the middle or before.
+class WavExcerpt(NamedTuple):
+    """At most PLOTTED_SECONDS of a wav, with the end of its prime in the first half.
 
-    samples: (length,), at `rate` Hz. prime_seconds: of them that were given. drawn: seconds of the
-    whole wav that were not. said: which part it is, in words; empty for all of it.
+    samples: (length,), float32, at `rate` Hz. prime_seconds: how much of the excerpt is prime.
+    drawn_seconds: of the whole wav, without the prime. caption: which part it is, in words; empty
+    for the whole wav.
     """
 
     samples: np.ndarray
     rate: int
     prime_seconds: float
-    drawn: float
-    said: str
+    drawn_seconds: float
+    caption: str
 
 
-def part_of_wav(path, prime_seconds):
-    """The `Part` to show of the wav at `path`, whose first `prime_seconds` were given."""
+def read_excerpt(path: Path | str, prime_seconds: float) -> WavExcerpt:
+    """Read the excerpt to show of the wav `path`, whose first `prime_seconds` are its prime."""
     import soundfile
 
     with soundfile.SoundFile(path) as wav:
@@ -40,48 +44,55 @@ def part_of_wav(path, prime_seconds):
         before = max(0, min(prime_seconds - PLOTTED_SECONDS / 2, seconds - PLOTTED_SECONDS))
         wav.seek(int(before * rate))
         samples = wav.read(PLOTTED_SECONDS * rate, dtype="float32")
-    said = (f"{PLOTTED_SECONDS} s from {before:.3g} s on" if before else
-            f"the first {PLOTTED_SECONDS} s" if seconds > PLOTTED_SECONDS else "")
-    return Part(samples, rate, prime_seconds - before, seconds - prime_seconds, said)
+    caption = ""
+    if before:
+        caption = f"{PLOTTED_SECONDS} s from {before:.3g} s on"
+    elif seconds > PLOTTED_SECONDS:
+        caption = f"the first {PLOTTED_SECONDS} s"
+    return WavExcerpt(samples, rate, prime_seconds - before, seconds - prime_seconds, caption)
 
 
-def plot_wav(path, title, prime_seconds=0):
-    """Plot the wav at `path`, or a part of it, beside it: see `plot_sound`."""
-    part = part_of_wav(path, prime_seconds)
-    plot_sound(Path(path).with_suffix(".png"), part.samples, part.rate,
-               ", ".join(filter(None, [title, part.said])), part.prime_seconds)
+def plot_wav(path: Path | str, title: str, prime_seconds: float = 0) -> None:
+    """Plot the wav `path`, or an excerpt of it, as a PNG beside it: see `plot_sound`."""
+    excerpt = read_excerpt(path, prime_seconds)
+    plot_sound(Path(path).with_suffix(".png"), excerpt.samples, excerpt.rate,
+               ", ".join(filter(None, [title, excerpt.caption])), excerpt.prime_seconds)
 
 
-def for_page(path, prime_seconds=0):
-    """The wav at `path`, or a part of it, for a page: (picture as PNG, wav, how long it is).
+def show_wav(path: Path | str, prime_seconds: float = 0) -> tuple[bytes, bytes, str]:
+    """Prepare the wav `path`, or an excerpt of it, for a page.
 
-    Its length is in words, and without the `prime_seconds` that were given.
+    Returns its plot as PNG, the excerpt as wav, and its length in words, without the prime.
     """
     import soundfile
 
-    part = part_of_wav(path, prime_seconds)
+    excerpt = read_excerpt(path, prime_seconds)
     picture, wav = io.BytesIO(), io.BytesIO()
-    figure_of_sound(part.samples, part.rate, "", part.prime_seconds,
+    figure_of_sound(excerpt.samples, excerpt.rate, "", excerpt.prime_seconds,
                     SIZE_ON_PAGE).savefig(picture, dpi=80)
-    soundfile.write(wav, part.samples, part.rate, format="WAV", subtype="PCM_16")
-    length = f"{part.drawn:.3g} s" + f" (here {part.said})" * bool(part.said)
+    soundfile.write(wav, excerpt.samples, excerpt.rate, format="WAV", subtype="PCM_16")
+    length = f"{excerpt.drawn_seconds:.3g} s"
+    if excerpt.caption:
+        length += f" (here {excerpt.caption})"
     return picture.getvalue(), wav.getvalue(), length
 
 
-def plot_sound(path, samples, rate, title, prime_seconds=0):
-    """Write a PNG of `figure_of_sound`."""
+def plot_sound(path: Path | str, samples: np.ndarray, rate: int, title: str,
+               prime_seconds: float = 0) -> None:
+    """Write the `figure_of_sound` as PNG. Raises UserError if `path` can't be written."""
     with atomic_write(Path(path)) as temporary:
         figure_of_sound(samples, rate, title, prime_seconds).savefig(temporary, dpi=110,
                                                                      format="png")
 
 
-def figure_of_sound(samples, rate, title, prime_seconds=0, size=SIZE):
-    """The waveform of `samples`, and its spectrogram below: a matplotlib Figure.
+def figure_of_sound(samples: np.ndarray, rate: int, title: str, prime_seconds: float = 0,
+                    size: tuple[float, float] = SIZE) -> "Figure":
+    """Plot the waveform of `samples`, and its spectrogram below.
 
-    samples: floats in [-1, 1], (length,), at `rate` Hz. prime_seconds: of the beginning that was
-    given, not drawn; it is marked where it is not 0. size: in inches.
+    samples: floats in [-1, 1], (length,), at `rate` Hz. prime_seconds: length of the prime, which
+    is marked unless it is 0. size: in inches.
     """
-    # The object-oriented form, which needs no display.
+    # Figure, unlike pyplot, needs no display.
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=size, layout="constrained")
@@ -109,13 +120,13 @@ def figure_of_sound(samples, rate, title, prime_seconds=0, size=SIZE):
     return figure
 
 
-def spectrogram(samples, rate):
-    """The power of `samples` over frequency and time, in dB below its highest value.
+def spectrogram(samples: np.ndarray, rate: int) -> tuple[np.ndarray, float]:
+    """Compute the power of `samples` over frequency and time, in dB relative to its maximum.
 
     Windows overlap by three quarters; a sound shorter than a window is one window.
 
-    samples: (length,) at `rate` Hz. Returns dB (frequencies from 0 to rate / 2, times), and the
-    seconds from one time to the next, of which the first is 0.
+    samples: (length,) at `rate` Hz. Returns dB (frequencies from 0 to rate / 2, times from 0 on),
+    and the seconds from one time to the next.
     """
     from scipy import signal
 

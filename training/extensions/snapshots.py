@@ -54,7 +54,7 @@ class Snapshot(Extension):
             self.last_to_stay = now
             self.removable.remove(now.iteration)
         stale, self.removable = self.removable[:-self.kept], self.removable[-self.kept:]
-        content = {**self.describe(), "run": model_file.on_cpu(trainer.state_dict())}
+        content = {**self.describe(), "run": model_file.copy_to_cpu(trainer.state_dict())}
         self._writing = self._writer.submit(self._write, now.iteration, content, stale)
 
     def _write(self, iteration: int, content: dict[str, Any], stale: list[int]) -> None:

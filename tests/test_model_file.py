@@ -1,4 +1,4 @@
-"""Model files: written whole or not at all, read only if they are what they should be."""
+"""Model files: written atomically, and checked when they are read."""
 
 import errno
 import os
@@ -7,9 +7,10 @@ import pickle
 import pytest
 import torch
 
+from cli.model_flags import check_flags
 from common.errors import UserError
 from common.files import atomic_write
-from models import model_file as snapshot
+from models import model_file
 from models.pixelcnn import PixelCNN, PixelCNNConfig
 from models.wavenet import WaveNet, WaveNetConfig
 
@@ -24,29 +25,29 @@ def model():
 
 
 @pytest.fixture
-def model_file(model, tmp_path):
+def saved(model, tmp_path):
     path = tmp_path / "pixelcnn_7"
-    snapshot.save(path, snapshot.describe("pixelcnn", model, ["cat", "dog"], DATA))
+    model_file.save(path, model_file.model_content("pixelcnn", model, ["cat", "dog"], DATA))
     return path
 
 
-def test_a_model_is_read_as_it_was_written(model, model_file):
-    loaded = snapshot.load(model_file, "pixelcnn")
+def test_save_and_load_a_pixelcnn(model, saved):
+    loaded = model_file.load(saved, "pixelcnn")
     codes, label = torch.randint(0, 4, (2, 1, 5, 6)), torch.tensor([0, 1])
     assert torch.equal(loaded.model(codes, label), model(codes, label))
     assert (loaded.label_names, loaded.data) == (["cat", "dog"], DATA)
     assert loaded.model.config == model.config and not loaded.model.training
 
 
-def test_a_file_from_before_networks_knew_of_positions_is_of_one_that_does_not(model, model_file):
-    content = torch.load(model_file, weights_only=True)
+def test_file_without_the_position_field_loads(model, saved):
+    content = torch.load(saved, weights_only=True)
     del content["config"]["position"]
-    torch.save(content, model_file)
-    loaded, codes = snapshot.load(model_file, "pixelcnn").model, torch.zeros(1, 1, 9, 9).long()
+    torch.save(content, saved)
+    loaded, codes = model_file.load(saved, "pixelcnn").model, torch.zeros(1, 1, 9, 9).long()
     assert torch.equal(loaded(codes, torch.tensor([1])), model(codes, torch.tensor([1])))
 
 
-def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
+def test_atomic_write_replaces_all_or_nothing(tmp_path):
     path = tmp_path / "log"
     path.write_text("before")
     with pytest.raises(ZeroDivisionError), atomic_write(path) as temporary:
@@ -61,34 +62,34 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
     assert os.listdir(tmp_path) == ["log"]
 
 
-def test_a_full_disk_is_said_and_what_was_there_stays(model, model_file, monkeypatch):
-    before = model_file.read_bytes()
+def test_full_disk_is_reported_and_the_old_file_stays(model, saved, monkeypatch):
+    before = saved.read_bytes()
 
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(UserError, match="No space left on device.*make room"):
-        snapshot.save(model_file, snapshot.describe("pixelcnn", model, [], DATA))
-    assert model_file.read_bytes() == before and os.listdir(model_file.parent) == ["pixelcnn_7"]
+        model_file.save(saved, model_file.model_content("pixelcnn", model, [], DATA))
+    assert saved.read_bytes() == before and os.listdir(saved.parent) == ["pixelcnn_7"]
 
 
 def refusal(path, kind="pixelcnn"):
     with pytest.raises(UserError) as caught:
-        snapshot.load(path, kind)
+        model_file.load(path, kind)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
-def test_the_other_kind_of_model_is_refused_by_name(model_file):
-    assert f"{model_file}: is a pixelcnn model" in refusal(model_file, "wavenet")
+def test_other_kind_of_model_is_refused(saved):
+    assert f"{saved}: is a pixelcnn model" in refusal(saved, "wavenet")
 
 
 @pytest.mark.parametrize("size", [0, 1, 100, 0.5, 0.99])
-def test_a_truncated_model_file_is_refused_by_name(model_file, size):
-    content = model_file.read_bytes()
-    model_file.write_bytes(content[:int(size * len(content)) if size < 1 else size])
-    assert str(model_file) in refusal(model_file)
+def test_truncated_model_file_is_refused(saved, size):
+    content = saved.read_bytes()
+    saved.write_bytes(content[:int(size * len(content)) if size < 1 else size])
+    assert str(saved) in refusal(saved)
 
 
 class Evil:
@@ -101,9 +102,9 @@ class Evil:
         return os.mkdir, (self.folder,)
 
 
-def test_a_file_with_code_in_it_is_refused_and_not_run(model, tmp_path):
+def test_pickled_code_is_refused_and_not_run(model, tmp_path):
     path, folder = tmp_path / "model", tmp_path / "made"
-    content = {**snapshot.describe("pixelcnn", model, [], DATA), "evil": Evil(str(folder))}
+    content = {**model_file.model_content("pixelcnn", model, [], DATA), "evil": Evil(str(folder))}
     torch.save(content, path)
     assert "something other than tensors and plain values" in refusal(path)
     path.write_bytes(pickle.dumps(content))
@@ -114,7 +115,7 @@ def test_a_file_with_code_in_it_is_refused_and_not_run(model, tmp_path):
 @pytest.mark.parametrize("content", [
     b"text", b"\x80\x02}", [1, 2], {"kind": "resnet"}, {"kind": "pixelcnn", "format": 99},
     {"kind": "pixelcnn", "format": 1}])
-def test_what_is_no_model_file_is_refused_by_name(tmp_path, content):
+def test_other_files_are_refused(tmp_path, content):
     path = tmp_path / "model"
     if isinstance(content, bytes):
         path.write_bytes(content)
@@ -124,52 +125,53 @@ def test_what_is_no_model_file_is_refused_by_name(tmp_path, content):
 
 
 def test_weights_that_do_not_fit_the_description_are_refused(model, tmp_path):
-    content = snapshot.describe("pixelcnn", model, [], DATA)
+    content = model_file.model_content("pixelcnn", model, [], DATA)
     content["config"]["hidden_dim"] = 7
-    snapshot.save(tmp_path / "model", content)
+    model_file.save(tmp_path / "model", content)
     assert "don't fit" in refusal(tmp_path / "model")
 
 
 @pytest.mark.parametrize("part", ["config", "label_names", "data", "weights"])
-def test_a_file_without_a_part_is_refused_by_name(model_file, part):
-    content = torch.load(model_file, weights_only=True)
+def test_file_without_a_part_is_refused(saved, part):
+    content = torch.load(saved, weights_only=True)
     del content[part]
-    torch.save(content, model_file)
-    assert f"{model_file}: lacks {part}" in refusal(model_file)
+    torch.save(content, saved)
+    assert f"{saved}: lacks {part}" in refusal(saved)
 
 
 def test_weights_that_are_not_finite_are_refused(model, tmp_path):
     with torch.no_grad():
         model.hidden.bias[0] = float("nan")
-    snapshot.save(tmp_path / "model", snapshot.describe("pixelcnn", model, ["a", "b"], DATA))
+    model_file.save(tmp_path / "model",
+                    model_file.model_content("pixelcnn", model, ["a", "b"], DATA))
     assert "not finite" in refusal(tmp_path / "model")
 
 
-def test_a_missing_file_and_an_empty_folder_are_named(tmp_path):
+def test_missing_file_and_empty_folder_are_refused(tmp_path):
     assert "no such model file" in refusal(tmp_path / "none")
     assert "holds no pixelcnn_N" in refusal(tmp_path)
 
 
-def test_of_a_runs_folder_the_best_model_is_taken_else_the_newest_snapshot(model, tmp_path):
-    content = snapshot.describe("pixelcnn", model, [], DATA)
+def test_best_model_of_a_run_else_its_newest_snapshot(model, tmp_path):
+    content = model_file.model_content("pixelcnn", model, [], DATA)
     for number in (9, 10):
-        snapshot.save(tmp_path / f"snapshot_iter_{number}", content)
-    assert snapshot.best_model(tmp_path, "pixelcnn") == tmp_path / "snapshot_iter_10"
-    snapshot.save(tmp_path / "pixelcnn_3", content)
+        model_file.save(tmp_path / f"snapshot_iter_{number}", content)
+    assert model_file.find_best_model(tmp_path, "pixelcnn") == tmp_path / "snapshot_iter_10"
+    model_file.save(tmp_path / "pixelcnn_3", content)
     (tmp_path / "pixelcnn_30.png").touch()
-    assert snapshot.best_model(tmp_path, "pixelcnn") == tmp_path / "pixelcnn_3"
+    assert model_file.find_best_model(tmp_path, "pixelcnn") == tmp_path / "pixelcnn_3"
 
 
-def test_flags_that_contradict_the_file_name_both_values():
-    snapshot.check_flags("file", {"levels": 4}, {"levels": None})
-    snapshot.check_flags("file", {"levels": 4}, {"levels": 4})
+def test_flags_that_contradict_the_file_are_refused():
+    check_flags("file", {"levels": 4}, {"levels": None})
+    check_flags("file", {"levels": 4}, {"levels": 4})
     with pytest.raises(UserError, match="--levels 8 contradicts file, which has levels 4"):
-        snapshot.check_flags("file", {"levels": 4}, {"levels": 8})
+        check_flags("file", {"levels": 4}, {"levels": 8})
 
 
-def test_a_wavenet_goes_through_a_file_too(tmp_path):
+def test_save_and_load_a_wavenet(tmp_path):
     model = WaveNet(WaveNetConfig(16, 4, 3, 1, 3))
-    snapshot.save(tmp_path / "wavenet_1",
-                  snapshot.describe("wavenet", model, [], {"levels": 16, "rate": 8000}))
+    model_file.save(tmp_path / "wavenet_1",
+                  model_file.model_content("wavenet", model, [], {"levels": 16, "rate": 8000}))
     codes = torch.randint(0, 16, (2, 12))
-    assert torch.equal(snapshot.load(tmp_path, "wavenet").model(codes), model(codes))
+    assert torch.equal(model_file.load(tmp_path, "wavenet").model(codes), model(codes))
