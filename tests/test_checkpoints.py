@@ -54,11 +54,11 @@ def test_counts_that_several_processes_wrote_as_floats_are_read(tmp_path):
     run = trainer.state_dict()
     assert (run["interval"]["targets"], type(run["interval"]["targets"])) == (3 * 4 * 36, int)
     run["interval"] |= {"targets": 432.0, "samples": 12.0}
-    snapshot.save(tmp_path / "snapshot_iter_3", {
-        **snapshot.describe("pixelcnn", trainer.model, ["a", "b"],
+    model_file.save(tmp_path / "snapshot_iter_3", {
+        **model_file.model_content("pixelcnn", trainer.model, ["a", "b"],
                             {"levels": 2, "channels": 1, "height": 6, "width": 6}), "run": run})
     resumed = trainer_of(StopCondition(iterations=5))
-    resumed.load_state_dict(snapshot.read(tmp_path / "snapshot_iter_3", "pixelcnn")["run"])
+    resumed.load_state_dict(model_file.read(tmp_path / "snapshot_iter_3", "pixelcnn")["run"])
     resumed.run()
     assert resumed.interval.targets == 5 * 4 * 36
 

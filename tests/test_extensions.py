@@ -5,7 +5,7 @@ from test_trainer import trainer_of
 
 from cli.training_request import parameters_as_flags
 from common.errors import UserError
-from models.model_file import describe, on_cpu, read, save
+from models.model_file import copy_to_cpu, model_content, read, save
 from models.pixelcnn import PixelCNNConfig
 from training.extensions.extension import Extension
 from training.extensions.print_report import PrintReport
@@ -45,9 +45,9 @@ def test_the_state_of_an_extension_survives_a_snapshot(tmp_path):
     first, _ = with_history(StopCondition(epoch=1))
     first.run()
     save(tmp_path / "snapshot_iter_6", {
-        **describe("pixelcnn", first.model, ["a", "b"],
+        **model_content("pixelcnn", first.model, ["a", "b"],
                    {"levels": 2, "channels": 1, "height": 6, "width": 6}),
-        "run": on_cpu(first.state_dict())})
+        "run": copy_to_cpu(first.state_dict())})
     content = read(tmp_path / "snapshot_iter_6", "pixelcnn")
     second, history = with_history(StopCondition(epoch=2))
     second.model.load_state_dict(content["weights"])
