@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
+from common.files import os_errors_as_lines
 
 
 def flags_of(path: str, parser: argparse.ArgumentParser) -> list[str]:
@@ -15,10 +16,8 @@ def flags_of(path: str, parser: argparse.ArgumentParser) -> list[str]:
     Raises UserError for a key that is no flag, or a value that could not be typed.
     """
     try:
-        with open(path, encoding="utf-8") as file:
-            settings = json.load(file)
-    except OSError as error:
-        raise UserError(f"--config {path}: {error.strerror}; name a JSON file") from None
+        with os_errors_as_lines(f"--config {path}", "", "name a JSON file"):
+            settings = json.loads(Path(path).read_text(encoding="utf-8"))
     except ValueError as error:
         raise UserError(f"--config {path}: is no JSON ({error}); mend it") from None
     except RecursionError:

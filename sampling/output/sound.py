@@ -4,14 +4,14 @@ import os
 import time
 import wave
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from tqdm import tqdm
 
-from common.errors import UserError
+from common.files import os_errors_as_lines
 from common.signals import Signals
 from common.text import printable
 from datasets.quantization import mu_law_decode
@@ -133,16 +133,9 @@ class Pipe:
                 left = left[os.write(self._number, left):]
 
 
-@contextmanager
-def _refusing(path):
-    """Turn an OSError at `path` into a UserError, except for BrokenPipeError."""
-    try:
-        yield
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise UserError(f"{path}: can't be written ({error.strerror or error}); make room, or "
-                        f"choose another output") from None
+def _refusing(path: Path | str) -> AbstractContextManager[None]:
+    """Turn an OSError at `path` into a line."""
+    return os_errors_as_lines(path, "can't be written", "make room, or choose another output")
 
 
 def write_sounds(blocks: "Iterable[torch.Tensor]", lengths: Sequence[int | None],

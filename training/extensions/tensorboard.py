@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common.errors import UserError
+from common.files import os_errors_as_lines
 from training.extensions.extension import Extension
 
 if TYPE_CHECKING:
@@ -32,7 +32,8 @@ class Board:
 
         Raises UserError if the folder can't be written.
         """
-        try:
+        with os_errors_as_lines(self.folder, "can't be written",
+                                "make room, then go on with --resume auto"):
             if self._writer is None:
                 # Imported here, because it takes seconds.
                 from torch.utils.tensorboard import SummaryWriter
@@ -42,9 +43,6 @@ class Board:
                     self.folder, purge_step=None if resumed_at is None else resumed_at + 1)
             yield self._writer
             self._writer.flush()
-        except OSError as error:
-            raise UserError(f"{self.folder}: can't be written ({error.strerror or error}); make "
-                            f"room, then go on with --resume auto") from None
 
 
 class TensorBoardReport(Extension):
