@@ -15,7 +15,7 @@ class Moment(NamedTuple):
 class Every:
     """An interval: so many updates (or samples), or so many seconds."""
 
-    number: int
+    number: float
     in_seconds: bool = False
 
     def __str__(self) -> str:
