@@ -79,7 +79,7 @@ DATA = {"pixelcnn": ImageData, "wavenet": SoundData}
 # ------------------------------------------------------------------------------ snapshots
 
 class Interval(Struct, forbid_unknown_fields=True):
-    """The sums of a reporting interval, as in `training.trainer.Interval`."""
+    """The sums of a reporting interval, as in `training.interval.Interval`."""
 
     nll: Number = 0.0
     targets: FloatCount = 0

@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -28,22 +28,13 @@ from common.signals import Signals
 from datasets.batches import Batch, training_batches
 from training import distributed, likelihood
 from training.extensions.extension import Extension, FunctionExtension
+from training.interval import Interval
 from training.optimization import average_weights, learning_rate_factor, load_optimizer_state
 from training.progress_bar import ProgressBar
 from training.stopping import StopCondition
 from training.task import BatchDataset
 
 Trigger = tuple[int, str]
-
-
-@dataclass
-class Interval:
-    """Sums over the updates since the last entry of the log."""
-
-    nll: float = 0.0
-    targets: int = 0
-    samples: int = 0
-    seconds: float = 0.0
 
 
 class Trainer:
