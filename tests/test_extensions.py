@@ -93,7 +93,7 @@ def test_an_extension_is_finalized_once_however_training_ends(rate):
     (dict(levels=1), "--levels 1: the least is 2"),
     (dict(channels=3, out_hidden_dim=2), "--out_hidden_dim 2: a picture of 3 channels needs"),
     (dict(blocks_num=5000), "--blocks_num 5000: the most is 4096"),
-    (dict(labels=2, vector=3), "2 labels and vectors of 3 numbers"),
+    (dict(labels=2, vector=3), "labels 2 and vector 3: "),
 ])
 def test_a_librarys_parameters_become_flags(parameters, message):
     with pytest.raises(ValueError) as library:

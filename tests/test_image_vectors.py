@@ -150,7 +150,7 @@ def test_vectors_that_do_not_belong_to_the_published_images(tmp_path):
 
 def test_a_named_pipe_does_not_hang(tmp_path):
     os.mkfifo(tmp_path / "a.npy")
-    with pytest.raises(UserError, match="a.npy: .*it is a named pipe"):
+    with pytest.raises(UserError, match="a.npy: is a named pipe"):
         load_named_vectors(tmp_path / "a.npy")
 
 

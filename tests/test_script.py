@@ -67,7 +67,7 @@ def test_a_lack_of_memory_is_one_line(main, wanted, capfd):
 def test_a_lack_of_memory_names_flags_that_the_script_has(capfd, monkeypatch):
     monkeypatch.setattr(preprocess, "arguments", raising(MemoryError()))
     with pytest.raises(SystemExit):
-        run_script(preprocess.main, preprocess.SMALLER)
+        run_script(preprocess.main, preprocess.LESS_MEMORY)
     assert capfd.readouterr().err.endswith("such as a lower --workers\n")
 
 
