@@ -1,30 +1,32 @@
-"""Likelihood that is spent: images or a recording coded with a model, and decoded again exactly.
+"""Compress images or a recording losslessly with a model, and decode them again.
 
     python benchmarks/compress.py pixelcnn -m MODEL --data DIR
     python benchmarks/compress.py wavenet -m MODEL --data FILE.wav --label NAME
 
-An arithmetic coder (constriction's range coder) spends -log2 p bits on what has probability p. So
-with the model's probabilities of each sub-pixel or sample, given all before it, a message is as
-long as the model's bits/dim say. The receiver has the model too: it computes the probabilities of
-the first code, decodes it, and goes on with it; which is what sampling does, with the message in
-place of chance. Labels are taken as known to both sides.
+An entropy coder (constriction's range coder) spends -log2 p bits on a code of probability p. With
+the model's conditional probabilities of each sub-pixel or sample, the message therefore has the
+length that the model's bits/dim predict. The receiver has the same model: it computes the
+probabilities of the first code, decodes the code, and continues with it, just as sampling does with
+random numbers in place of the message. Both sides know the labels.
 
-pixelcnn: the first --items test images of the set that the model was trained on, in --data.
-wavenet: the recording --data, at the model's rate and levels.
+pixelcnn codes the first --items test images of the model's data set, which is in --data.
+wavenet codes the recording --data at the model's rate and levels.
 
-Prints the bytes of the message beside those that the model's likelihood promises, which is
-computed by the plain network, all at once, and beside what PNG or FLAC make of the same codes. A
-message that isn't decoded to what it was made from is an error.
+Prints the bytes of the message, the bytes that the likelihood predicts (computed by the plain
+network in parallel), and the size of the same codes as PNG or FLAC. It is an error if the decoded
+codes differ from the coded ones.
 """
 
 import argparse
 import io
 import math
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NamedTuple
 
 if __name__ == "__main__":
-    sys.path[0] = str(Path(__file__).resolve().parents[1])  # not this folder, with its cuda.py
+    sys.path[0] = str(Path(__file__).resolve().parents[1])  # the repository, not this folder
 
 import constriction
 import numpy as np
@@ -41,22 +43,25 @@ from datasets.batches import evaluation_batches
 from datasets.images.dataset import ImageCodes, load_images
 from datasets.quantization import mu_law_encode, silence
 from models.model_file import load
+from models.pixelcnn import PixelCNN
+from models.wavenet import WaveNet
 from sampling.pixelcnn import CachedPixelCNNSampler
 from sampling.wavenet import CachedWaveNetSampler
 from training import likelihood
 
-FAMILY = constriction.stream.model.Categorical(perfect=False)
+CATEGORICAL = constriction.stream.model.Categorical(perfect=False)
+Coder = Callable[[torch.Tensor, Any], torch.Tensor]  # (logits, codes or None) -> codes
 
 
-def arguments():
-    """The command line."""
+def arguments() -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("network", choices=("pixelcnn", "wavenet"))
     parser.add_argument("-m", "--model", required=True, metavar="FILE|DIR")
     parser.add_argument("--data", required=True, metavar="DIR|FILE")
     parser.add_argument("--items", type=positive_int, default=100, help="images (default: 100)")
-    parser.add_argument("--label", metavar="NAME", help="of the recording")
+    parser.add_argument("--label", metavar="NAME", help="label of the recording")
     parser.add_argument("--threads", type=positive_int, default=2)
     return parser.parse_args()
 
@@ -65,86 +70,104 @@ def arguments():
 
 
 class Encoder:
-    """Writes codes into a message, which is `message()` in the end."""
+    """Encodes codes into a message."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.coder = constriction.stream.queue.RangeEncoder()
 
-    def __call__(self, logits, codes):
-        """The codes (B,), once they are written; logits (B, levels)."""
-        self.coder.encode(codes.numpy().astype(np.int32), FAMILY, probabilities(logits))
+    def __call__(self, logits: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
+        """Encode codes (B,) with logits (B, levels); return the codes."""
+        self.coder.encode(codes.numpy().astype(np.int32), CATEGORICAL, probabilities(logits))
         return codes
 
-    def message(self):
-        """Bytes."""
+    def message(self) -> bytes:
+        """The message of all codes so far."""
         return self.coder.get_compressed().tobytes()
 
 
 class Decoder:
-    """Reads codes from a message."""
+    """Decodes codes from a message."""
 
-    def __init__(self, message):
+    def __init__(self, message: bytes) -> None:
         self.coder = constriction.stream.queue.RangeDecoder(np.frombuffer(message, np.uint32))
 
-    def __call__(self, logits, _):
-        """The next codes (B,), of which nothing is known but their logits (B, levels)."""
-        return torch.from_numpy(self.coder.decode(FAMILY, probabilities(logits))).long()
+    def __call__(self, logits: torch.Tensor, _: None) -> torch.Tensor:
+        """Decode the next codes (B,) with their logits (B, levels)."""
+        return torch.from_numpy(self.coder.decode(CATEGORICAL, probabilities(logits))).long()
 
 
-def probabilities(logits):
-    """For constriction, which makes fractions of 2²⁴ of them, none of them 0: (B, levels)."""
+def probabilities(logits: torch.Tensor) -> np.ndarray:
+    """The softmax (B, levels); constriction rounds it to positive multiples of 2⁻²⁴."""
     return logits.softmax(dim=1).numpy().astype(np.float64)
 
 
-def through_pixelcnn(model, label, shape, code, known=None):
-    """Images (B, C, H, W), from `code`, an Encoder of the `known` ones or a Decoder."""
+def code_images(model: PixelCNN, label: torch.Tensor | None, shape: torch.Size, coder: Coder,
+                known: torch.Tensor | None = None) -> torch.Tensor:
+    """Encode the images `known` (B, C, H, W), or decode images of `shape`; return their codes."""
     codes = torch.zeros(shape, dtype=torch.long)
     state = CachedPixelCNNSampler(model, label, codes, 0)
     for row in tqdm(range(shape[2]), unit="row", disable=None):
-        state.fill_row(row, lambda logits, column, channel, row=row: code(
-            logits, None if known is None else known[:, channel, row, column]))
+        def code_sub_pixel(logits, column, channel, row=row):
+            return coder(logits, None if known is None else known[:, channel, row, column])
+
+        state.fill_row(row, code_sub_pixel)
     return codes
 
 
-def through_wavenet(model, label, length, code, known=None):
-    """A sound (1, length), begun from silence, from `code`, as with images."""
+def code_sound(model: WaveNet, label: torch.Tensor | None, length: int, coder: Coder,
+               known: torch.Tensor | None = None) -> torch.Tensor:
+    """Encode the sound `known` (1, length), or decode one, after silence; return its codes."""
     last = torch.full((1,), silence(model.config.levels))
     state, codes = CachedWaveNetSampler(model, label, last[:, None], "fp32"), []
-    for number in tqdm(range(length), unit="sample", unit_scale=True, disable=None):
-        last = code(state.advance(last), None if known is None else known[:, number])
+    for i in tqdm(range(length), unit="sample", unit_scale=True, disable=None):
+        last = coder(state.advance(last), None if known is None else known[:, i])
         codes.append(last)
     return torch.stack(codes, dim=1)
 
 
-# -------------------------------------------------------------------------------------- what
+# -------------------------------------------------------------------------------------- data
 
 
-def images(args):
-    """(name, codes, what codes them, nats a code, {other format: its bytes}).
+class Source(NamedTuple):
+    """Codes to compress, and the figures to compare their size with.
 
-    What codes them is a function through(code, known) -> codes, as of `through_pixelcnn`.
+    run: a function (coder, codes, or None to decode) -> codes. nll: in nats per code. other_sizes:
+    bytes by format.
     """
+
+    name: str
+    codes: torch.Tensor
+    run: Callable[[Coder, torch.Tensor | None], torch.Tensor]
+    nll: float
+    other_sizes: dict[str, int]
+
+
+def image_source(args: argparse.Namespace) -> Source:
+    """Load the test images of the model's data set."""
     model, label_names, data, _ = load(args.model, "pixelcnn")
     if model.config.vector:
-        raise UserError(f"{args.model}: is conditioned on vectors; name a model of classes or none")
+        raise UserError(f"{args.model}: is conditioned on vectors; name a model with classes or "
+                        "without labels")
     dataset, levels = data["dataset"], model.config.levels
     test = load_images(dataset, args.data, data["height"], data["width"], validation=0,
                        condition="class" if label_names else "none").test
     if test is None:
-        raise UserError(f"{args.model}: was trained on a folder of pictures, which has no test "
+        raise UserError(f"{args.model}: was trained on a folder of images, which has no test "
                         "images; name a model of a published set")
-    test = ImageCodes(*test.take(slice(args.items)), levels, data["binarize"], fixed=True)
-    nll = likelihood.evaluate(model, evaluation_batches(test, 50), torch.device("cpu"))
-    codes, _, label, *_ = test[np.arange(len(test))]
-    shown = codes.permute(0, 2, 3, 1).numpy().astype(np.uint8)
-    return (f"{len(codes)} test images of {dataset}", codes,
-            lambda code, known: through_pixelcnn(model, label, codes.shape, code, known), nll,
-            {"PNG, one for each": sum(len(png(image, levels)) for image in shown),
-             "PNG, one of all": len(png(shown.reshape(-1, *shown.shape[2:]), levels))})
+    first = np.arange(len(test.pixels))[:args.items]
+    test_set = ImageCodes(*test.take(first), levels, data["binarize"], fixed=True)
+    nll = likelihood.evaluate(model, evaluation_batches(test_set, 50), torch.device("cpu"))
+    codes, _, label, *_ = test_set[np.arange(len(test_set))]
+    pixels = codes.permute(0, 2, 3, 1).numpy().astype(np.uint8)
+    return Source(
+        f"{len(codes)} test images of {dataset}", codes,
+        lambda coder, known: code_images(model, label, codes.shape, coder, known), nll,
+        {"PNG, one for each": sum(len(png(image, levels)) for image in pixels),
+         "PNG, one of all": len(png(pixels.reshape(-1, *pixels.shape[2:]), levels))})
 
 
-def png(codes, levels):
-    """Codes (H, W, C) as a PNG file: bytes. Grey ones at as few bits a pixel as they need."""
+def png(codes: np.ndarray, levels: int) -> bytes:
+    """Codes (H, W, C) as a PNG file; grey ones with as few bits per pixel as they need."""
     if codes.shape[2] == 1:
         picture = Image.fromarray(codes[:, :, 0], mode="P")
         picture.putpalette([level * 255 // (levels - 1) for level in range(levels)
@@ -156,11 +179,11 @@ def png(codes, levels):
     return buffer.getvalue()
 
 
-def recording(args):
-    """The same of a recording."""
+def recording_source(args: argparse.Namespace) -> Source:
+    """Load the recording."""
     model, label_names, data, _ = load(args.model, "wavenet")
     if model.config.features:
-        raise UserError(f"{args.model}: is conditioned on features; name a model without")
+        raise UserError(f"{args.model}: is conditioned on features; name a model without them")
     if label_names and args.label not in label_names:
         raise UserError(f"--label {args.label}: name one of {', '.join(label_names)}")
     label = torch.tensor([label_names.index(args.label)]) if label_names else None
@@ -175,36 +198,38 @@ def recording(args):
     if levels == 256:
         soundfile.write(buffer, (codes[0].numpy() - 128).astype(np.int16) << 8, data["rate"],
                         format="FLAC", subtype="PCM_S8")
-    return (f"{args.data}, {codes.shape[1] / data['rate']:.1f} s", codes,
-            lambda code, known: through_wavenet(model, label, codes.shape[1], code, known), nll,
-            {"FLAC": len(buffer.getvalue())} if levels == 256 else {})
+    return Source(
+        f"{args.data}, {codes.shape[1] / data['rate']:.1f} s", codes,
+        lambda coder, known: code_sound(model, label, codes.shape[1], coder, known), nll,
+        {"FLAC": len(buffer.getvalue())} if levels == 256 else {})
 
 
-def is_read_as(codes, message, through):
-    """Whether `codes` are what a message is decoded to."""
+def decodes_to(codes: torch.Tensor, message: bytes,
+               run: Callable[[Coder, torch.Tensor | None], torch.Tensor]) -> bool:
+    """Whether a message decodes to `codes`. run: as in `Source`."""
     try:
-        return torch.equal(through(Decoder(message), None), codes)
-    except AssertionError:  # constriction's, of what no code can have been written as
+        return torch.equal(run(Decoder(message), None), codes)
+    except AssertionError:  # from constriction, for a message that no codes encode to
         return False
 
 
-def main():
+def main() -> None:
     """Encode, decode, compare."""
     args = arguments()
     torch.set_num_threads(args.threads)
-    name, codes, through, nll, beside = images(args) if args.network == "pixelcnn" else (
-        recording(args))
+    source = (image_source if args.network == "pixelcnn" else recording_source)(args)
+    name, codes, run, nll, other_sizes = source
     encoder = Encoder()
-    through(encoder, codes)
+    run(encoder, codes)
     message = encoder.message()
-    if not is_read_as(codes, message, through):
-        sys.exit("the message was decoded to something else")
-    promised = codes.numel() * nll / math.log(2) / 8
+    if not decodes_to(codes, message, run):
+        sys.exit("the message does not decode to the coded codes")
+    predicted = codes.numel() * nll / math.log(2) / 8
     print(f"{name}: {codes.numel():,} codes, {nll / math.log(2):.4f} bits/dim by the likelihood")
     print(f"coded in {len(message):,} bytes, {8 * len(message) / codes.numel():.4f} bits/dim, "
-          f"{len(message) / promised - 1:+.2%} of the {promised:,.0f} bytes that this promises; "
+          f"{len(message) / predicted - 1:+.2%} of the {predicted:,.0f} bytes that this predicts; "
           "decoded again exactly")
-    for kind, size in beside.items():
+    for kind, size in other_sizes.items():
         print(f"{kind}: {size:,} bytes, {size / len(message):.2f} times as many")
 
 

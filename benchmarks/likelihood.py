@@ -1,18 +1,17 @@
-"""How well a network learns in a given time: train by the clock, then measure on test data.
+"""Train a network for a given time, then measure its likelihood on test data.
 
     python benchmarks/likelihood.py pixelcnn --data DIR --minutes 10
     python benchmarks/likelihood.py wavenet --data DIR --minutes 10
 
-pixelcnn: digits binarised at 128, or of more --levels, trained on all the training digits in DIR
-(MNIST's published files), without labels; prints nats an image on the first --test_items test
-digits.
-wavenet: DIR/SPEAKER/DIGIT_SPEAKER_TAKE.wav, takes 0 to 4 for the test, the others to train on;
-prints bits a sample over all test samples, each recording begun from silence; and the same with
-the weights as `infer_wavenet.py --precision bf16` rounds them. With --features mel the network is
-also given the recordings' mel spectra, 80 numbers for every 12.5 ms.
+pixelcnn trains on all training digits in DIR (MNIST's published files), binarised at 128 or with
+more --levels, without labels. It prints nats per image on the first --test_items test digits.
+wavenet trains on DIR/SPEAKER/DIGIT_SPEAKER_TAKE.wav except takes 0 to 4, which are the test data.
+It prints bits per sample over all test samples, each recording starting from silence, and how much
+rounding the weights as `infer_wavenet.py --precision bf16` does changes them. --features mel
+conditions the network on the recordings' mel spectra, 80 bands every 12.5 ms.
 
-The learning rate warms up over 1 % of the time and falls to 0 along a half cosine by its end,
-unless --schedule says otherwise. Only the training is timed, not reading the data nor the test.
+The learning rate warms up over 1 % of the time and falls to 0 along a half cosine, unless
+--schedule says otherwise. The time covers training only, not reading the data or testing.
 """
 
 import argparse
@@ -20,15 +19,16 @@ import math
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 if __name__ == "__main__":
-    sys.path[0] = str(Path(__file__).resolve().parents[1])  # not this folder, with its cuda.py
+    sys.path[0] = str(Path(__file__).resolve().parents[1])  # the repository, not this folder
 
+import numpy as np
 import torch
 from torch import nn
-from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from cli.arguments import fraction, non_negative_float, positive_float, positive_int
@@ -37,7 +37,7 @@ from common.errors import UserError
 from datasets.audio.features import compute_features, make_features
 from datasets.audio.labels import speaker_of
 from datasets.audio.recordings import find_recordings, read_recording
-from datasets.batches import evaluation_batches
+from datasets.batches import BatchDataset, evaluation_batches
 from datasets.corpus.reader import Corpus
 from datasets.corpus.windows import Windows
 from datasets.corpus.writer import CorpusWriter
@@ -54,19 +54,19 @@ from training.stopping import StopCondition
 from training.trainer import Trainer
 
 RATE, SOUND_LEVELS = 8000, 256
-FIRST_TAKE = 5  # that is trained on
+FIRST_TAKE = 5  # of the training data
 
 
-def arguments():
-    """The command line."""
-    parser = flags(__doc__)
+def arguments() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = make_parser(__doc__)
     parser.add_argument("--labels", action="store_true", help="condition on digits or speakers")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
 
 
-def flags(description):
-    """A parser of all but labels and seed; defaults are the sizes that peers were measured at."""
+def make_parser(description: str | None) -> argparse.ArgumentParser:
+    """A parser of all flags but --labels and --seed. Peers were measured at the default sizes."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("network", choices=("pixelcnn", "wavenet"))
@@ -94,46 +94,50 @@ def flags(description):
     return parser
 
 
-# ------------------------------------------------------------------------------ what is learned
+# ------------------------------------------------------------------------------ tasks
 
 class Task(NamedTuple):
-    """What is learned, and what learns it."""
+    """The data and the network that learns it."""
 
-    training_set: Dataset
-    test_set: Dataset
-    model: nn.Module
-    unit: str  # what the samples are called that are counted
+    training_set: BatchDataset
+    test_set: BatchDataset
+    model: PixelCNN | WaveNet
+    unit: str  # name of the counted samples: "images" or "samples"
     dimensions: int | None  # of an image; None for sound
 
 
-def task_of(args, encode=mu_law_encode):
-    """The Task of `args.network`, its weights drawn with `args.seed`; encode: as of `sound`."""
+def build_task(args: argparse.Namespace, encode: Callable = mu_law_encode) -> Task:
+    """Build the Task of `args.network`; `args.seed` sets the weights. encode: see `audio_task`."""
     torch.manual_seed(args.seed)
     if args.network == "pixelcnn":
-        return images(args)
-    with tempfile.TemporaryDirectory() as folder:  # of the memory maps, which outlive it
-        return sound(args, folder, encode)
+        return image_task(args)
+    with tempfile.TemporaryDirectory() as folder:  # the memory maps outlive it
+        return audio_task(args, folder, encode)
 
 
-def images(args):
+def image_task(args: argparse.Namespace) -> Task:
     """The Task of MNIST's digits."""
     data = load_images("mnist", args.data, validation=0)
-    sets = [ImageCodes(part.pixels, part.labels if args.labels else None, args.levels)
-            for part in (data.train, data.test.take(slice(args.test_items)))]
+    assert data.test is not None, "MNIST has test images"
+    test_items = np.arange(len(data.test.pixels))[:args.test_items]
+    training_set, test_set = (
+        ImageCodes(split.pixels, split.labels if args.labels else None, args.levels)
+        for split in (data.train, data.test.take(test_items)))
     config = PixelCNNConfig(args.levels, 1, args.hidden_dim, args.out_hidden_dim, args.blocks_num,
                             10 * args.labels, position=not args.no_position)
-    return Task(*sets, PixelCNN(config), "images", 28 * 28)
+    return Task(training_set, test_set, PixelCNN(config), "images", 28 * 28)
 
 
-def sound(args, folder, encode):
-    """The Task of recordings DIGIT_SPEAKER_TAKE.wav, which are prepared in `folder`.
+def audio_task(args: argparse.Namespace, folder: str, encode: Callable) -> Task:
+    """The Task of recordings DIGIT_SPEAKER_TAKE.wav; writes their corpus to `folder`.
 
-    encode: makes codes of samples, as datasets.quantization.mu_law_encode does.
+    encode: (samples, levels) -> (codes, number of clipped samples), like
+    `datasets.quantization.mu_law_encode`.
     """
     paths = find_recordings(args.data)
     if len({is_held_back(path) for path in paths}) < 2:
-        raise UserError(f"--data {args.data}: takes below {FIRST_TAKE} are for the test, the "
-                        "others to train on; give recordings of both")
+        raise UserError(f"--data {args.data}: takes below {FIRST_TAKE} are test data, the "
+                        "others training data; give recordings of both")
     names = sorted({speaker_of(path) for path in paths})
     features = make_features(args.features, [], RATE, hop_seconds=0.0125, bins=80)
     try:
@@ -154,42 +158,43 @@ def sound(args, folder, encode):
                        frames)
         writer.close()
     corpus = Corpus(folder)
-    sets = [Windows(part, args.target_length, config.receptive_field, SOUND_LEVELS, MARGIN_FRAMES)
-            for part in (corpus.train, corpus.validation)]
+    training_set, test_set = (
+        Windows(split, args.target_length, config.receptive_field, SOUND_LEVELS, MARGIN_FRAMES)
+        for split in (corpus.train, corpus.validation))
     model = WaveNet(config)
-    if features:
+    if model.frames is not None:
         model.frames.set_normalization(*corpus.train.frame_statistics())
-    return Task(*sets, model, "samples", None)
+    return Task(training_set, test_set, model, "samples", None)
 
 
-def is_held_back(path):
-    """Whether the recording DIGIT_SPEAKER_TAKE.wav is for the test."""
+def is_held_back(path: Path) -> bool:
+    """Whether the recording DIGIT_SPEAKER_TAKE.wav is test data."""
     take = path.stem.rpartition("_")[2]
     if not take.isdecimal():
         raise UserError(f"{path}: its name is not DIGIT_SPEAKER_TAKE; rename or remove it")
     return int(take) < FIRST_TAKE
 
 
-# ---------------------------------------------------------------------------- learning by the clock
+# ------------------------------------------------------------------------------ timed training
 
 class TimedTrainer(Trainer):
-    """A run that takes `seconds`, and has its schedule by the clock."""
+    """Trains for `seconds`; the learning rate schedule follows the clock."""
 
-    seconds = None
+    seconds: float
 
     @property
-    def progress(self):
-        """The fraction of the time that has passed."""
+    def progress(self) -> float:
+        """The elapsed fraction of the time."""
         return self.elapsed_time / self.seconds
 
-    def end_in_time(self, _):
-        """An extension for every update."""
+    def stop_in_time(self, _: Trainer) -> None:
+        """Stop when the time is up: an extension for every update."""
         if self.progress >= 1:
             self.stop = StopCondition(iterations=self.iteration)
 
 
-def train(task, args):
-    """Train the task's network for `args.minutes`: the trainer, and the seconds that it took."""
+def train(task: Task, args: argparse.Namespace) -> tuple[TimedTrainer, float]:
+    """Train the task's network for `args.minutes`: (the trainer, the seconds of training)."""
     task.model.dropout = args.dropout
     optimizer = make_optimizer(args.optimizer, task.model.parameters(), args.learning_rate,
                                args.weight_decay)
@@ -200,42 +205,42 @@ def train(task, args):
         dimensions=task.dimensions, schedule=args.schedule, ema=args.ema,
         precision=supported_precision(torch.device("cpu"), args.precision))
     trainer.seconds = args.minutes * 60
-    trainer.extend(trainer.end_in_time, (1, "iteration"))
+    trainer.extend(trainer.stop_in_time, (1, "iteration"))
     trainer.run()
     return trainer, trainer.elapsed_time
 
 
-def batchsize(args):
-    """Images or windows in a batch."""
+def batchsize(args: argparse.Namespace) -> int:
+    """The number of images or windows in a batch."""
     return args.batchsize or (16 if args.network == "pixelcnn" else 4)
 
 
-def mean_nll(model, test_set, args):
-    """In nats, over all targets of the test set."""
+def mean_nll(model: nn.Module, test_set: BatchDataset, args: argparse.Namespace) -> float:
+    """The mean negative log-likelihood over all targets of the test set, in nats."""
     batches = tqdm(evaluation_batches(test_set, 4 * batchsize(args)), desc="test", disable=None)
     return likelihood.evaluate(model, batches, torch.device("cpu"))
 
 
-def main():
-    """Train by the clock, then test."""
+def main() -> None:
+    """Train for the given time, then test."""
     args = arguments()
     torch.set_num_threads(args.threads)
-    task = task_of(args)
+    task = build_task(args)
     trainer, seconds = train(task, args)
     interval, unit = trainer.interval, task.unit
     print(f"{args.network}: {sum(p.numel() for p in task.model.parameters()):,} parameters, "
           f"{seconds:.0f} s on {args.threads} threads, {trainer.iteration:,} updates of "
           f"{batchsize(args)}, {trainer.epoch} epochs, {interval.samples:,} {unit}, "
           f"{interval.samples / seconds:,.0f} {unit}/s")
-    began = time.monotonic()
+    start = time.monotonic()
     mean = mean_nll(trainer.eval_model, task.test_set, args)
-    of_image = f", {mean * task.dimensions:.2f} nats an image" if task.dimensions else ""
-    print(f"test: {mean / math.log(2):.4f} bits/dim{of_image} on {len(task.test_set):,} "
-          f"{'images' if task.dimensions else 'windows'} ({time.monotonic() - began:.0f} s)")
+    per_image = f", {mean * task.dimensions:.2f} nats an image" if task.dimensions else ""
+    print(f"test: {mean / math.log(2):.4f} bits/dim{per_image} on {len(task.test_set):,} "
+          f"{'images' if task.dimensions else 'windows'} ({time.monotonic() - start:.0f} s)")
     if args.network == "wavenet":
-        rounded = mean_nll(round_to_bf16(trainer.eval_model), task.test_set, args)
-        more = (rounded - mean) / math.log(2)
-        print(f"with the weights of --precision bf16: {more:+.6f} bits/dim")
+        rounded = mean_nll(round_to_bf16(cast(WaveNet, trainer.eval_model)), task.test_set, args)
+        increase = (rounded - mean) / math.log(2)
+        print(f"with the weights of --precision bf16: {increase:+.6f} bits/dim")
 
 
 if __name__ == "__main__":

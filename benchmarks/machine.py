@@ -1,7 +1,8 @@
-"""What the benchmarks of speed share: rates, torch's matrix product, the weights of a pixel."""
+"""Measure rates, memory and torch's matrix product for the speed benchmarks."""
 
 import re
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -10,61 +11,65 @@ from torch import nn
 CPU = torch.device("cpu")
 
 
-def best_rate(work, seconds):
-    """The highest of the rates at which `work`, which returns how much it did, was done.
+def best_rate(work: Callable[[], float], seconds: float) -> float:
+    """The highest rate per second over several measurements; `work` returns how much it did.
 
-    A measurement lasts a tenth of `seconds` or longer; of two at the least.
+    Measures for `seconds` in all, at least twice; each measurement lasts at least a tenth of that.
     """
     return best_rates([work], seconds)[0]
 
 
-def best_rates(works, seconds):
-    """The same of each of `works`, measured in turns: what disturbs one disturbs all of them."""
-    rates, begin = [], time.perf_counter()
-    while len(rates) < 2 or time.perf_counter() - begin < seconds * len(works):
+def best_rates(works: Sequence[Callable[[], float]], seconds: float) -> list[float]:
+    """`best_rate` of each of `works`, measured in turns so that disturbances hit all alike."""
+    rates: list[list[float]] = []
+    start = time.perf_counter()
+    while len(rates) < 2 or time.perf_counter() - start < seconds * len(works):
         rates.append([_rate(work, seconds / 10) for work in works])
-    return [max(of_one) for of_one in zip(*rates, strict=True)]
+    return [max(column) for column in zip(*rates, strict=True)]
 
 
-def _rate(work, seconds):
-    done, began = 0, time.perf_counter()
-    while time.perf_counter() - began < seconds:
-        done += work()
-    return done / (time.perf_counter() - began)
+def _rate(work: Callable[[], float], seconds: float) -> float:
+    amount, start = 0.0, time.perf_counter()
+    while time.perf_counter() - start < seconds:
+        amount += work()
+    return amount / (time.perf_counter() - start)
 
 
-def matrix_product(dtype=torch.float32, device=CPU):
-    """Work to measure: torch's product of two square matrices, which returns its FLOP.
+def matrix_product(dtype: torch.dtype = torch.float32,
+                   device: torch.device = CPU) -> Callable[[], int]:
+    """A function that multiplies two square matrices with torch and returns the FLOP.
 
-    Of 1,024 × 1,024; on a GPU, which that would not fill, of 8,192 × 8,192.
+    The matrices are 1,024 × 1,024 on the CPU and 8,192 × 8,192 on a GPU, to fill it.
     """
     size = 1024 if device.type == "cpu" else 8192
     a, b = torch.rand(2, size, size, device=device).to(dtype)
     out = torch.empty(size, size, dtype=dtype, device=device)
 
-    def work():
+    def work() -> int:
         torch.mm(a, b, out=out)
-        wait_for(device)
+        synchronize(device)
         return 2 * size ** 3
 
     return work
 
 
-def wait_for(device):
-    """Return once the device has computed what it was asked to."""
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has finished its queued work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
-def peak_resident():
-    """The most bytes that this process has held in the machine's memory."""
-    # Not getrusage, whose ru_maxrss begins at the size of the process that started this one.
+def peak_resident_bytes() -> int:
+    """The peak resident memory of this process in bytes."""
+    # Not getrusage: its ru_maxrss starts at the size of the parent process.
     status = Path("/proc/self/status").read_text()
-    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024
+    peak = re.search(r"VmHWM:\s+(\d+) kB", status)
+    assert peak, "/proc/self/status has no VmHWM"
+    return int(peak[1]) * 1024
 
 
-def weights_of_a_pixel(model):
-    """How many weights of a PixelCNN every pixel is computed with: those that no mask hides."""
-    return sum(module.weight.numel() if getattr(module, "mask", None) is None
-               else int(module.mask.sum()) for module in model.modules()
-               if isinstance(module, nn.Conv2d))
+def count_unmasked_weights(model: nn.Module) -> int:
+    """The number of convolution weights that a PixelCNN multiplies for each pixel."""
+    masks = ((module, getattr(module, "mask", None)) for module in model.modules()
+             if isinstance(module, nn.Conv2d))
+    return sum(module.weight.numel() if mask is None else int(mask.sum()) for module, mask in masks)

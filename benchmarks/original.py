@@ -1,48 +1,58 @@
-"""The networks as the original study computes them, for `training.py` to time ours beside.
+"""The networks as the original study computes them: the baseline that `training.py` times.
 
-A formulation in our own words, in plain PyTorch, of what its Chainer networks compute; not its
-code, and for no other use. Layers, widths and what an output may see are those of `models/`, and
-a batch goes in and logits come out as there. But nothing is spared: in the WaveNet every layer
-computes the whole window behind zero padding, from one-hot codes, and the outputs are cropped at
-the very end; in the PixelCNN the kernels are full ones times a mask. The two halves of a gate are
-left to autograd.
+Our own PyTorch code for what its Chainer networks compute, used for timing only. Layers,
+widths, receptive fields, inputs and outputs equal those of `models/`, without the optimisations: in
+the WaveNet every layer computes the whole zero-padded window from one-hot codes, and only the
+logits are cropped; in the PixelCNN a full kernel is multiplied by its mask. Autograd differentiates
+the gates.
 """
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from models.convolutions import groups
-from models.pixelcnn import FIRST_KERNEL, KERNEL
+from models.pixelcnn import FIRST_KERNEL, KERNEL, PixelCNNConfig
+from models.wavenet import WaveNetConfig
 
 
 class OriginalWaveNet(nn.Module):
     """codes (B, T) -> logits (B, levels, T - R + 1)."""
 
-    def __init__(self, config):
+    def __init__(self, config: WaveNetConfig) -> None:
         super().__init__()
         self.config, self.compute_dtype = config, None
         p, skip = config.hidden_dim, config.out_hidden_dim
-        self.first = _Causal(config.levels, p, 1)
-        self.layers = nn.ModuleList(
-            nn.ModuleList((_Causal(p, p, dilation), _Causal(p, p, dilation),
-                           nn.Conv2d(p, p, 1), nn.Conv2d(p, skip, 1)))
-            for dilation in config.dilations)
+        self.first = _CausalConv(config.levels, p, 1)
+        self.layers = nn.ModuleList(_Layer(p, skip, dilation) for dilation in config.dilations)
         self.hidden, self.logits = nn.Conv2d(skip, skip, 1), nn.Conv2d(skip, config.levels, 1)
 
-    def forward(self, codes, label=None):
+    def forward(self, codes: Tensor, label: Tensor | None = None) -> Tensor:
         x = F.one_hot(codes, self.config.levels).to(self.first.weight.dtype)
-        x, skips = self.first(x.transpose(1, 2)[:, :, None]), 0
-        for tanh, sigma, residual, skip in self.layers:
-            y = torch.tanh(tanh(x)) * torch.sigmoid(sigma(x))
-            skips = skips + skip(y)
-            x = x + residual(y)
+        x = self.first(x.transpose(1, 2)[:, :, None])
+        skips = x.new_zeros(())
+        for layer in self.layers:
+            x, skip = layer(x)
+            skips = skips + skip
         logits = self.logits(F.relu(self.hidden(F.relu(skips))))
         return logits[:, :, 0, self.config.receptive_field - 1:]
 
 
-class _Causal(nn.Conv2d):
-    """A dilated convolution of width 2 over (B, in, 1, T), padded with zeros on both sides."""
+class _Layer(nn.Module):
+    """A gated residual layer: x -> (the next layer's x, the skip output)."""
+
+    def __init__(self, p, skip, dilation):
+        super().__init__()
+        self.tanh, self.sigma = _CausalConv(p, p, dilation), _CausalConv(p, p, dilation)
+        self.residual, self.skip = nn.Conv2d(p, p, 1), nn.Conv2d(p, skip, 1)
+
+    def forward(self, x):
+        y = torch.tanh(self.tanh(x)) * torch.sigmoid(self.sigma(x))
+        return x + self.residual(y), self.skip(y)
+
+
+class _CausalConv(nn.Conv2d):
+    """A dilated causal convolution of width 2 over (B, in, 1, T), zero-padded and cropped."""
 
     def __init__(self, inputs, outputs, dilation):
         super().__init__(inputs, outputs, (1, 2), dilation=dilation, padding=(0, dilation))
@@ -54,17 +64,17 @@ class _Causal(nn.Conv2d):
 class OriginalPixelCNN(nn.Module):
     """codes (B, C, H, W) -> logits (B, levels, C, H, W)."""
 
-    def __init__(self, config):
+    def __init__(self, config: PixelCNNConfig) -> None:
         super().__init__()
         self.config, self.compute_dtype = config, None
         p, channels = config.hidden_dim, config.channels
         self.blocks = nn.ModuleList(_Block(p, channels, first=i == 0)
                                     for i in range(config.blocks_num))
         hidden = groups(config.out_hidden_dim, channels)
-        self.hidden = _Masked(groups(p, channels), hidden, (1, 1))
-        self.logits = _Masked(hidden, groups(channels * config.levels, channels), (1, 1))
+        self.hidden = _MaskedConv(groups(p, channels), hidden, (1, 1))
+        self.logits = _MaskedConv(hidden, groups(channels * config.levels, channels), (1, 1))
 
-    def forward(self, codes, label=None):
+    def forward(self, codes: Tensor, label: Tensor | None = None) -> Tensor:
         v = h = codes.to(self.logits.weight.dtype) * (2 / (self.config.levels - 1)) - 1
         for block in self.blocks:
             v, h = block(v, h)
@@ -73,7 +83,7 @@ class OriginalPixelCNN(nn.Module):
 
 
 class _Block(nn.Module):
-    """A layer of the vertical and the horizontal stack."""
+    """One layer of the vertical and of the horizontal stack."""
 
     def __init__(self, p, channels, first):
         super().__init__()
@@ -81,10 +91,10 @@ class _Block(nn.Module):
         features = groups(p, channels)
         both = torch.cat((features, features))
         inputs = groups(channels, channels) if first else features
-        self.vertical = _Masked(inputs, both, (size, size), first)
+        self.vertical = _MaskedConv(inputs, both, (size, size), first)
         self.vertical_to_horizontal = nn.Conv2d(2 * p, 2 * p, 1)
-        self.horizontal = _Masked(inputs, both, (1, size), first)
-        self.out = _Masked(features, features, (1, 1))
+        self.horizontal = _MaskedConv(inputs, both, (1, size), first)
+        self.out = _MaskedConv(features, features, (1, 1))
 
     def forward(self, v, h):
         above = self.vertical(v)
@@ -92,12 +102,12 @@ class _Block(nn.Module):
         return _gate(above), y if self.first else h + y
 
 
-class _Masked(nn.Conv2d):
-    """A full kernel times a mask, for features in the groups R, G, B.
+class _MaskedConv(nn.Conv2d):
+    """A convolution with a masked full kernel, over features in the groups R, G, B.
 
-    In both directions it sees what is before the middle. Of the middle, a kernel of several rows
-    (the vertical stack's) sees the whole row, or with `first` none of it; another sees the groups
-    up to its own, or with `first` those before.
+    A kernel of several rows (vertical stack) sees the rows above its centre and the centre row, or
+    with `first` only the rows above. A kernel of one row sees the pixels to the left, and at its
+    centre the groups up to its own, or with `first` only the groups before its own.
     """
 
     def __init__(self, inputs, outputs, size, first=False):
@@ -108,8 +118,8 @@ class _Masked(nn.Conv2d):
             mask[:, :, :rows + (not first)] = 1
         else:
             mask[..., :columns] = 1
-            before = torch.gt if first else torch.ge
-            mask[..., columns] = before(outputs[:, None], inputs)[..., None].float()
+            visible = torch.gt if first else torch.ge
+            mask[..., columns] = visible(outputs[:, None], inputs)[..., None].float()
         self.register_buffer("mask", mask)
 
     def forward(self, x):

@@ -1,20 +1,21 @@
-"""How fast sound and images are drawn, and how that compares with what the machine can do.
+"""Measure how fast sound and images are drawn, relative to the limits of the machine.
 
     python benchmarks/sampling.py
 
-prints a table. Each row is a network of fresh weights, drawn from by the compiled sampler, by the
-plain PyTorch one that keeps the same caches (Cached), and by running the whole network for every
-sample (Naive; for images the time of a few such runs, times the number of sub-pixels). All in one
-run, so that on a noisy machine the ratios hold; the best of several measurements counts.
+prints a table. Each row draws from a network with fresh weights in three ways: with the compiled
+sampler, with the plain PyTorch sampler that has the same caches (Cached), and by running the whole
+network for every sample (Naive; for images the time of a few such runs times the number of
+sub-pixels). One run measures everything, so the ratios hold on a noisy machine. The best of several
+measurements counts.
 
-The yardsticks are measured in the same run. One sound at a time: how often in a second a plain
-compiled loop reads all of the network's weights, on one core. (The compiled sampler reads a part of
-them less than once a sample: see `sampling.compiled.wavenet_kernels`.) Many at once, and images:
-torch's product of two matrices of 1,024 x 1,024. GFLOP/s counts a multiplication and an addition
-for each weight that a sample (or a pixel) needs.
+The same run measures the yardsticks. For one sound: how often per second a compiled loop reads all
+weights of the network on one core. (The compiled sampler reads some weights less than once per
+sample, see `sampling.compiled.wavenet_kernels`.) For many sounds and for images: torch's product of
+two 1,024 × 1,024 matrices. GFLOP/s counts one multiplication and one addition for each weight that
+a sample (or a pixel) needs.
 
-A second table has the same networks of sound with features, a frame for every FEATURES.hop samples,
-and what part of their speed without is left, measured in turns.
+A second table has the same WaveNets with features, one frame for every FEATURES["hop"] samples, and
+their speed as a share of the speed without features, measured in turns.
 """
 
 import argparse
@@ -24,9 +25,10 @@ import tempfile
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 if __name__ == "__main__":
-    sys.path[0] = str(Path(__file__).resolve().parents[1])  # not this folder, with its cuda.py
+    sys.path[0] = str(Path(__file__).resolve().parents[1])  # the repository, not this folder
 
 import numba
 import numpy as np
@@ -34,8 +36,8 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from benchmarks.figures import number
-from benchmarks.machine import best_rate, best_rates, matrix_product, weights_of_a_pixel
+from benchmarks.formatting import format_count
+from benchmarks.machine import best_rate, best_rates, count_unmasked_weights, matrix_product
 from cli.arguments import positive_float, positive_int
 from cli.script import run_script
 from models.kernels.vectors import TILE, add, load, store
@@ -48,14 +50,14 @@ from sampling.compiled.wavenet import CompiledWaveNetSampler
 from sampling.random_streams import RandomStreams
 
 HEIGHT = WIDTH = 28
-FEATURES = dict(features=80, hop=100)  # those of preprocess.py --features mel, at 8 kHz
-LENGTH = 80_000  # samples of a sound that is drawn by them
+FEATURES = dict(features=80, hop=100)  # as preprocess.py --features mel computes at 8 kHz
+LENGTH = 80_000  # samples of a sound drawn with features
 SCRIPT = Path(__file__).resolve().parents[1] / "infer_wavenet.py"
 
 
 @dataclass
 class Row:
-    """A network and how it is drawn from: `count` sounds or images on `threads` threads."""
+    """A network and its task: draw `count` sounds or images on `threads` threads."""
 
     config: WaveNetConfig | PixelCNNConfig
     count: int
@@ -63,18 +65,18 @@ class Row:
     precision: str = "fp32"
 
     @property
-    def name(self):
+    def name(self) -> str:
         """The row's first cell."""
         c = self.config
         if isinstance(c, WaveNetConfig):
-            of = f"WaveNet {c.hidden_dim} wide, {c.stacks_num}×{c.layers_num}"
-            return f"{of}, {number(self.count, 'sound')}, {self.precision}"
+            network = f"WaveNet {c.hidden_dim} wide, {c.stacks_num}×{c.layers_num}"
+            return f"{network}, {format_count(self.count, 'sound')}, {self.precision}"
         return (f"PixelCNN {c.hidden_dim} wide, {c.blocks_num} blocks, {c.levels} levels, "
-                f"{number(self.count, 'image')} {HEIGHT}×{WIDTH}×{c.channels}")
+                f"{format_count(self.count, 'image')} {HEIGHT}×{WIDTH}×{c.channels}")
 
 
-def rows(threads):
-    """The rows of the table, whose sizes are those that others were measured at."""
+def rows(threads: int) -> list[Row]:
+    """The rows of the table; peers were measured at these sizes."""
     small, large = WaveNetConfig(), WaveNetConfig(hidden_dim=64, out_hidden_dim=64, stacks_num=4)
     digits, pictures = PixelCNNConfig(4, 3, 32, 32, 5), PixelCNNConfig(256, 3, 128, 16, 15)
     return [Row(small, 1, 1), Row(large, 1, 1), Row(small, 1, 1, "bf16"), Row(large, 1, 1, "bf16"),
@@ -83,47 +85,52 @@ def rows(threads):
             Row(pictures, 1, 1)]
 
 
-def arguments():
-    """The command line."""
+def arguments() -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=positive_float, default=3.0, metavar="S",
-                        help="for each measurement, at least (default: 3)")
+                        help="minimum time of each measurement (default: 3)")
     parser.add_argument("--threads", type=positive_int, default=torch.get_num_threads(),
-                        metavar="N", help="for many at once (default: torch's)")
+                        metavar="N", help="for many sounds and images (default: torch's)")
     parser.add_argument("--only", nargs="+", default=[""], metavar="TEXT",
-                        help="rows that have one of these in their name")
+                        help="measure only rows whose name contains one of these")
     return parser.parse_args()
 
 
 def main():
-    """Measure the machine, then row after row."""
+    """Measure the machine, then print row after row."""
     args = arguments()
     peaks = {threads: matrix_product_peak(threads, args.seconds) for threads in {1, args.threads}}
     print("matrix product: " + ", ".join(
-        f"{peak / 1e9:,.0f} GFLOP/s on {number(threads, 'thread')}"
+        f"{peak / 1e9:,.0f} GFLOP/s on {format_count(threads, 'thread')}"
         for threads, peak in sorted(peaks.items())))
     print(f"from the command to the first sample: {first_sample_seconds():.1f} s\n")
     print("| network and task | a second | × Cached | × Naive | GFLOP/s | weights | yardstick "
           "| share |\n|---|---|---|---|---|---|---|---|")
-    chosen = [row for row in rows(args.threads) if any(text in row.name for text in args.only)]
-    for row in tqdm(chosen, disable=None):
+    selected = [row for row in rows(args.threads) if any(text in row.name for text in args.only)]
+    for row in tqdm(selected, disable=None):
         measure = measure_sound if isinstance(row.config, WaveNetConfig) else measure_images
         tqdm.write(measure(row, args.seconds, peaks[row.threads]))
     print("\n| network and task, with features | a second | of the speed without | of Cached's |\n"
           "|---|---|---|---|")
-    for row in tqdm([row for row in chosen if isinstance(row.config, WaveNetConfig)], disable=None):
+    sounds = [row for row in selected if isinstance(row.config, WaveNetConfig)]
+    for row in tqdm(sounds, disable=None):
         tqdm.write(measure_with_features(row, args.seconds))
 
 
 # ------------------------------------------------------------------------------ the two networks
 
-def measure_sound(row, seconds, peak):
-    """One row of the table for a WaveNet; rates are samples a second of all sounds together."""
-    model = WaveNet(row.config).eval()
+def measure_sound(row: Row, seconds: float, peak: float) -> str:
+    """Measure a WaveNet: a table row with samples per second of all sounds together.
+
+    peak: FLOP/s of the matrix product.
+    """
+    config = cast(WaveNetConfig, row.config)
+    model = WaveNet(config).eval()
     weights = sum(m.weight.numel() for m in model.modules() if isinstance(m, nn.Linear))
-    # A whole field, since Naive need not compute the silence that stands before a shorter past.
-    prime = torch.randint(row.config.levels, (row.count, row.config.receptive_field))
+    # A whole receptive field, because Naive does not compute the silence before a shorter prime.
+    prime = torch.randint(config.levels, (row.count, config.receptive_field))
 
     def rate(sampler, threads):
         torch.set_num_threads(threads)
@@ -138,18 +145,19 @@ def measure_sound(row, seconds, peak):
     size = weights * (4 if row.precision == "fp32" else 2)
     if row.count == 1:
         speed = read_bandwidth(size, seconds)
-        yardstick, of_what = speed / size, f"reading weights at {speed / 1e9:.0f} GB/s"
+        yardstick, meaning = speed / size, f"reading weights at {speed / 1e9:.0f} GB/s"
     else:
-        yardstick, of_what = peak / (2 * weights), "matrix product"
+        yardstick, meaning = peak / (2 * weights), "matrix product"
     return table_row(row.name, f"{compiled:,.0f} samples", compiled / cached, compiled / naive,
-                     2 * weights * compiled, size, f"{yardstick:,.0f} ({of_what})",
+                     2 * weights * compiled, size, f"{yardstick:,.0f} ({meaning})",
                      compiled / yardstick)
 
 
-def measure_with_features(row, seconds):
-    """One row of the second table."""
-    plain, conditioned = (WaveNet(config).eval()
-                          for config in (row.config, replace(row.config, **FEATURES)))
+def measure_with_features(row: Row, seconds: float) -> str:
+    """Measure a WaveNet with features: a row of the second table."""
+    config = cast(WaveNetConfig, row.config)
+    plain = WaveNet(config).eval()
+    conditioned = WaveNet(replace(config, **FEATURES)).eval()
     frames = torch.randn(row.count, LENGTH // FEATURES["hop"], FEATURES["features"])
 
     def blocks(model, sampler, frames):
@@ -160,9 +168,9 @@ def measure_with_features(row, seconds):
 
     def rates(sampler):
         both = [blocks(plain, sampler, None), blocks(conditioned, sampler, frames)]
-        for one in both:
-            next(one)
-        return best_rates([lambda one=one: next(one).numel() for one in both], seconds)
+        for stream in both:
+            next(stream)
+        return best_rates([lambda stream=stream: next(stream).numel() for stream in both], seconds)
 
     torch.set_num_threads(row.threads)
     (before, after), (cached_before, cached_after) = map(
@@ -171,10 +179,11 @@ def measure_with_features(row, seconds):
             f"{cached_after / cached_before:.0%} |")
 
 
-def measure_images(row, seconds, peak):
-    """One row of the table for a PixelCNN; rates are images a second."""
-    model = PixelCNN(row.config).eval()
-    weights = weights_of_a_pixel(model)
+def measure_images(row: Row, seconds: float, peak: float) -> str:
+    """Measure a PixelCNN: a table row with images per second. peak: as in `measure_sound`."""
+    config = cast(PixelCNNConfig, row.config)
+    model = PixelCNN(config).eval()
+    weights = count_unmasked_weights(model)
     flop = 2 * weights * HEIGHT * WIDTH
 
     def rate(sampler, threads):
@@ -188,8 +197,8 @@ def measure_images(row, seconds, peak):
     compiled = rate(CompiledPixelCNNSampler, row.threads)
     cached = max(rate(pixelcnn.CachedPixelCNNSampler, threads) for threads in {1, row.threads})
     torch.set_num_threads(row.threads)
-    images = min(row.count, 8)  # of more the network takes proportionally longer
-    codes = torch.zeros(images, row.config.channels, HEIGHT, WIDTH, dtype=torch.long)
+    images = min(row.count, 8)  # the time is proportional to the number of images
+    codes = torch.zeros(images, config.channels, HEIGHT, WIDTH, dtype=torch.long)
     with torch.inference_mode():
         runs = best_rate(lambda: model(codes) is not None, seconds)
     naive = runs * images / codes[0].numel()
@@ -198,7 +207,8 @@ def measure_images(row, seconds, peak):
                      f"{peak / flop:,.0f} (matrix product)", compiled * flop / peak)
 
 
-def table_row(name, rate, to_cached, to_naive, flops, size, yardstick, share):
+def table_row(name: str, rate: str, to_cached: float, to_naive: float, flops: float, size: int,
+              yardstick: str, share: float) -> str:
     """A line of Markdown."""
     return (f"| {name} | **{rate}** | {to_cached:,.1f} | {to_naive:,.0f} | {flops / 1e9:,.0f} | "
             f"{size / 1e6:.2f} MB | {yardstick} | {share:.0%} |")
@@ -206,14 +216,14 @@ def table_row(name, rate, to_cached, to_naive, flops, size, yardstick, share):
 
 # ------------------------------------------------------------------------------ the machine
 
-def matrix_product_peak(threads, seconds):
-    """FLOP/s of torch's matrix product."""
+def matrix_product_peak(threads: int, seconds: float) -> float:
+    """The FLOP/s of torch's matrix product."""
     torch.set_num_threads(threads)
     return best_rate(matrix_product(), seconds)
 
 
 @numba.njit
-def _read(array, times, sums):
+def _read_repeatedly(array, times, sums):
     total = load(sums, 0)
     for _ in range(times):
         for i in range(0, array.size, TILE):
@@ -221,33 +231,34 @@ def _read(array, times, sums):
     store(sums, 0, total)
 
 
-def read_bandwidth(size, seconds):
-    """Bytes a second at which one core reads `size` bytes, time after time."""
+def read_bandwidth(size: int, seconds: float) -> float:
+    """The bytes per second at which one core reads the same `size` bytes repeatedly."""
     array, sums = np.zeros(size // 4 // TILE * TILE, np.float32), np.zeros(TILE, np.float32)
     times = max(1, int(2e8) // array.nbytes)
 
-    def read():
-        _read(array, times, sums)
+    def read() -> int:
+        _read_repeatedly(array, times, sums)
         return times * array.nbytes
 
     read()
     return best_rate(read, seconds)
 
 
-def first_sample_seconds():
-    """From typing infer_wavenet.py to the first sample at a player, the kernels compiled before."""
+def first_sample_seconds() -> float:
+    """The time from starting infer_wavenet.py to its first sample, with cached kernels."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "wavenet"
         save(path, model_content("wavenet", WaveNet(WaveNetConfig()), [],
                                  dict(levels=256, rate=16000)))
-        command = [sys.executable, SCRIPT, "-m", path, "--length", "1", "--output", "-"]
+        command = [sys.executable, str(SCRIPT), "-m", str(path), "--length", "1", "--output", "-"]
         seconds = []
         for _ in range(3):
-            began = time.perf_counter()
+            start = time.perf_counter()
             with subprocess.Popen(command, stdout=subprocess.PIPE,
                                   stderr=subprocess.DEVNULL) as process:
-                assert len(process.stdout.read(2)) == 2, "infer_wavenet.py wrote no sample"
-                seconds.append(time.perf_counter() - began)
+                assert process.stdout and len(process.stdout.read(2)) == 2, \
+                    "infer_wavenet.py wrote no sample"
+                seconds.append(time.perf_counter() - start)
     return min(seconds)
 
 

@@ -1,43 +1,47 @@
-"""Spoken digits, recognised: what benchmarks judge sounds by."""
+"""Spectra of spoken digits and a classifier of them, to judge samples with."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import librosa
 import numpy as np
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-FRAME, STEP = 0.032, 0.008  # seconds, of spectra
-LEAST = -80  # dB of full scale
-PLACES, BANDS = 16, 24  # of the picture of a digit that is classified
+from datasets.corpus.reader import Split
+
+FRAME, HOP = 0.032, 0.008  # seconds of the spectra
+FLOOR_DB = -80  # relative to full scale
+TIMES, BANDS = 16, 24  # size of the classifier's mel spectrum
 
 
-def spectra(sound, rate):
-    """Of the samples: (frequencies, times), in dB of full scale."""
+def spectrogram(sound: np.ndarray, rate: int) -> np.ndarray:
+    """The spectrogram (frequencies, times) of samples (n,), in dB relative to full scale."""
     frame = round(FRAME * rate)
-    amplitudes = np.abs(librosa.stft(sound, n_fft=frame, hop_length=round(STEP * rate)))
-    return 20 * np.log10(np.maximum(amplitudes * (4 / frame), 10 ** (LEAST / 20)))
+    amplitudes = np.abs(librosa.stft(sound, n_fft=frame, hop_length=round(HOP * rate)))
+    return 20 * np.log10(np.maximum(amplitudes * (4 / frame), 10 ** (FLOOR_DB / 20)))
 
 
-def picture(sound, rate):
-    """What a digit is recognised by: its mel spectrum at some places from beginning to end.
+def digit_features(sound: np.ndarray, rate: int) -> np.ndarray:
+    """The log mel spectrum of samples (n,) at TIMES equally spaced times: (BANDS * TIMES,).
 
-    Relative to its mean, so that loudness is not told.
+    The mean is subtracted, so loudness does not count.
     """
     mel = librosa.feature.melspectrogram(y=sound, sr=rate, n_fft=round(FRAME * rate),
-                                         hop_length=round(STEP * rate), n_mels=BANDS)
+                                         hop_length=round(HOP * rate), n_mels=BANDS)
     log = np.log(mel + 1e-6)
-    places = np.linspace(0, log.shape[1] - 1, PLACES)
-    stretched = np.array([np.interp(places, np.arange(log.shape[1]), band) for band in log])
+    times = np.linspace(0, log.shape[1] - 1, TIMES)
+    stretched = np.array([np.interp(times, np.arange(log.shape[1]), band) for band in log])
     return (stretched - stretched.mean()).ravel()
 
 
-def classifier(pictures, spoken):
-    """What tells digits apart, trained on `pictures` of recordings and what is spoken in them."""
-    return make_pipeline(StandardScaler(), SVC(C=10)).fit(pictures, spoken)
+def train_classifier(features: Sequence[np.ndarray] | np.ndarray,
+                     digits: Sequence[str]) -> Pipeline:
+    """Train a support vector machine on the `digit_features` of recordings and their digits."""
+    return make_pipeline(StandardScaler(), SVC(C=10)).fit(features, digits)
 
 
-def digits(part):
-    """What is said in the recordings of a corpus part, whose names begin with it."""
-    return [Path(recording.name).name[0] for recording in part.recordings]
+def digit_labels(split: Split) -> list[str]:
+    """The digit of each recording of a split: the first character of its file name."""
+    return [Path(recording.name).name[0] for recording in split.recordings]

@@ -15,7 +15,7 @@ whose takes 0 to 4 are held back; --vctk holds those of VCTK's speaker p225.
 Each figure is the mean over seeds ± the standard deviation: nats per image or bits/dim on the
 published test set; for sound on the validation recordings, or on the training data if nothing is
 held back. Figures from a part of the published training set stand in a column of their own and do
-not compare with published ones. The model sum is that of seed 0's model file.
+not compare with published ones. The model column has the checksum of seed 0's model file.
 """
 
 import argparse
@@ -29,10 +29,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 if __name__ == "__main__":
-    sys.path[0] = str(Path(__file__).resolve().parents[1])  # not this folder, with its cuda.py
+    sys.path[0] = str(Path(__file__).resolve().parents[1])  # the repository, not this folder
 
-from benchmarks.figures import duration, number, told
-from benchmarks.study_runs import RUNS, comparable, recorded_flags
+from benchmarks.formatting import format_count, format_duration, format_mean
+from benchmarks.study_runs import RUNS, Run, normalize_flags, read_recorded_flags
 from cli.arguments import positive_int
 from cli.script import run_script
 from common.errors import UserError
@@ -43,8 +43,8 @@ from models import model_file
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def arguments():
-    """The command line: (the flags, the selected Runs)."""
+def arguments() -> tuple[argparse.Namespace, list[Run]]:
+    """Parse the command line: (the flags, the selected runs)."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", default="data", metavar="DIR")
@@ -68,96 +68,96 @@ def arguments():
 
 # ------------------------------------------------------------------------------ the commands
 
-def config_flag(run):
+def config_flag(run: Run) -> str:
     """--config and its file, relative to the working folder."""
     return f"--config {shlex.quote(os.path.relpath(run.config))}"
 
 
-def preparation(run, args):
-    """The preprocess.py command line of a run of sound, as one types it."""
-    source = getattr(args, run.source)
-    return (f"preprocess.py {config_flag(run)} --data {shlex.quote(source)} "
-            f"--output {shlex.quote(str(corpus_of(run, args)))}")
+def preparation_command(run: Run, args: argparse.Namespace, source: str) -> str:
+    """The preprocess.py command of a run of sound, as one types it. source: see `Run`."""
+    recordings = getattr(args, source)
+    return (f"preprocess.py {config_flag(run)} --data {shlex.quote(recordings)} "
+            f"--output {shlex.quote(str(corpus_folder(run, args)))}")
 
 
-def training(run, args, seed):
-    """The command line of the training script, as one types it."""
-    data = corpus_of(run, args) if run.source else args.images
+def training_command(run: Run, args: argparse.Namespace, seed: int) -> str:
+    """The command of the training script, as one types it."""
+    data = corpus_folder(run, args) if run.source else args.images
     return (f"train_{run.kind}.py {config_flag(run)} --data {shlex.quote(str(data))} "
-            f"--seed {seed} -o {shlex.quote(str(folder_of(run, args, seed)))}")
+            f"--seed {seed} -o {shlex.quote(str(run_folder(run, args, seed)))}")
 
 
-def corpus_of(run, args):
-    """The folder of its corpus."""
+def corpus_folder(run: Run, args: argparse.Namespace) -> Path:
+    """The folder of the run's corpus."""
     return args.output / "corpora" / run.name
 
 
-def folder_of(run, args, seed):
+def run_folder(run: Run, args: argparse.Namespace, seed: int) -> Path:
     """The folder of a run with a seed."""
     return args.output / f"{run.name}_{seed}"
 
 
 # ------------------------------------------------------------------------------ running
 
-def log_of(folder):
-    """The log of the run in the folder; empty if there is none yet."""
+def read_log(folder: Path) -> list[dict]:
+    """Read the log of the run in the folder; empty if there is none yet."""
     try:
         return json.loads((folder / "log").read_text())
     except FileNotFoundError:
         return []
 
 
-def is_complete(run, folder):
+def is_complete(run: Run, folder: Path) -> bool:
     """Whether the run in the folder is complete, with its test result."""
-    return any("stopped_by" in entry and run.result in entry for entry in log_of(folder)[-1:])
+    return any("stopped_by" in entry and run.result in entry for entry in read_log(folder)[-1:])
 
 
-def refuse_others(run, folder):
+def check_flags(run: Run, folder: Path) -> None:
     """Raise UserError if the run in the folder was begun with other flags than it has now."""
     path = folder / "flags"
     if not path.exists():
         return
     try:
-        recorded = comparable(recorded_flags(run, path.read_text(encoding="utf-8")))
+        recorded = normalize_flags(read_recorded_flags(run, path.read_text(encoding="utf-8")))
     except ValueError:  # cut off while it was written
         recorded = None
-    if recorded != comparable(run.flags()):
+    if recorded != normalize_flags(run.flags()):
         raise UserError(f"{folder}: was begun with other flags than {run.config} has, see {path}; "
                         "move the folder away (for sound also its corpus), or give another "
                         "--output")
 
 
-def commit():
-    """The commit of the code, marked if files have changed since."""
+def current_commit() -> str:
+    """The commit of the code, marked "-dirty" if files have changed since."""
     return subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, text=True,
                           capture_output=True).stdout.strip() or "unknown"
 
 
-def carry_out(run, args, seed):
+def train(run: Run, args: argparse.Namespace, seed: int) -> None:
     """Train or resume the run; its output goes to a file beside its log."""
-    folder = folder_of(run, args, seed)
+    folder = run_folder(run, args, seed)
     if is_complete(run, folder):
         return
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "commit").exists():
-        (folder / "commit").write_text(commit() + "\n")
+        (folder / "commit").write_text(current_commit() + "\n")
         (folder / "flags").write_text(json.dumps(run.flags(), indent=2) + "\n")
-    command = training(run, args, seed)
+    command = training_command(run, args, seed)
     print(command, file=sys.stderr)
-    finish(f"{command} --gpu {args.gpu} --resume auto", args, folder / "output")
+    run_to_end(f"{command} --gpu {args.gpu} --resume auto", args, folder / "output")
 
 
-def prepare(run, args):
-    """Prepare the corpus of a run of sound, unless it is there."""
-    corpus = corpus_of(run, args)
+def prepare(run: Run, args: argparse.Namespace) -> None:
+    """Prepare the corpus of a run of sound, unless it exists."""
+    corpus = corpus_folder(run, args)
     if run.source and not (corpus / "vctk_manifest.json").exists():
         corpus.mkdir(parents=True, exist_ok=True)
-        command = preparation(run, args)
+        command = preparation_command(run, args, run.source)
         print(command, file=sys.stderr)
-        finish(command, args, corpus / "output")
+        run_to_end(command, args, corpus / "output")
 
 
-def finish(command, args, path):
+def run_to_end(command: str, args: argparse.Namespace, path: Path) -> None:
     """Run a script to its end and append its output to the file `path`."""
     script, *flags = shlex.split(command)
     with open(path, "a") as output:
@@ -170,61 +170,65 @@ def finish(command, args, path):
 
 # ------------------------------------------------------------------------------ the table
 
-def data_of(run, args, dataset):
-    """(Numbers of training and test items in words, whether the training set is complete).
+def describe_data(run: Run, args: argparse.Namespace, dataset: str) -> tuple[str, bool]:
+    """(The numbers of training and test items as text, whether the training set is complete).
 
     dataset: the name of the image set.
     """
     if run.source is None:
         images = load_images(dataset, args.images)
-        train, held_back, unseen = (len(part.pixels) for part in
-                                    (images.train, images.validation, images.test))
+        training, held_back, unseen = (
+            len(split.pixels) if split else 0
+            for split in (images.train, images.validation, images.test))
     else:
-        corpus = Corpus(corpus_of(run, args))
-        train, held_back = (len(part.recordings) for part in (corpus.train, corpus.validation))
+        corpus = Corpus(corpus_folder(run, args))
+        training, held_back = (len(split.recordings)
+                               for split in (corpus.train, corpus.validation))
         unseen = held_back
-    tested = number(unseen, "other") if unseen else "the same"
-    return f"{train:,} of {run.whole:,}, {tested}", train + held_back == run.whole
+    tested = format_count(unseen, "other") if unseen else "the same"
+    return (f"{training:,} of {run.published_items:,}, {tested}",
+            training + held_back == run.published_items)
 
 
-def table_row(run, args):
+def table_row(run: Run, args: argparse.Namespace) -> str | None:
     """The run's line of the Markdown table; None if no seed is complete."""
     folders = [folder for seed in range(args.seeds)
-               if is_complete(run, folder := folder_of(run, args, seed))]
+               if is_complete(run, folder := run_folder(run, args, seed))]
     if not folders:
         return None
     first = folders[0]
-    last = log_of(first)[-1]
+    last = read_log(first)[-1]
     path = model_file.find_best_model(first, run.kind)
     model, _, described, _ = model_file.load(path, run.kind)
     size = sum(weight.numel() for weight in model.parameters())
-    data, is_whole = data_of(run, args, described.get("dataset"))
-    # Results are those of the best model.
-    values = told([min(entry[run.result] for entry in log_of(folder) if run.result in entry)
-                   for folder in folders], ".2f" if run.unit == "nats" else ".4f")
+    data, is_whole = describe_data(run, args, described.get("dataset", ""))
+    # The best model's results.
+    results = [min(entry[run.result] for entry in read_log(folder) if run.result in entry)
+               for folder in folders]
+    values = format_mean(results, ".2f" if run.unit == "nats" else ".4f")
     ours = f"{values} {run.unit}"
     return "".join(f"| {cell} " for cell in (
         run.name, run.published, ours if is_whole else "", "" if is_whole else ours, data,
-        number(len(folders), "seed"), f"{size:,}",
-        f"{duration(last['elapsed_time'])}, {number(last['epoch'], 'epoch')}",
+        format_count(len(folders), "seed"), f"{size:,}",
+        f"{format_duration(last['elapsed_time'])}, {format_count(last['epoch'], 'epoch')}",
         (first / "commit").read_text().strip(),
         hashlib.sha256(path.read_bytes()).hexdigest()[:12])) + "|"
 
 
-def main():
+def main() -> None:
     """Prepare corpora, train what is incomplete, print the table of what is complete."""
     args, runs = arguments()
     for run in runs:
         for seed in range(args.seeds):
-            refuse_others(run, folder_of(run, args, seed))
+            check_flags(run, run_folder(run, args, seed))
     if not args.table:
         for run in runs:
             prepare(run, args)
         with ThreadPoolExecutor(args.jobs) as pool:
-            begun = [pool.submit(carry_out, run, args, seed)
-                     for seed in range(args.seeds) for run in runs]
+            futures = [pool.submit(train, run, args, seed)
+                       for seed in range(args.seeds) for run in runs]
             try:
-                for future in begun:
+                for future in futures:
                     future.result()
             except KeyboardInterrupt:  # the running trainings received it too
                 pool.shutdown(cancel_futures=True)
@@ -235,8 +239,8 @@ def main():
     print("\n".join(rows.values()) + "\n")
     for run in rows:
         if run.source:
-            print(f"    python {preparation(run, args)}")
-        print(f"    python {training(run, args, 0)}")
+            print(f"    python {preparation_command(run, args, run.source)}")
+        print(f"    python {training_command(run, args, 0)}")
 
 
 if __name__ == "__main__":

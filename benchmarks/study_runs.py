@@ -1,4 +1,4 @@
-"""The runs of the study: which file in configs/ each trains, and what its result compares with."""
+"""The runs of the study: the file in configs/ that each trains, and the published results."""
 
 import json
 import shlex
@@ -7,23 +7,23 @@ from typing import NamedTuple
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 LOCATIONS = ("data", "output", "out")  # flags that the study sets itself
-# Flags by the names they have in the records that earlier versions of the study wrote.
-SHORT = {"b": "batchsize", "d": "hidden_dim", "e": "epoch", "n": "blocks_num"}
+# Long names of the short flags in the records of earlier versions of the study.
+LONG_NAMES = {"b": "batchsize", "d": "hidden_dim", "e": "epoch", "n": "blocks_num"}
 
 
 class Run(NamedTuple):
-    """A row of the table: a file in configs/ and what its result compares with.
+    """A row of the table: a file in configs/ and the published results.
 
-    name: of the file and of the run's folder. source: for sound, the flag of this script that holds
-    the recordings; None for images. unit: "nats" or "bits/dim". published: results of the papers.
-    whole: number of training items of the published set, validation included.
+    name: of the file and of the run's folder. source: for sound, the flag of study.py with the
+    folder of the recordings; None for images. unit: "nats" or "bits/dim". published: results of the
+    papers. published_items: the number of training items of the published set, with validation.
     """
 
     name: str
     source: str | None = None
     unit: str = "bits/dim"
     published: str = ""
-    whole: int = 60_000
+    published_items: int = 60_000
 
     @property
     def kind(self) -> str:
@@ -61,16 +61,16 @@ RUNS = (
     Run("digits_256_levels"),
     Run("fashion"),
     Run("cifar", published="PixelCNN 3.14, Gated PixelCNN 3.03, PixelCNN++ 2.92 bits/dim",
-        whole=50_000),
-    Run("tone", source="tone", whole=1),
-    Run("p225", source="vctk", whole=231),
-    Run("spoken_digits", source="speech", whole=3_000),
-    Run("spoken_digits_from_features", source="speech", whole=3_000),
+        published_items=50_000),
+    Run("tone", source="tone", published_items=1),
+    Run("p225", source="vctk", published_items=231),
+    Run("spoken_digits", source="speech", published_items=3_000),
+    Run("spoken_digits_from_features", source="speech", published_items=3_000),
 )
 
 
-def recorded_flags(run: Run, text: str) -> dict:
-    """What the file `flags` in a run's folder says, in the form of `Run.flags`.
+def read_recorded_flags(run: Run, text: str) -> dict:
+    """Read the text of the file `flags` in a run's folder, in the form of `Run.flags`.
 
     Earlier versions recorded command lines: the source of the recordings and the flags of
     preprocess.py on the first line, the flags of the training script on the second.
@@ -79,19 +79,20 @@ def recorded_flags(run: Run, text: str) -> dict:
         return json.loads(text)
     preparing, training = text.splitlines()
     parts = {"preprocess": preparing.partition(" ")[2]} if run.source else {}
-    return {script: flags_typed(line) for script, line in
+    return {script: parse_flags(line) for script, line in
             {**parts, f"train_{run.kind}": training}.items()}
 
 
-def flags_typed(line: str) -> dict:
-    """Flags of a command line, each with one value, by their long names."""
+def parse_flags(line: str) -> dict:
+    """Parse flags with one value each; the keys are the long names."""
     words = shlex.split(line)
     names = (word.lstrip("-") for word in words[::2])
-    return {SHORT.get(name, name): value for name, value in zip(names, words[1::2], strict=True)}
+    values = words[1::2]
+    return {LONG_NAMES.get(name, name): value for name, value in zip(names, values, strict=True)}
 
 
-def comparable(flags: dict) -> dict:
-    """Values as numbers where they are numbers: 6e-3 equals 0.006."""
+def normalize_flags(flags: dict) -> dict:
+    """Convert values to numbers where possible, so that 6e-3 equals 0.006."""
     def value(text):
         try:
             return float(text)

@@ -1,4 +1,4 @@
-"""The original study's defects, put back by benchmarks/ablation.py: each is what it says."""
+"""benchmarks/ablation.py reproduces each defect of the original study as described."""
 
 import argparse
 import re
@@ -18,10 +18,10 @@ from benchmarks.ablation import (
     CORRECT,
     DEFECTS,
     mask_a_twice,
-    shifted_in_each_block,
-    without_position,
+    remove_position,
+    shift_vertical_stack,
 )
-from benchmarks.likelihood import flags
+from benchmarks.likelihood import make_parser
 from datasets.batches import training_batches
 from datasets.quantization import mu_law_decode, mu_law_encode
 from models.convolutions import groups
@@ -33,25 +33,25 @@ TINY = ["--hidden_dim", "6", "--out_hidden_dim", "6", "--blocks_num", "3", "--st
 
 @pytest.fixture
 def data(tmp_path):
-    """A folder with digits and with recordings of two speakers, of several windows each."""
+    """A folder with digits and with recordings of two speakers, several windows each."""
     write_mnist(tmp_path / "data/MNIST/raw")
     write_sounds(tmp_path / "data/sounds", [f"0_{speaker}_{take}.wav" for speaker in ("ann", "bob")
                                             for take in (0, 4, 5, 6)])
     return tmp_path / "data"
 
 
-def task(network, data, name=None):
-    """The Task of the defect `name`, or of the correct network."""
+def make_task(network, data, name=None):
+    """The task of the defect `name`, or of the correct network."""
     variant, = (defect for defect in (CORRECT, *DEFECTS[network])
                 if defect.name == (name or CORRECT.name))
-    args = flags("").parse_args([network, "--data", str(data), *TINY])
-    return variant.task(argparse.Namespace(**vars(args), labels=variant.labels, seed=0))
+    args = make_parser("").parse_args([network, "--data", str(data), *TINY])
+    return variant.build_task(argparse.Namespace(**vars(args), labels=variant.labels, seed=0))
 
 
 # ------------------------------------------------------------------------------ PixelCNN
 
-def own_feature(model, number):
-    """Which groups of what a block adds to h depend on which of the same pixel's h.
+def own_feature(model, index):
+    """Which groups of a block's change of h depend on which groups of the same pixel's h.
 
     (groups, groups) of booleans.
     """
@@ -59,16 +59,16 @@ def own_feature(model, number):
     v, h = (torch.randn(1, *size, p, dtype=torch.double) for size in ((2, 3), (1, 4)))
     h[:, :, 0] = 0
     h.requires_grad_()
-    added = (model.blocks[number](v, h)[1] - h)[0, 0, -1]
-    felt = torch.stack([torch.autograd.grad(number, h, retain_graph=True)[0][0, 0] != 0
-                        for number in added])  # (out, places, in)
-    assert felt[:, -2].all(), "the left neighbour's feature is seen whole"
+    added = (model.blocks[index](v, h)[1] - h)[0, 0, -1]
+    depends = torch.stack([torch.autograd.grad(value, h, retain_graph=True)[0][0, 0] != 0
+                           for value in added])  # (out, columns, in)
+    assert depends[:, -2].all(), "the left neighbour's feature is seen in full"
     one_hot = torch.eye(channels)[groups(p, channels)]
-    return one_hot.T @ felt[:, -1].float() @ one_hot > 0
+    return one_hot.T @ depends[:, -1].float() @ one_hot > 0
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_under_mask_a_twice_a_pixels_own_feature_is_hidden_from_the_second_block(channels):
+def test_mask_a_twice_hides_the_pixels_own_feature_in_the_second_block(channels):
     sizes = dict(channels=channels, hidden_dim=7, out_hidden_dim=7)
     model = network(**sizes, blocks_num=3)
     groups_up_to_its_own = torch.ones(channels, channels, dtype=torch.bool).tril()
@@ -76,57 +76,57 @@ def test_under_mask_a_twice_a_pixels_own_feature_is_hidden_from_the_second_block
     mask_a_twice(model)
     assert torch.equal(own_feature(model, 1), groups_up_to_its_own.tril(-1))
     assert torch.equal(own_feature(model, 2), groups_up_to_its_own)
-    # Through the residual connections all that is before a pixel is seen, and nothing else.
+    # Through the residual connections a pixel sees all earlier sub-pixels, and nothing else.
     seen = influence(5, 6, mask_a_twice, **sizes, blocks_num=3)
     assert_sees(seen, expected(5, 6, channels, 3), 5, 6)
 
 
 @pytest.mark.parametrize("channels, blocks_num", [(1, 2), (1, 4), (3, 2)])
-def test_shifted_in_each_block_the_row_above_is_seen_no_further_than_three_pixels_on(
+def test_a_shift_in_each_block_limits_the_row_above_to_three_pixels_ahead(
         channels, blocks_num):
     reach = 3 + blocks_num - 1
     rows, width = 3, 2 * reach + 3
-    seen = influence(rows + 1, width, shifted_in_each_block, channels=channels, hidden_dim=6,
+    seen = influence(rows + 1, width, shift_vertical_stack, channels=channels, hidden_dim=6,
                      out_hidden_dim=6, blocks_num=blocks_num)
     order = torch.arange(len(seen)).view(channels, (rows + 1) * width).t().flatten()
-    assert not seen[order][:, order].triu().any(), "a sub-pixel sees those before it alone"
+    assert not seen[order][:, order].triu().any(), "a sub-pixel sees only earlier ones"
     shape = channels, rows + 1, width
-    of_last_row = seen.view(*shape, *shape)[:, -1, reach + 1] != 0  # (seer, seen, row, column)
+    last_row = seen.view(*shape, *shape)[:, -1, reach + 1] != 0  # (viewer, seen, row, column)
     for up in range(1, rows + 1):
-        # At the left all is seen through the pixel's left neighbours, as wide as ever.
+        # To the left nothing changes, because the left neighbours still see it.
         right = 3 + min(up, blocks_num) - 1
         wanted = [False] + [True] * (reach + 1 + right) + [False] * (reach - right + 1)
-        assert (of_last_row[:, :, -1 - up] == torch.tensor(wanted)).all(), up
+        assert (last_row[:, :, -1 - up] == torch.tensor(wanted)).all(), up
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("put_into", [mask_a_twice, shifted_in_each_block])
-def test_with_a_defect_a_network_has_the_same_weights_and_uses_them_otherwise(put_into, channels):
+@pytest.mark.parametrize("change", [mask_a_twice, shift_vertical_stack])
+def test_a_defective_network_has_the_same_weights_but_other_outputs(change, channels):
     torch.manual_seed(0)
     config = PixelCNNConfig(4, channels, 6, 6, 2, labels=3)
-    plain, defective = PixelCNN(config), put_into(PixelCNN(config))
+    plain, defective = PixelCNN(config), change(PixelCNN(config))
     plain.load_state_dict(defective.state_dict())
     codes, label = torch.randint(4, (2, channels, 5, 5)), torch.tensor([0, 2])
     with torch.no_grad():
         assert (plain(codes, label) - defective(codes, label)).abs().max() > 1e-4
 
 
-@pytest.mark.parametrize("name, put_into", [
+@pytest.mark.parametrize("name, change", [
     ("mask A twice", mask_a_twice),
-    ("vertical stack shifted in each block", shifted_in_each_block),
-    ("no position", without_position)])
-def test_a_defect_is_put_into_the_correct_network_of_the_seed(name, put_into, data):
-    correct, defective = task("pixelcnn", data), task("pixelcnn", data, name)
+    ("vertical stack shifted in each block", shift_vertical_stack),
+    ("no position", remove_position)])
+def test_a_defect_changes_the_correct_network_of_the_seed(name, change, data):
+    correct, defective = make_task("pixelcnn", data), make_task("pixelcnn", data, name)
     batch = correct.test_set[[0, 1]]
     with torch.no_grad():
         before, after = (each.model(batch.codes, batch.label) for each in (correct, defective))
         assert not torch.equal(before, after)
-        assert torch.equal(put_into(correct.model)(batch.codes, batch.label), after)
+        assert torch.equal(change(correct.model)(batch.codes, batch.label), after)
 
 
-def test_without_the_position_it_is_the_papers_network():
+def test_without_position_the_network_is_the_papers():
     torch.manual_seed(0)
-    model = without_position(PixelCNN(PixelCNNConfig(4, 1, 6, 6, 4, position=True)))
+    model = remove_position(PixelCNN(PixelCNNConfig(4, 1, 6, 6, 4, position=True)))
     paper = PixelCNN(PixelCNNConfig(4, 1, 6, 6, 4))
     paper.load_state_dict(model.state_dict())
     codes = torch.randint(4, (2, 1, 5, 5))
@@ -136,24 +136,25 @@ def test_without_the_position_it_is_the_papers_network():
 # ------------------------------------------------------------------------------ both networks
 
 @pytest.mark.parametrize("network", ["pixelcnn", "wavenet"])
-def test_a_label_that_is_ignored_changes_nothing(network, data):
-    def change(model, codes):
+def test_an_ignored_label_changes_nothing(network, data):
+    def effect(model, codes):
         with torch.no_grad():
             one, other = (model(codes, torch.full((len(codes),), label)) for label in (0, 1))
         return (one - other).abs().max()
 
-    correct, ignoring = task(network, data), task(network, data, "label ignored")
+    correct, ignoring = make_task(network, data), make_task(network, data, "label ignored")
     codes = correct.test_set[[0, 1]].codes
     assert torch.equal(ignoring.test_set[[0, 1]].codes, codes)
-    assert change(ignoring.model, codes) == 0 < change(correct.model, codes)
-    for part in ("training_set", "test_set"):
-        assert getattr(ignoring, part)[[0]].label is None is not getattr(correct, part)[[0]].label
+    assert effect(ignoring.model, codes) == 0 < effect(correct.model, codes)
+    for name in ("training_set", "test_set"):
+        assert getattr(ignoring, name)[[0]].label is None
+        assert getattr(correct, name)[[0]].label is not None
 
 
 # ------------------------------------------------------------------------------ WaveNet
 
-def test_one_window_in_four_is_trained_on_and_all_are_tested(data):
-    whole, quarter = task("wavenet", data), task("wavenet", data, "one window in four")
+def test_training_uses_one_window_in_four_and_testing_all(data):
+    whole, quarter = make_task("wavenet", data), make_task("wavenet", data, "one window in four")
     trained_on = [*training_batches(quarter.training_set, 2, seed=0, epoch=0)]
     targets = {tuple(row) for batch in trained_on for row in batch.targets.tolist()}
     wanted = whole.training_set[range(0, len(whole.training_set), 4)].targets.tolist()
@@ -172,22 +173,22 @@ def test_truncation_takes_the_code_below(data):
     assert clipped == 2 and found[-2:].tolist() == [255, 0]
     companded = np.sign(samples) * np.log1p(255 * np.abs(samples)) / np.log(256)
     assert (found[:-2] == np.floor((companded + 1) / 2 * 255)).all()
-    part = range(3)
-    nearest = task("wavenet", data).training_set[part].targets
-    less = nearest - task("wavenet", data, "quantisation by truncation").training_set[part].targets
-    assert less.unique().tolist() == [0, 1]
+    first = range(3)
+    nearest = make_task("wavenet", data).training_set[first].targets
+    truncated = make_task("wavenet", data, "quantisation by truncation").training_set[first].targets
+    assert (nearest - truncated).unique().tolist() == [0, 1]
 
 
-def test_truncation_leaves_twice_the_error():
+def test_truncation_doubles_the_error():
     recordings = [np.random.default_rng(i).normal(0, 0.1, 5000).astype(np.float32)
                   for i in range(2)]
     nearest, truncated = (ablation.signal_to_noise(recordings, encode)
                           for encode in (mu_law_encode, ablation.truncating_encode))
-    # Of an error even in [-1/2, 1/2] the mean square is 1/12, in [0, 1] it is 1/3.
+    # An error uniform in [-1/2, 1/2] has the mean square 1/12; in [0, 1], 1/3.
     assert 35 < nearest < 40 and nearest - truncated == pytest.approx(6.02, abs=0.1)
 
 
-def test_noise_a_tenth_as_large_as_the_sound_is_at_20_db(monkeypatch):
+def test_noise_of_a_tenth_of_the_amplitude_is_20_db_below_the_signal(monkeypatch):
     monkeypatch.setattr(ablation, "mu_law_decode", lambda codes, _: codes * 1.1)
     assert ablation.signal_to_noise([np.ones(5), np.zeros(3), -np.ones(2)],
                                     lambda samples, _: (samples, 0)) == pytest.approx(20)
@@ -196,13 +197,13 @@ def test_noise_a_tenth_as_large_as_the_sound_is_at_20_db(monkeypatch):
 # ------------------------------------------------------------------------------ the command
 
 def rows(printed):
-    """{defect: its other cells} of the printed table."""
+    """The printed table: {defect: its other cells}."""
     table = [line.strip("|").split("|") for line in printed.splitlines() if line.startswith("|")]
     return {name.strip(): [cell.strip() for cell in cells] for name, *cells in table[2:]}
 
 
-def test_the_pixelcnns_defects_beside_the_correct_network(data):
-    """With two seeds: means and deviations are those of what each run says."""
+def test_the_pixelcnns_defects_are_compared_with_the_correct_network(data):
+    """With two seeds: means and deviations match the results of the runs."""
     ended = subprocess.run(
         [sys.executable, ablation.__file__, "pixelcnn", "--data", data, "--minutes", "0.003",
          "--seeds", "2", *TINY], capture_output=True, text=True, check=True)
@@ -212,25 +213,26 @@ def test_the_pixelcnns_defects_beside_the_correct_network(data):
     bits = {name: [float(each) for each in re.findall(rf"defect: {name}: ([\d.]+) bits/dim",
                                                       ended.stderr)] for name in table}
     assert re.findall(r"seed (\d+), defect: none", ended.stderr) == ["0", "1"]
-    for name, (of_test, difference, rate) in table.items():
+    for name, (bits_cell, difference, rate) in table.items():
         assert len(bits[name]) == 2 and all(1 < each < 2.5 for each in bits[name])
-        more = [a - b for a, b in zip(bits[name], bits["none"], strict=True)]
-        for cell, values in [(of_test, bits[name])] + [(difference, more)] * (name != "none"):
+        increases = [a - b for a, b in zip(bits[name], bits["none"], strict=True)]
+        cells = [(bits_cell, bits[name])] + [(difference, increases)] * (name != "none")
+        for cell, values in cells:
             assert [float(part) for part in cell.split(" ± ")] == pytest.approx(
                 [mean(values), stdev(values)], abs=2e-4)
         assert float(rate.split(" ± ")[0].replace(",", "")) > 10
     assert table["none"][1] == ""
 
 
-def test_chosen_defects_of_the_wavenet_and_the_noise_of_truncation(data, call):
+def test_only_selected_defects_run_and_truncation_noise_is_printed(data, call):
     code, out, _ = call(ablation, "wavenet", "--data", data, "--minutes", 0.003, *TINY,
                         "--only", "window", "truncation")
     assert code == 0
     table = rows(out)
     assert [*table] == ["none", "one window in four", "quantisation by truncation"]
     correct = float(table["none"][0])
-    for of_test, difference, _ in [*table.values()][1:]:
-        assert float(difference) == pytest.approx(float(of_test) - correct, abs=2e-4)
+    for bits_cell, difference, _ in [*table.values()][1:]:
+        assert float(difference) == pytest.approx(float(bits_cell) - correct, abs=2e-4)
     nearest, truncated = map(float, re.search(r"([\d.]+) dB by the nearest codes, "
                                               r"([\d.]+) dB by truncation$", out.strip()).groups())
     assert nearest > truncated + 3

@@ -1,4 +1,4 @@
-"""The benchmark scripts run, on made-up data and for a moment."""
+"""The benchmark scripts run briefly on synthetic data."""
 
 import math
 import re
@@ -27,13 +27,13 @@ BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 
 
 def run(script, *args):
-    """What the script prints."""
+    """Run the script; return what it prints."""
     return subprocess.run([sys.executable, BENCHMARKS / script, *map(str, args)],
                           capture_output=True, text=True, check=True).stdout
 
 
 @pytest.mark.parametrize("network", ["pixelcnn", "wavenet"])
-def test_likelihood_trains_by_the_clock_and_tells_the_test_likelihood(network, tmp_path):
+def test_likelihood_trains_for_the_given_time_and_prints_the_test_likelihood(network, tmp_path):
     write_mnist(tmp_path / "MNIST/raw")
     write_sounds(tmp_path / "anna", [f"{digit}_anna_{take}.wav" for digit in (0, 1)
                                      for take in (0, 4, 5, 6)])
@@ -47,12 +47,12 @@ def test_likelihood_trains_by_the_clock_and_tells_the_test_likelihood(network, t
     assert 0 < bits < 1.1 * math.log2(levels)
     assert int(re.search(r"([\d,]+) updates", printed)[1].replace(",", "")) > 1
     if network == "wavenet":
-        more = float(re.search(r"--precision bf16: ([+-][\d.]+) bits/dim", printed)[1])
-        assert 0 < abs(more) < 0.05
+        increase = float(re.search(r"--precision bf16: ([+-][\d.]+) bits/dim", printed)[1])
+        assert 0 < abs(increase) < 0.05
 
 
-def test_copies_are_judged_by_their_spectra_and_by_what_is_said_in_them(tmp_path):
-    """Of chirps, a kind for each digit; the network has not learned anything."""
+def test_copies_are_judged_by_their_spectra_and_their_digits(tmp_path):
+    """With a kind of chirp for each digit, and an untrained network."""
     generator = np.random.default_rng(0)
     for digit, take in product((1, 2), (0, 1, 5, 6, 7)):
         time = np.arange(4000) / 8000
@@ -79,7 +79,7 @@ def test_copies_are_judged_by_their_spectra_and_by_what_is_said_in_them(tmp_path
                                               r"([\d.]+)% of 4 digits recognised", line).groups()
         found[name] = float(distance), float(digits)
     assert found["recordings"] == (0, 100)
-    # Were it late by half a frame, or its spectra read wrongly, it would be far more.
+    # A delay of half a frame or wrongly inverted spectra would give a much larger distance.
     assert found["Griffin-Lim"][0] < 6 and found["Griffin-Lim"][1] == 100
     assert found["copies"][0] > 20 > 2 * found["Griffin-Lim"][0]
     for name in ("copies", "griffin-lim"):
@@ -88,7 +88,7 @@ def test_copies_are_judged_by_their_spectra_and_by_what_is_said_in_them(tmp_path
     assert Image.open(tmp_path / "out/copies.png").size == (800, 480)
 
 
-def test_sampling_speed_beside_its_limit():
+def test_sampling_speed_is_compared_with_its_limit():
     only = ["32 wide, 5×10, 1 sound, bf16", "32 wide, 5 blocks, 4 levels, 1 image"]
     printed = run("sampling.py", "--seconds", 0.1, "--threads", 1, "--only", *only)
     table, with_features = printed.split("\n\n|")[1:]
@@ -109,7 +109,7 @@ def test_sampling_speed_beside_its_limit():
     assert all(5 < int(cell.rstrip("%")) < 400 for cell in cells[2:])
 
 
-def test_training_speed_beside_the_original_and_its_limit():
+def test_training_speed_is_compared_with_the_original_and_its_limit():
     precisions = [name for name in ("fp32", "bf16") if supported_precision(CPU, name) == name]
     only = [f"16 images 28×28×3, {name}" for name in precisions]
     printed = run("training.py", "--seconds", 0.1, "--threads", 1, "--only", *only)
@@ -123,7 +123,7 @@ def test_training_speed_beside_the_original_and_its_limit():
         ours, original, ratio, gflops, peak, share, memory = (
             float(re.match(r"[\d,.]+", cell)[0].replace(",", "")) for cell in cells[1:])
         assert ours > 0 and ratio == pytest.approx(ours / original, abs=0.1, rel=0.05)
-        # 0.37 MB of weights, as in the table of sampling; thrice a product and a sum, in each pixel
+        # 0.37 MB of weights, as in the sampling table; 3 × 2 FLOP per weight and pixel
         assert gflops == pytest.approx(ours * 6 * 0.37e6 / 4 * 28 * 28 / 1e9, abs=1, rel=0.05)
         assert share == pytest.approx(100 * gflops / peak, abs=3, rel=0.1)
         assert 100 < memory < 4000
@@ -140,13 +140,13 @@ def cells_of(line):
     return [cell.strip(" *") for cell in line.strip("|").split("|")]
 
 
-def test_speed_on_a_gpu_is_measured_by_what_runs_on_any_device():
-    """Here on the CPU; on one, in test_cuda.py."""
+def test_the_gpu_benchmark_runs_on_any_device():
+    """Here on the CPU; test_cuda.py runs it on a GPU."""
     torch.set_num_threads(1)
     training, sampling = "16 images 28×28×3", "PixelCNN 32 wide, 5 blocks, 4 levels, 1 image"
     lines = "\n".join(cuda.tables(CPU, 0.05, [f"{training}, fp32", f"{training}, tf32", sampling,
                                               "WaveNet 32 wide, 5×10, 1 sound"])).splitlines()
-    _, header, _, *rows, _, of_samples, _, sound, image = lines
+    _, header, _, *rows, _, sampling_header, _, sound, image = lines
     assert [cells_of(row)[0].rpartition(", ")[2] for row in rows] == ["fp32", "tf32"]
     for row in rows:
         cells = cells_of(row)
@@ -156,26 +156,26 @@ def test_speed_on_a_gpu_is_measured_by_what_runs_on_any_device():
         assert ratio == pytest.approx(ours / original, abs=0.1, rel=0.05) and memory > 100
     for row, unit in ((sound, "samples"), (image, "images")):
         cells = cells_of(row)
-        assert len(cells) == len(cells_of(of_samples)) and unit in cells[1]
+        assert len(cells) == len(cells_of(sampling_header)) and unit in cells[1]
         assert float(re.match(r"[\d,.]+", cells[1])[0].replace(",", "")) > 0
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="here is a GPU")
-def test_without_a_gpu_that_is_said_in_one_line():
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_without_a_gpu_the_gpu_benchmark_prints_one_line():
     run = subprocess.run([sys.executable, BENCHMARKS / "cuda.py"], capture_output=True, text=True)
     assert (run.returncode, run.stdout) == (2, "")
     assert run.stderr.startswith("error: --gpu 0: ") and run.stderr.count("\n") == 1
 
 
-def test_the_speed_and_the_memory_of_preparing():
+def test_preparing_prints_speed_and_memory():
     printed = run("preparing.py", "--minutes", 1, "--hours", 0.02, "--workers", 2,
                   "--memory_workers", 3)
     lines = iter(printed.splitlines()[1:])
     for data, features in product(("1 × 60 s", "20 × 3 s"), ("none", "mel")):
-        together, each = (float(text.replace(",", "")) for text in re.fullmatch(
+        total, per_core = (float(text.replace(",", "")) for text in re.fullmatch(
             rf"{data}, --features {features}, 2 workers: ([\d,]+) × real time, ([\d,]+) a core",
             next(lines)).groups())
-        assert together >= each > 1
+        assert total >= per_core > 1
     for features in ("none", "mel"):
         memory = re.fullmatch(
             rf"3 × 0.02 h stereo, --features {features}, 3 workers: ([\d,]+) MB", next(lines))[1]
@@ -186,9 +186,9 @@ def test_the_speed_and_the_memory_of_preparing():
 # ------------------------------------------------------------------------------ the original
 
 def influence(model, codes):
-    """Whether each code decides each output, by changing one code at a time: (code, output …).
+    """Whether each output depends on each code: (code, output …).
 
-    codes: (1, …), of two levels.
+    Changes one code at a time. codes: (1, …), with two levels.
     """
     n = codes.numel()
     changes = torch.cat((torch.zeros(1, n), torch.eye(n))).long().view(n + 1, *codes.shape[1:])
@@ -202,14 +202,14 @@ def test_an_output_of_the_original_wavenet_sees_its_receptive_field():
     config = WaveNetConfig(2, 8, 32, stacks_num=2, layers_num=3)
     field, outputs = config.receptive_field, 4
     codes = torch.randint(2, (1, field + outputs - 1))
-    behind = torch.arange(outputs) + field - 1 - torch.arange(codes.shape[1])[:, None]
+    lag = torch.arange(outputs) + field - 1 - torch.arange(codes.shape[1])[:, None]
     seen = influence(OriginalWaveNet(config), codes)
-    assert torch.equal(seen, (behind >= 0) & (behind < field))
+    assert torch.equal(seen, (lag >= 0) & (lag < field))
 
 
-def test_an_output_of_the_original_pixelcnn_sees_all_before_it():
+def test_an_output_of_the_original_pixelcnn_sees_all_earlier_codes():
     torch.manual_seed(0)
-    codes = torch.randint(2, (1, 3, 5, 5))  # of which two blocks see everything
+    codes = torch.randint(2, (1, 3, 5, 5))  # two blocks see the whole image
     seen = influence(OriginalPixelCNN(PixelCNNConfig(2, 3, 48, 48, blocks_num=2)), codes)
     seen = seen.view(3, 5, 5, 3, 5, 5).permute(1, 2, 0, 4, 5, 3).reshape(75, 75)
     assert torch.equal(seen, torch.ones(75, 75, dtype=torch.bool).triu(1))

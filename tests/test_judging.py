@@ -1,4 +1,4 @@
-"""Samples are judged: recognised if they are what they should be, found out if they are copies."""
+"""Judging recognises samples that match their labels, and detects copies."""
 
 import gzip
 import re
@@ -24,7 +24,11 @@ DIGITS = [str(digit) for digit in range(10)]
 
 
 def run(monkeypatch, capsys, *flags):
-    """({kind: part recognised}, median distances of unseen data and of samples, equal ones)."""
+    """Run the script.
+
+    Returns ({kind: share recognised}, the median distances of unseen data and of samples, the
+    number of samples equal to a training item).
+    """
     monkeypatch.setattr(sys, "argv", ["judging.py", *map(str, flags), "--threads", "1"])
     judging.main()
     printed = capsys.readouterr().out
@@ -39,7 +43,7 @@ def run(monkeypatch, capsys, *flags):
 
 
 def stripes(labels, generator):
-    """Images (N, 1, 8, 8), uint8, bright in the columns that belong to their class, with noise."""
+    """Noisy images (N, 1, 8, 8), uint8, with a bright row at the index of their class."""
     images = generator.integers(0, 60, (len(labels), 1, 8, 8))
     images[np.arange(len(labels)), 0, labels % 8] += 190
     return images.astype(np.uint8)
@@ -47,7 +51,7 @@ def stripes(labels, generator):
 
 @pytest.fixture
 def digits(tmp_path):
-    """MNIST's files, of stripes in eight classes, and an untrained model of them."""
+    """MNIST's files with stripes of eight classes, and an untrained model of them."""
     generator = np.random.default_rng(0)
     folder = tmp_path / "MNIST/raw"
     folder.mkdir(parents=True)
@@ -64,7 +68,7 @@ def digits(tmp_path):
     return tmp_path
 
 
-def test_images_that_mean_nothing_are_not_recognised(digits, monkeypatch, capsys):
+def test_samples_of_an_untrained_model_are_not_recognised(digits, monkeypatch, capsys):
     picture = digits / "neighbours.png"
     recognised, unseen, samples, equal = run(
         monkeypatch, capsys, "pixelcnn", "-m", digits / "model", "--data", digits, "-c", 10,
@@ -74,26 +78,26 @@ def test_images_that_mean_nothing_are_not_recognised(digits, monkeypatch, capsys
     assert Image.open(picture).size == (5 * 1.5 * 80, 10 * 1.3 * 80)
 
 
-def test_new_images_are_told_from_copies(digits, monkeypatch, capsys):
-    """Of a model that draws new stripes of the class, and of one that draws training images."""
+def test_new_images_are_distinguished_from_copies(digits, monkeypatch, capsys):
+    """A first model draws new stripes of the class, a second one training images."""
     flags = "pixelcnn", "-m", digits / "model", "--data", digits, "-c", 5
     generator = np.random.default_rng(1)
 
-    def new(model, draws, label, *size_and_more):
+    def draw_new(model, streams, label, *size_and_more):
         return torch.from_numpy(stripes(label.numpy(), generator)).long()
 
-    monkeypatch.setattr(judging, "sample_images", new)
+    monkeypatch.setattr(judging, "sample_images", draw_new)
     recognised, unseen, samples, equal = run(monkeypatch, capsys, *flags)
-    assert recognised["samples"] >= 0.8  # all but the two classes that there are none of
+    assert recognised["samples"] >= 0.8  # all but the two classes without data
     assert samples == pytest.approx(unseen, rel=0.1) and equal == 0
 
     train = judging.load_images("mnist", digits).train
 
-    def copied(model, draws, label, *size_and_more):
+    def draw_copies(model, streams, label, *size_and_more):
         return torch.from_numpy(np.stack([
             train.pixels[np.flatnonzero(train.labels == kind % 8)[0]] for kind in label])).long()
 
-    monkeypatch.setattr(judging, "sample_images", copied)
+    monkeypatch.setattr(judging, "sample_images", draw_copies)
     _, unseen, samples, equal = run(monkeypatch, capsys, *flags)
     assert samples == 0 < unseen and equal == 50
 
@@ -103,7 +107,7 @@ def test_new_images_are_told_from_copies(digits, monkeypatch, capsys):
 
 @pytest.fixture(scope="module")
 def spoken(tmp_path_factory):
-    """A corpus of chirps that rise by their digit, and an untrained model of it."""
+    """A corpus of chirps whose frequency depends on the digit, and an untrained model of it."""
     folder = tmp_path_factory.mktemp("spoken")
     generator = np.random.default_rng(0)
     (folder / "sounds").mkdir()
@@ -123,28 +127,28 @@ def spoken(tmp_path_factory):
     return folder
 
 
-def test_sounds_are_told_from_noise_and_from_copies(spoken, monkeypatch, capsys):
+def test_sounds_are_distinguished_from_noise_and_from_copies(spoken, monkeypatch, capsys):
     flags = ("wavenet", "-m", spoken / "model", "--data", spoken / "corpus", "-c", 6, "--output",
              spoken / "neighbours.png")
     recognised, unseen, samples, equal = run(monkeypatch, capsys, *flags)
-    assert recognised == {"unseen data": 1, "samples": 0.5}  # one and the same noise for both
+    assert recognised == {"unseen data": 1, "samples": 0.5}  # all samples are similar noise
     assert samples > 2 * unseen and equal == 0
     assert Image.open(spoken / "neighbours.png").size == (5 * 1.5 * 80, 2 * 1.3 * 80)
 
     train = Corpus(spoken / "corpus").train
 
-    def copied(model, draws, label, length, *more):
-        """Recordings of the labels, in two blocks."""
+    def draw_copies(model, streams, label, length, *more):
+        """Yield training recordings of the labels, in two blocks."""
         kinds = [recording.label for recording in train.recordings]
         codes = torch.tensor(np.stack([train.codes(kinds.index(kind)) for kind in label]))
         yield from codes.split(length - 100, dim=1)
 
-    monkeypatch.setattr(judging, "sample_sounds", copied)
+    monkeypatch.setattr(judging, "sample_sounds", draw_copies)
     recognised, _, samples, equal = run(monkeypatch, capsys, *flags)
     assert recognised["samples"] == 1 and samples == 0 and equal == 12
 
 
-def test_models_that_cannot_be_judged_are_refused(spoken, digits, monkeypatch, capsys):
+def test_models_without_suitable_labels_are_refused(spoken, digits, monkeypatch, capsys):
     flags = "wavenet", "--data", spoken / "corpus", "-m"
     with pytest.raises(UserError, match="don't begin with a digit"):
         run(monkeypatch, capsys, *flags, spoken / "other")

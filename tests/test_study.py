@@ -1,4 +1,4 @@
-"""The study resumes where it stopped, and its table shows what the logs of its runs say."""
+"""The study resumes where it stopped, and its table matches the logs of its runs."""
 
 import hashlib
 import json
@@ -13,7 +13,7 @@ from benchmarks import study, study_runs
 from common.errors import UserError
 
 SMALL = (study_runs.Run("digits", unit="nats", published="81.30 nats"),
-         study_runs.Run("voice", source="vctk", whole=2))
+         study_runs.Run("voice", source="vctk", published_items=2))
 CONFIGS = {
     "digits": {"height": 8, "width": 8, "hidden_dim": 6, "blocks_num": 2, "epoch": 1,
                "out": "runs/digits"},
@@ -23,7 +23,7 @@ CONFIGS = {
 
 @pytest.fixture
 def configure(tmp_path, monkeypatch):
-    """A function that writes a config of the small study: its name and what it changes."""
+    """A function that writes a config of the small study: (its name, changed flags)."""
     folder = tmp_path / "configs"
     folder.mkdir()
     monkeypatch.setattr(study_runs, "CONFIGS", folder)
@@ -37,7 +37,7 @@ def configure(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def carried_out(tmp_path, monkeypatch, capsys, configure):
+def run_study(tmp_path, monkeypatch, capsys, configure):
     """A function that runs the study: (the table's cells by run name, lines on stderr)."""
     write_mnist(tmp_path / "data/MNIST/raw")
     write_sounds(tmp_path / "vctk", [f"p225_{number}.wav" for number in (1, 2)])
@@ -47,25 +47,25 @@ def carried_out(tmp_path, monkeypatch, capsys, configure):
     def run(*flags):
         monkeypatch.setattr(study.sys, "argv", ["study.py", "--vctk", "vctk", *map(str, flags)])
         study.main()
-        printed, said = capsys.readouterr()
+        printed, errors = capsys.readouterr()
         rows = [[cell.strip() for cell in line.strip("|").split("|")]
                 for line in printed.splitlines() if line.startswith("|")][2:]
-        return {row[0]: row[1:] for row in rows}, said.splitlines()
+        return {row[0]: row[1:] for row in rows}, errors.splitlines()
 
     return run
 
 
-def test_complete_runs_are_in_the_table_and_do_not_run_again(carried_out, tmp_path):
-    table, typed = carried_out("--seeds", 2)
-    assert len(typed) == 5
-    assert typed[0].startswith("preprocess.py --config configs/voice.json --data vctk ")
+def test_complete_runs_are_in_the_table_and_do_not_run_again(run_study, tmp_path):
+    table, commands = run_study("--seeds", 2)
+    assert len(commands) == 5
+    assert commands[0].startswith("preprocess.py --config configs/voice.json --data vctk ")
     runs = tmp_path / "runs/study"
     nats, bits = ([[entry[key] for entry in json.loads((runs / f"{name}_{seed}/log").read_text())
                     if key in entry] for seed in (0, 1)]
                   for name, key in (("digits", "test/main/nats"),
                                     ("voice", "validation/main/bits/dim")))
-    published, whole, ours, data, seeds, size, trained, commit, model = table["digits"]
-    assert not whole and data == "38 of 60,000, 40 others"
+    published, ours_of_all, ours, data, seeds, size, trained, commit, model = table["digits"]
+    assert not ours_of_all and data == "38 of 60,000, 40 others"
     assert published == "81.30 nats" and seeds == "2 seeds"
     assert re.fullmatch(r"\d+ s, 1 epoch", trained)
     values = [value for (value, ) in nats]
@@ -75,40 +75,40 @@ def test_complete_runs_are_in_the_table_and_do_not_run_again(carried_out, tmp_pa
     (file, ) = (runs / "digits_0").glob("pixelcnn_*")
     assert model == hashlib.sha256(file.read_bytes()).hexdigest()[:12]
     assert [len(values) for values in bits] == [2, 2]
-    values = [min(values) for values in bits]  # of the best model
+    values = [min(values) for values in bits]  # the best model's
     assert table["voice"][2:4] == ["", "1 of 2, 1 other"]
     assert table["voice"][1] == f"{mean(values):.4f} ± {stdev(values):.4f} bits/dim"
 
     (runs / "digits_1/log").write_text(json.dumps([{"epoch": 1, "validation/main/nll": 0.7}]))
-    again, typed = carried_out("--seeds", 2, "--table")
-    assert again["voice"] == table["voice"] and again["digits"][4] == "1 seed" and not typed
-    again, typed = carried_out("--seeds", 2)
-    assert again == table and len(typed) == 1 and "--seed 1" in typed[0]
+    again, commands = run_study("--seeds", 2, "--table")
+    assert again["voice"] == table["voice"] and again["digits"][4] == "1 seed" and not commands
+    again, commands = run_study("--seeds", 2)
+    assert again == table and len(commands) == 1 and "--seed 1" in commands[0]
 
 
-def test_a_failing_run_is_named(carried_out, configure, tmp_path):
+def test_a_failing_run_is_named(run_study, configure, tmp_path):
     configure("digits", levels=1)
     with pytest.raises(UserError, match="exit code 2, see runs/study/digits_0/output"):
-        carried_out("--seeds", 1, "--only", "digits")
+        run_study("--seeds", 1, "--only", "digits")
     assert "--levels 1" in (tmp_path / "runs/study/digits_0/output").read_text()
 
 
-def test_a_run_begun_with_other_flags_is_refused(carried_out, configure, tmp_path):
-    carried_out("--seeds", 1, "--only", "digits")
+def test_a_run_begun_with_other_flags_is_refused(run_study, configure, tmp_path):
+    run_study("--seeds", 1, "--only", "digits")
     log = (tmp_path / "runs/study/digits_0/log").read_bytes()
     configure("digits", out="elsewhere")  # does not change the result
-    table, typed = carried_out("--seeds", 1, "--only", "digits")
-    assert table and not typed
+    table, commands = run_study("--seeds", 1, "--only", "digits")
+    assert table and not commands
     for changes in ({"batchsize": 8}, {"epoch": 2}):
         configure("digits", **changes)
         for more in ([], ["--table"]):
             with pytest.raises(UserError, match="runs/study/digits_0: was begun with other flags"):
-                carried_out("--seeds", 1, *more)
+                run_study("--seeds", 1, *more)
     assert (tmp_path / "runs/study/digits_0/log").read_bytes() == log
     configure("digits")
     (tmp_path / "runs/study/digits_0/flags").write_text("")
     with pytest.raises(UserError, match="was begun with other flags"):
-        carried_out("--seeds", 1)
+        run_study("--seeds", 1)
 
 
 @pytest.mark.parametrize("name, recorded", [
@@ -121,18 +121,20 @@ def test_a_run_begun_with_other_flags_is_refused(carried_out, configure, tmp_pat
      "--weight_decay 0 --precision bf16 --ema 0.999 -e 14\n")])
 def test_records_of_earlier_versions_are_recognised(name, recorded):
     run, = (run for run in study.RUNS if run.name == name)
-    compared = study.comparable(study.recorded_flags(run, recorded))
-    assert compared == study.comparable(run.flags())
-    assert compared != study.comparable(study.recorded_flags(run, recorded.replace("bf16", "fp32")))
+    def normalized(text):
+        return study_runs.normalize_flags(study_runs.read_recorded_flags(run, text))
+
+    assert normalized(recorded) == study_runs.normalize_flags(run.flags())
+    assert normalized(recorded) != normalized(recorded.replace("bf16", "fp32"))
 
 
-def test_an_unknown_run_is_refused(carried_out):
+def test_an_unknown_run_is_refused(run_study):
     with pytest.raises(UserError, match="--only tones: .*digits, voice"):
-        carried_out("--only", "tones")
+        run_study("--only", "tones")
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in ROOT.glob("assets/models/*.pt")))
-def test_every_model_that_comes_along_is_in_the_study_and_on_the_pages(name):
+def test_every_bundled_model_is_in_the_study_and_on_the_pages(name):
     run, = (run for run in study.RUNS if run.name == name)
     command = f"train_{run.kind}.py --config configs/{name}.json"
     assert any(f"{each} ".startswith(f"{command} ") for _, each in FOUND)
