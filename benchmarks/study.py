@@ -10,7 +10,7 @@ Markdown, followed by their commands; --table prints it and runs nothing.
 
 --images is the folder of the published sets, as `--data` of train_pixelcnn.py; missing files are
 downloaded. --speech holds the recordings DIGIT_SPEAKER_TAKE.wav of the Free Spoken Digit Dataset,
-whose takes 0 to 4 are held back; --vctk holds those of VCTK's speaker p225.
+whose takes 0 to 4 are held back; --vctk holds the recordings of VCTK's speaker p225.
 
 Each figure is the mean over seeds ± the standard deviation: nats per image or bits/dim on the
 published test set; for sound on the validation recordings, or on the training data if nothing is
@@ -113,7 +113,7 @@ def is_complete(run: Run, folder: Path) -> bool:
 
 
 def check_flags(run: Run, folder: Path) -> None:
-    """Raise UserError if the run in the folder was begun with other flags than it has now."""
+    """Raise UserError if the run in the folder was started with other flags than it has now."""
     path = folder / "flags"
     if not path.exists():
         return
@@ -122,9 +122,9 @@ def check_flags(run: Run, folder: Path) -> None:
     except ValueError:  # cut off while it was written
         recorded = None
     if recorded != normalize_flags(run.flags()):
-        raise UserError(f"{folder}: was begun with other flags than {run.config} has, see {path}; "
-                        "move the folder away (for sound also its corpus), or give another "
-                        "--output")
+        raise UserError(f"{folder}: was started with other flags than {run.config} has, see "
+                        f"{path}; move the folder away (for sound also its corpus), or give "
+                        "another --output")
 
 
 def current_commit() -> str:
@@ -134,7 +134,7 @@ def current_commit() -> str:
 
 
 def train(run: Run, args: argparse.Namespace, seed: int) -> None:
-    """Train or resume the run; its output goes to a file beside its log."""
+    """Train or resume the run; write its output next to its log."""
     folder = run_folder(run, args, seed)
     if is_complete(run, folder):
         return
@@ -216,7 +216,7 @@ def table_row(run: Run, args: argparse.Namespace) -> str | None:
 
 
 def main() -> None:
-    """Prepare corpora, train what is incomplete, print the table of what is complete."""
+    """Prepare corpora, train incomplete runs, print the table of complete runs."""
     args, runs = arguments()
     for run in runs:
         for seed in range(args.seeds):

@@ -93,7 +93,7 @@ def test_a_failing_run_is_named(run_study, configure, tmp_path):
     assert "--levels 1" in (tmp_path / "runs/study/digits_0/output").read_text()
 
 
-def test_a_run_begun_with_other_flags_is_refused(run_study, configure, tmp_path):
+def test_a_run_started_with_other_flags_is_refused(run_study, configure, tmp_path):
     run_study("--seeds", 1, "--only", "digits")
     log = (tmp_path / "runs/study/digits_0/log").read_bytes()
     configure("digits", out="elsewhere")  # does not change the result
@@ -102,12 +102,12 @@ def test_a_run_begun_with_other_flags_is_refused(run_study, configure, tmp_path)
     for changes in ({"batchsize": 8}, {"epoch": 2}):
         configure("digits", **changes)
         for more in ([], ["--table"]):
-            with pytest.raises(UserError, match="runs/study/digits_0: was begun with other flags"):
+            with pytest.raises(UserError, match="runs/study/digits_0: was started with other"):
                 run_study("--seeds", 1, *more)
     assert (tmp_path / "runs/study/digits_0/log").read_bytes() == log
     configure("digits")
     (tmp_path / "runs/study/digits_0/flags").write_text("")
-    with pytest.raises(UserError, match="was begun with other flags"):
+    with pytest.raises(UserError, match="was started with other flags"):
         run_study("--seeds", 1)
 
 
