@@ -48,7 +48,8 @@ def test_likelihood_trains_for_the_given_time_and_prints_the_test_likelihood(net
     assert int(re.search(r"([\d,]+) updates", printed)[1].replace(",", "")) > 1
     if network == "wavenet":
         increase = float(re.search(r"--precision bf16: ([+-][\d.]+) bits/dim", printed)[1])
-        assert 0 < abs(increase) < 0.05
+        # May print as 0: the difference depends on how many updates fit into the time.
+        assert abs(increase) < 0.05
 
 
 def test_copies_are_judged_by_their_spectra_and_their_digits(tmp_path):
