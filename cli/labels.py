@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from common.errors import UserError
-from datasets.audio.labels import find_label
+
+SHOWN = 20  # label names in an error message
 
 
 def resolve_labels(names: Sequence[str], wanted: str | None, file: Path,
@@ -23,3 +24,19 @@ def resolve_labels(names: Sequence[str], wanted: str | None, file: Path,
         return [find_label(list(names), wanted)]
     except UserError as error:
         raise UserError(f"{file}: {error}") from None
+
+
+def find_label(names: list[str], wanted: str) -> int:
+    """Return the index in `names` of the label that --label gives, by its name or its number.
+
+    Raises UserError if there is no such label.
+    """
+    if not names:
+        raise UserError(f"--label {wanted}: the model was trained without labels; leave it out")
+    if wanted in names:
+        return names.index(wanted)
+    if wanted.isdecimal() and int(wanted) < len(names):
+        return int(wanted)
+    known = ", ".join(f"{number} {name}" for number, name in enumerate(names[:SHOWN]))
+    more = f", … {len(names) - 1} {names[-1]}" if len(names) > SHOWN else ""
+    raise UserError(f"--label {wanted}: no such label; give a number or a name of: {known}{more}")

@@ -36,3 +36,10 @@ def test_a_closed_pipe_and_other_errors_pass():
     for error in (BrokenPipeError, ValueError, KeyboardInterrupt):
         with pytest.raises(error), os_errors_as_lines("a", "can't be written", "make room"):
             raise error
+
+
+def test_the_command_line_names_flags_where_a_library_names_parameters():
+    error = UserError("a.wav: 1 seconds long, shorter than min_seconds 2; give less",
+                      mentions="min_seconds")
+    assert str(error) == "a.wav: 1 seconds long, shorter than min_seconds 2; give less"
+    assert error.line() == "a.wav: 1 seconds long, shorter than --min_seconds 2; give less"

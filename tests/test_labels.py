@@ -2,8 +2,9 @@ from pathlib import Path
 
 import pytest
 
+from cli.labels import find_label
 from common.errors import UserError
-from datasets.audio.labels import Labelling, find_label, speaker_of
+from datasets.audio.labels import Labelling, speaker_of
 from datasets.audio.tags import match_genre
 
 

@@ -205,9 +205,9 @@ def test_an_excerpt_equals_the_same_cut_of_the_whole(tmp_path, kind):
     assert np.array_equal(part, whole[24000:56000])
     assert np.array_equal(read_recording(path, RATE, Excerpt(3.5)), whole[56000:])
     assert np.array_equal(read_recording(path, RATE, Excerpt(0, 1, length)), whole[:RATE])
-    for excerpt, told in ((Excerpt(minimum=length + 0.01), "shorter than --min_seconds"),
-                          (Excerpt(0, 1, length + 0.01), "shorter than --min_seconds"),
-                          (Excerpt(length), "over before --offset_seconds")):
+    for excerpt, told in ((Excerpt(minimum=length + 0.01), "shorter than min_seconds"),
+                          (Excerpt(0, 1, length + 0.01), "shorter than min_seconds"),
+                          (Excerpt(length), "over before offset_seconds")):
         with pytest.raises(UserError, match=rf"{path}: [\d.]+ seconds long, {told}"):
             read_recording(path, RATE, excerpt)
 

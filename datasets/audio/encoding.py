@@ -222,12 +222,13 @@ def encode_recording(path: Path, config: EncodingConfig, codes_path: Path) -> En
             length = _encode_into(outputs, blocks, config)
         kept = codes.committed.stats
         if not kept.length:
-            raise UserError(f"{path}: all of it is below --silence_threshold "
-                            f"{config.silence_threshold:g}; lower that, or remove the file")
+            raise UserError(f"{path}: all of it is below silence_threshold "
+                            f"{config.silence_threshold:g}; lower that, or remove the file",
+                            mentions="silence_threshold")
     except UserError as error:
         for file in filter(None, (codes_path, frames_path)):
             file.unlink(missing_ok=True)
-        return EncodedRecording(problem=str(error))
+        return EncodedRecording(problem=error.line())
     return EncodedRecording(
         str(codes_path), label, kept.length, kept.clipped, length - kept.length,
         math.sqrt(kept.squares / kept.length), frames=str(frames_path) if frames_path else None,

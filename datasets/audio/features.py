@@ -92,7 +92,7 @@ def make_features(kind: str, paths: Iterable[Path], rate: int, hop_seconds: floa
     click = np.zeros(window, np.float32)
     click[window // 2] = window
     if (compute_features(click, features).max(axis=0) == -1).any():
-        raise UserError(f"{bins}: too many to be told apart at --rate {rate}; give fewer",
+        raise UserError(f"{bins}: too many to be told apart at rate {rate} Hz; give fewer",
                         parameter="bins")
     return features
 

@@ -12,7 +12,6 @@ from datasets.audio.tags import match_genre, tag_of
 
 KINDS = ("none", "folder", "speaker", "genre", "year")
 SPOKEN_DIGIT = re.compile(r"\d_([^\W\d_]\w*?)_\d+")  # DIGIT_SPEAKER_TAKE
-SHOWN = 20  # label names in an error message
 
 
 class Labelling(NamedTuple):
@@ -46,8 +45,8 @@ class Labelling(NamedTuple):
         name = path.relative_to(self.root).as_posix()
         found = re.search(self.kind, name)
         if not found or not found[1]:
-            raise UserError(f"{path}: no label, --labels {self.kind} doesn't match {name}; "
-                            "mend the expression, or remove the file")
+            raise UserError(f"{path}: no label, labels {self.kind} doesn't match {name}; "
+                            "mend the expression, or remove the file", mentions="labels")
         return found[1]
 
     def _from_tags(self, path: Path) -> str:
@@ -56,8 +55,9 @@ class Labelling(NamedTuple):
             return tag
         genre = match_genre(tag, self.genres)
         if genre is None:
-            raise UserError(f"{path}: its genre, {tag}, is none of --genres "
-                            f"{','.join(self.genres)}; add it, or remove the file")
+            raise UserError(f"{path}: its genre, {tag}, is none of genres "
+                            f"{','.join(self.genres)}; add it, or remove the file",
+                            mentions="genres")
         return genre
 
 
@@ -87,19 +87,3 @@ def speaker_of(path: Path) -> str:
     """
     digit = SPOKEN_DIGIT.fullmatch(path.stem)
     return digit[1] if digit else re.split("[_-]", path.stem)[0] or path.stem
-
-
-def find_label(names: list[str], wanted: str) -> int:
-    """Return the index in `names` of the label that --label gives, by its name or its number.
-
-    Raises UserError if there is no such label.
-    """
-    if not names:
-        raise UserError(f"--label {wanted}: the model was trained without labels; leave it out")
-    if wanted in names:
-        return names.index(wanted)
-    if wanted.isdecimal() and int(wanted) < len(names):
-        return int(wanted)
-    known = ", ".join(f"{number} {name}" for number, name in enumerate(names[:SHOWN]))
-    more = f", … {len(names) - 1} {names[-1]}" if len(names) > SHOWN else ""
-    raise UserError(f"--label {wanted}: no such label; give a number or a name of: {known}{more}")

@@ -163,11 +163,11 @@ def _cut_excerpt(path: Path, blocks: Blocks, excerpt: Excerpt) -> Blocks:
 def _check_length(path: Path, seconds: float, excerpt: Excerpt) -> None:
     """Raise UserError if a recording is too short for the `excerpt`."""
     if seconds < excerpt.minimum:
-        raise UserError(f"{path}: {seconds:.3g} seconds long, shorter than --min_seconds "
-                        f"{excerpt.minimum:g}; give less, or remove it")
+        raise UserError(f"{path}: {seconds:.3g} seconds long, shorter than min_seconds "
+                        f"{excerpt.minimum:g}; give less, or remove it", mentions="min_seconds")
     if excerpt.offset and excerpt.offset >= seconds:
-        raise UserError(f"{path}: {seconds:.3g} seconds long, over before --offset_seconds "
-                        f"{excerpt.offset:g}; give less, or remove it")
+        raise UserError(f"{path}: {seconds:.3g} seconds long, over before offset_seconds "
+                        f"{excerpt.offset:g}; give less, or remove it", mentions="offset_seconds")
 
 
 def _check_rate(path: Path, rate: int) -> None:
