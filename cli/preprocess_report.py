@@ -33,42 +33,42 @@ class Preparation:
     seconds: float
 
 
-def print_report(done: Preparation, warnings: Iterable[str]) -> None:
+def print_report(corpus: Preparation, warnings: Iterable[str]) -> None:
     """Print the report on stdout, and on stderr the `warnings` and what was left out.
 
     Also draws the summary of the corpus into its folder.
     """
-    result = done.result
-    _print_totals(done)
-    picture = Path(done.output, f"{done.part.stem.replace('vctk', 'corpus')}.png")
+    result = corpus.result
+    _print_totals(corpus)
+    picture = Path(corpus.output, f"{corpus.part.stem.replace('vctk', 'corpus')}.png")
     if result.entries:
         for line in summary_table(result.entries):
             print(line)
         draw_summary(result.entries, picture)
-    _print_remarks(done)
+    _print_remarks(corpus)
     _print_some("left out", result.problems.values())
     _print_some("used as far as it goes", result.notes.values())
-    for warning in [*warnings, *sparse_label_warnings(result.entries), *_part_warnings(done)]:
+    for warning in [*warnings, *sparse_label_warnings(result.entries), *_part_warnings(corpus)]:
         print(f"warning: {printable(warning)}", file=sys.stderr)
-    _print_next_step(done, picture)
+    _print_next_step(corpus, picture)
 
 
-def _print_totals(done: Preparation) -> None:
-    entries = done.result.entries
+def _print_totals(corpus: Preparation) -> None:
+    entries = corpus.result.entries
     names = sorted({entry.label for entry in entries if entry.label is not None})
     labels = ", ".join(map(printable, names[:LISTED])) or "none"
     if len(names) > LISTED:
         labels += f" and {len(names) - LISTED} more"
     length = timedelta(seconds=round(sum(entry.seconds for entry in entries)))
     held_back = sum(entry.held_back for entry in entries)
-    print(f"{len(entries)} recordings read, {length} of sound, in {done.seconds:.1f} s; "
-          f"{len(done.result.problems)} left out; {held_back} held back for validation; labels: "
+    print(f"{len(entries)} recordings read, {length} of sound, in {corpus.seconds:.1f} s; "
+          f"{len(corpus.result.problems)} left out; {held_back} held back for validation; labels: "
           f"{labels}")
 
 
-def _print_remarks(done: Preparation) -> None:
+def _print_remarks(corpus: Preparation) -> None:
     """Print what happened to samples."""
-    config, result = done.config, done.result
+    config, result = corpus.config, corpus.result
     if config.features:
         print(f"features: {config.features.summary()}")
     if result.clipped:
@@ -90,25 +90,25 @@ def _print_some(what: str, lines: Collection[str]) -> None:
         print(f"and {len(lines) - LISTED} more {what}", file=sys.stderr)
 
 
-def _part_warnings(done: Preparation) -> list[str]:
+def _part_warnings(corpus: Preparation) -> list[str]:
     """Return a warning if a part lacks recordings that other parts have to contain."""
-    entries = done.result.entries
-    part = f"part {done.part.number} of {done.part.count}"
-    if done.part != ENTIRE_CORPUS and not entries:
+    entries = corpus.result.entries
+    part = f"part {corpus.part.number} of {corpus.part.count}"
+    if corpus.part != ENTIRE_CORPUS and not entries:
         return [f"{part} holds no recording; the others have to"]
     has_validation = any(entry.held_back for entry in entries)
-    if done.part != ENTIRE_CORPUS and done.wants_validation and not has_validation:
+    if corpus.part != ENTIRE_CORPUS and corpus.wants_validation and not has_validation:
         return [f"{part} holds no recording for validation; the others have to"]
     return []
 
 
-def _print_next_step(done: Preparation, picture: Path) -> None:
-    written = f"written to {done.output}"
-    if done.result.entries:
+def _print_next_step(corpus: Preparation, picture: Path) -> None:
+    written = f"written to {corpus.output}"
+    if corpus.result.entries:
         written += f", drawn in {picture}"
-    if done.left_out:
-        written += f", what is left out is in {done.left_out}"
+    if corpus.left_out:
+        written += f", what is left out is in {corpus.left_out}"
     following = "next"
-    if done.part != ENTIRE_CORPUS:
-        following += f", with all {done.part.count} parts in one folder"
-    print(f"{written}; {following}: python train_wavenet.py --data {shlex.quote(done.output)}")
+    if corpus.part != ENTIRE_CORPUS:
+        following += f", with all {corpus.part.count} parts in one folder"
+    print(f"{written}; {following}: python train_wavenet.py --data {shlex.quote(corpus.output)}")

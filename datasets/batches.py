@@ -38,7 +38,7 @@ class Batch(NamedTuple):
                        for part in self))
 
 
-Share = Callable[[np.ndarray], np.ndarray]  # selects a process's indices from a batch's
+Shard = Callable[[np.ndarray], np.ndarray]  # selects a process's indices from a batch's
 
 
 class BatchDataset(Protocol):
@@ -60,7 +60,7 @@ class EpochOrder(Sampler):
     process's indices from those of a batch.
     """
 
-    def __init__(self, items: int, batchsize: int, share: Share, *, seed: int = 0, epoch: int = 0,
+    def __init__(self, items: int, batchsize: int, share: Shard, *, seed: int = 0, epoch: int = 0,
                  position: int = 0, shuffle: bool = True):
         self.batchsize, self.position, self.share = batchsize, position, share
         if shuffle:
@@ -107,7 +107,7 @@ def _pinned(batch):
 
 
 def training_batches(dataset: BatchDataset, batchsize: int, *, seed: int, epoch: int,
-                     position: int = 0, share: Share = all_indices, **loading: Any) -> Batches:
+                     position: int = 0, share: Shard = all_indices, **loading: Any) -> Batches:
     """Return the batches of one epoch, the last one smaller, from item `position` on.
 
     share: see `EpochOrder`; a process's share of a small batch may be empty. loading: workers and
@@ -118,7 +118,7 @@ def training_batches(dataset: BatchDataset, batchsize: int, *, seed: int, epoch:
     return Batches(dataset, order, **loading)
 
 
-def evaluation_batches(dataset: BatchDataset, batchsize: int, share: Share = all_indices,
+def evaluation_batches(dataset: BatchDataset, batchsize: int, share: Shard = all_indices,
                        **loading: Any) -> Batches:
     """Return all items once, in order; share and loading as in `training_batches`."""
     return Batches(dataset, EpochOrder(len(dataset), batchsize, share, shuffle=False), **loading)

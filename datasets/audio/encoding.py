@@ -139,20 +139,20 @@ class EncoderOutput(Generic[AnyEncoder]):
 
 
 def encode_recordings(paths: list[Path], config: EncodingConfig, workers: int, folder: str | Path,
-                      done: int = 0) -> Generator[EncodedRecording, None, None]:
-    """Encode each of `paths`, in order, except the first `done`, in that many processes.
+                      start: int = 0) -> Generator[EncodedRecording, None, None]:
+    """Encode each of `paths`, in order, except the first `start`, in that many processes.
 
     Codes and frames lie in files in `folder`, a temporary one; read them before you take the next
     recording. Few files wait there at a time, because a corpus may be larger than the memory.
     Raises UnfinishedError if a process dies, and OSError if `folder` is full.
     """
-    workers = max(1, min(workers, len(paths) - done))
+    workers = max(1, min(workers, len(paths) - start))
     stop_sender, stop_receiver = Pipe()
     pool = _start_pool(workers, stop_receiver)
-    coming = zip(count(done), paths[done:])
+    coming = zip(count(start), paths[start:])
     waiting: deque[Future[EncodedRecording]] = deque()
     try:
-        for _ in tqdm(paths[done:], unit="recording", disable=None, initial=done,
+        for _ in tqdm(paths[start:], unit="recording", disable=None, initial=start,
                       total=len(paths)):
             while len(waiting) < 4 * workers and (job := next(coming, None)):
                 number, path = job
