@@ -185,8 +185,8 @@ def _add_learning(group: argparse._ArgumentGroup) -> None:
                             "of the run, then fall, along half a cosine to 0 or to a tenth after "
                             "60 %% and again after 85 %% of it (default: constant)")
     group.add_argument("--ema", type=fraction, metavar="X",
-                       help="validate and sample with a moving average of the weights, X of which "
-                            "is kept at each update, such as 0.999 (default: none)")
+                       help="validate and sample with a moving average of the weights; each update "
+                            "keeps X of it, such as 0.999 (default: none)")
     group.add_argument("--dropout", type=fraction, default=0.0, metavar="X",
                        help="set this part of the gated features to 0 while training (default: 0)")
 

@@ -16,10 +16,11 @@ from cli.requests import RequestedModel, open_models, sampling_options
 from common.errors import UserError
 from common.file_names import distinct_file_names
 from common.files import make_folder
+from common.moments import Every
 from common.text import printable
 from models.wavenet import WaveNetConfig
 from sampling.output import sound as sound_output
-from sampling.output.sound import Interval, Pipe, WavFiles, check_writable
+from sampling.output.sound import Pipe, WavFiles, check_writable
 from sampling.rendering import SamplingOptions
 from sampling.sound_rendering import Sound, sound_batches
 
@@ -33,14 +34,14 @@ class SoundRequest:
     sounds: tuple[Sound, ...]
     options: SamplingOptions
 
-    def open_output(self, sounds: Sequence[Sound], every: Interval) -> WavFiles | Pipe:
+    def open_output(self, sounds: Sequence[Sound], every: Every) -> WavFiles | Pipe:
         """Open the wavs of these sounds, to be flushed at that interval, or standard output."""
         if self.model.folder is None:
             return Pipe(sys.stdout.fileno())
         return WavFiles([sound.wav for sound in sounds], self.rate, every)
 
     def summary(self, begun: Collection[Sound]) -> str:
-        """Say where the sounds that were begun are, how many they are, and of which labels."""
+        """Describe the sounds that were begun: where they are, how many, and their labels."""
         labels = dict.fromkeys(sound.label for sound in self.sounds
                                if sound in begun and sound.label is not None)
         names = ", ".join(printable(self.model.label_names[label]) for label in labels)

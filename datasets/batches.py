@@ -42,7 +42,7 @@ Shard = Callable[[np.ndarray], np.ndarray]  # selects a process's indices from a
 
 
 class BatchDataset(Protocol):
-    """A dataset of items, of which lists of indices select batches."""
+    """A dataset that returns a batch for a list of indices."""
 
     epoch: int  # selects the random draws of an epoch, such as those of a binarisation
 

@@ -54,7 +54,7 @@ def find_by_ending(folder: str | PathLike[str], endings: Endings) -> FoundFiles:
 
 
 def describe_skipped(skipped: list[Path]) -> str:
-    """Say how many audio files are skipped, of which kinds, and what to do."""
+    """Describe the skipped audio files: how many, their endings, and what to do."""
     endings = sorted({path.suffix.lower()[1:] for path in skipped})
     count = len(skipped)
     return (f"{count} {'file' if count == 1 else 'files'} of kinds that are not read passed over: "

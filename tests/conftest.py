@@ -48,6 +48,19 @@ def _threads_restored():
 
 
 @pytest.fixture
+def no_hanging(request):
+    """Fail a test that takes longer than its module's HANG_SECONDS."""
+    def stop(*_):
+        raise TimeoutError("hangs")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(request.module.HANG_SECONDS)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture
 def record_logits(monkeypatch):
     """A function of a sampler's module that returns a list, which collects every code's logits."""
     def record(module):

@@ -32,13 +32,15 @@ def run(script, *args):
                           capture_output=True, text=True, check=True).stdout
 
 
-@pytest.mark.parametrize("network", ["pixelcnn", "wavenet"])
-def test_likelihood_trains_for_the_given_time_and_prints_the_test_likelihood(network, tmp_path):
+# Long enough for the WaveNet to learn something that rounding its weights changes.
+@pytest.mark.parametrize("network, minutes", [("pixelcnn", 0.02), ("wavenet", 0.08)])
+def test_likelihood_trains_for_the_given_time_and_prints_the_test_likelihood(network, minutes,
+                                                                             tmp_path):
     write_mnist(tmp_path / "MNIST/raw")
     write_sounds(tmp_path / "anna", [f"{digit}_anna_{take}.wav" for digit in (0, 1)
                                      for take in (0, 4, 5, 6)])
     printed = run(
-        "likelihood.py", network, "--data", tmp_path, "--minutes", 0.02, "--hidden_dim", 6,
+        "likelihood.py", network, "--data", tmp_path, "--minutes", minutes, "--hidden_dim", 6,
         "--out_hidden_dim", 6, "--blocks_num", 2, "--stacks_num", 1, "--layers_num", 3,
         "--target_length", 500, "--threads", 1,
         *(["--features", "mel"] if network == "wavenet" else []))
@@ -48,8 +50,7 @@ def test_likelihood_trains_for_the_given_time_and_prints_the_test_likelihood(net
     assert int(re.search(r"([\d,]+) updates", printed)[1].replace(",", "")) > 1
     if network == "wavenet":
         increase = float(re.search(r"--precision bf16: ([+-][\d.]+) bits/dim", printed)[1])
-        # May print as 0: the difference depends on how many updates fit into the time.
-        assert abs(increase) < 0.05
+        assert 0 < abs(increase) < 0.05
 
 
 def test_copies_are_judged_by_their_spectra_and_their_digits(tmp_path):

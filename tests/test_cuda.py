@@ -65,7 +65,7 @@ def networks():
         yield (PixelCNN(PixelCNNConfig(4, 3, 12, 9, 4, **config)), Batch(codes, codes, condition))
     plain, rich = WaveNetConfig(16, 8, 8, 2, 4), WaveNetConfig(16, 8, 8, 2, 4, 2, 5, 10)
     codes = torch.randint(16, (3, plain.receptive_field + 30))
-    codes[:, :9] = 8  # silence, of which one column is computed
+    codes[:, :9] = 8  # silence: one column is computed
     targets = torch.randint(16, (3, 31))
     frames = Frames(torch.randn(3, 14, 5), torch.ones(3, 14, dtype=torch.bool),
                     torch.tensor([30, 33, 41]))

@@ -1,7 +1,6 @@
 """Odd and malicious pictures are read, or left out with a reason."""
 
 import os
-import signal
 import socket
 import struct
 import subprocess
@@ -26,13 +25,8 @@ GENERATOR = np.random.default_rng(0)
 SMOOTH = np.cumsum(GENERATOR.integers(-2, 3, (300, 400, 3)), 0).astype(np.uint8)
 
 
-@pytest.fixture(autouse=True)
-def _no_hanging():
-    """End tests that hang."""
-    signal.signal(signal.SIGALRM, lambda *_: pytest.fail("hangs"))
-    signal.alarm(30)
-    yield
-    signal.alarm(0)
+HANG_SECONDS = 30
+pytestmark = pytest.mark.usefixtures("no_hanging")
 
 
 def refused(path):

@@ -3,7 +3,6 @@
 import gzip
 import os
 import pickle
-import signal
 import struct
 import tracemalloc
 
@@ -19,13 +18,8 @@ ROWS = np.arange(2 * 3072).astype(np.uint8).reshape(2, 3072)
 GOOD = {b"data": ROWS, b"labels": [1, 2]}
 
 
-@pytest.fixture(autouse=True)
-def _no_hanging():
-    """End tests that hang."""
-    signal.signal(signal.SIGALRM, lambda *_: pytest.fail("hangs"))
-    signal.alarm(30)
-    yield
-    signal.alarm(0)
+HANG_SECONDS = 30
+pytestmark = pytest.mark.usefixtures("no_hanging")
 
 
 @pytest.fixture(autouse=True)

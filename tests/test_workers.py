@@ -24,17 +24,8 @@ from datasets.workers import LostWorkerError, read_ahead
 BOTH = pytest.mark.parametrize("command", [PIXELCNN, WAVENET], ids=["pixelcnn", "wavenet"])
 
 
-@pytest.fixture(autouse=True)
-def _no_hang():
-    """Every test here ends within 60 s: a SIGALRM raises in it."""
-    def stop(*_):
-        raise TimeoutError("hangs")
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(60)
-    yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, before)
+HANG_SECONDS = 60
+pytestmark = pytest.mark.usefixtures("no_hanging")
 
 
 class Rows(torch.utils.data.Dataset):

@@ -5,20 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from datasets.batches import Batch
+    from datasets.batches import Batch, BatchDataset
     from models.pixelcnn import PixelCNN
     from models.wavenet import WaveNet
-
-
-class BatchDataset(Protocol):
-    """A dataset in which several indices at once give a batch."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, indices: Any) -> Batch: ...
 
 
 @dataclass(frozen=True)

@@ -25,14 +25,13 @@ import torch
 
 from common.errors import DivergedError, UserError
 from common.signals import Signals
-from datasets.batches import Batch, training_batches
+from datasets.batches import Batch, BatchDataset, training_batches
 from training import distributed, likelihood
 from training.extensions.extension import Extension, FunctionExtension
 from training.interval import Interval
 from training.optimization import average_weights, learning_rate_factor, load_optimizer_state
 from training.progress_bar import ProgressBar
 from training.stopping import StopCondition
-from training.task import BatchDataset
 
 Trigger = tuple[int, str]
 
@@ -178,8 +177,7 @@ class Trainer:
     def _run_epoch(self, bar: ProgressBar) -> None:
         """Update from `position` to the epoch's end, or until the run ends."""
         began = time.monotonic()
-        batches = training_batches(self.dataset,  # type: ignore[arg-type] # a Dataset by its form
-                                   self.batchsize, seed=self.seed, epoch=self.epoch,
+        batches = training_batches(self.dataset, self.batchsize, seed=self.seed, epoch=self.epoch,
                                    position=self.position, **self.loading)
         for batch in batches:
             self.update(batch)

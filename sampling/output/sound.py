@@ -6,12 +6,13 @@ import wave
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm import tqdm
 
 from common.files import os_errors_as_lines
+from common.moments import Every
 from common.signals import Signals
 from common.text import printable
 from datasets.quantization import mu_law_decode
@@ -20,13 +21,6 @@ if TYPE_CHECKING:
     import torch
 
 MOST_SAMPLES = 2 ** 30 - 2 ** 16  # in a wav: programs disagree on sizes of 2 GiB or more
-
-
-class Interval(Protocol):
-    """How often something happens. A moment is (samples, seconds)."""
-
-    def has_passed(self, now: tuple[int, float], since: tuple[int, float]) -> bool:
-        """Whether the interval has passed between two moments."""
 
 
 def pcm_table(levels: int) -> np.ndarray:
@@ -55,7 +49,7 @@ class WavFiles:
     Raises UserError for a file that can't be written.
     """
 
-    def __init__(self, paths: Sequence[Path], rate: int, every: Interval):
+    def __init__(self, paths: Sequence[Path], rate: int, every: Every):
         self._paths, self._rate, self._every = paths, rate, every
         self._waiting: list[Sequence[np.ndarray]] = []
         self._samples = 0

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from common.errors import DivergedError
-from datasets.batches import evaluation_batches
+from datasets.batches import BatchDataset, evaluation_batches
 from training import distributed, likelihood
 from training.extensions.extension import Extension
 
 if TYPE_CHECKING:
-    from training.task import BatchDataset
     from training.trainer import Trainer
 
 
@@ -32,9 +31,8 @@ class Evaluator(Extension):
 
     def __call__(self, trainer: Trainer) -> None:
         """Evaluate the whole dataset. Raises DivergedError for a likelihood that is not finite."""
-        batches = evaluation_batches(
-            self.dataset,  # type: ignore[arg-type] # a Dataset by its form
-            self.batchsize * distributed.world_size(), **trainer.loading)
+        batches = evaluation_batches(self.dataset, self.batchsize * distributed.world_size(),
+                                     **trainer.loading)
         bar = tqdm(batches, desc=self.prefix, leave=False, dynamic_ncols=True,
                    disable=distributed.is_bar_disabled())
         mean, label_means = likelihood.evaluate_labels(trainer.eval_model, bar, trainer.device,
