@@ -37,7 +37,7 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]
     own_name = type(optimizer).__name__
     if name != own_name:
         raise UserError(f"--resume: the snapshot's run had the optimizer {name}, this one has "
-                        f"{own_name}; give the same --optimizer, or begin anew")
+                        f"{own_name}; give the same --optimizer, or start a new run")
     own_groups = [{name: value for name, value in group.items() if name != "params"}
                   for group in optimizer.param_groups]
     # Replaced before loading: they decide on which device an optimizer counts its steps.

@@ -40,8 +40,8 @@ def find_snapshot(resume: str, out: str, kind: str) -> tuple[Path | None, Conten
         return path, content
     if not is_auto:
         raise UserError(f"--resume {folder}: holds no snapshot_iter_N that can be read; name "
-                        f"another folder, or begin anew without --resume")
-    print(f"--resume auto: no snapshot in {folder}, beginning anew", file=sys.stderr)
+                        f"another folder, or start a new run without --resume")
+    print(f"--resume auto: no snapshot in {folder}, starting a new run", file=sys.stderr)
     return None, None
 
 
@@ -68,7 +68,7 @@ def check_same_task(path: Path, content: Content, task: Task) -> None:
                                 f"{advice}")
     if content["label_names"] != ours["label_names"]:
         raise UserError(f"--resume: {path} has other labels than the data; give the same data, or "
-                        f"begin anew")
+                        f"start a new run")
 
 
 def set_aside(out: Path, kind: str, path: Path | None, content: Content | None) -> None:

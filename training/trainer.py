@@ -270,7 +270,8 @@ class Trainer:
         """
         if state["items"] != len(self.dataset):
             raise UserError(f"--resume: the snapshot's run had {state['items']} items to train on, "
-                            f"this one has {len(self.dataset)}; give the same data, or begin anew")
+                            f"this one has {len(self.dataset)}; give the same data, or start a "
+                            f"new run")
         load_optimizer_state(self.optimizer, state["optimizer"],
                              state.get("optimizer_name", "Adam"))  # the oldest have no name
         self.iteration, self.epoch = state["iteration"], state["epoch"]

@@ -166,7 +166,7 @@ def to_rgb(image: Image.Image, kind: str, times: int = 1) -> Image.Image:
     kind: the file's format. Raises UnusablePictureError for modes without a known value of white.
     """
     if image.mode == "F" or image.mode == "I" and kind == "TIFF":
-        raise UnusablePictureError(f"holds numbers of which none is white (mode {image.mode})")
+        raise UnusablePictureError(f"has a mode without a known white ({image.mode})")
     if image.mode == "RGB" and "transparency" not in image.info and times == 1:
         return image
     rows = max(1, STRIP // (image.width * times)) * times
