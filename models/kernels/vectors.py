@@ -9,6 +9,8 @@ All arrays are one-dimensional and C-contiguous, except for weights, which are r
 operation checks an index: the caller must.
 """
 
+import platform
+
 import numpy as np
 from llvmlite import ir
 from numba import types
@@ -19,9 +21,14 @@ from numba.extending import intrinsic, models, register_model
 # The features that numba compiles for: NUMBA_CPU_FEATURES if set, else the host's.
 _REQUESTED = config.CPU_FEATURES  # type: ignore[attr-defined] # set when numba is imported
 FEATURES = get_host_cpu_features() if _REQUESTED is None else _REQUESTED
-# Outputs of a matrix product that are computed at a time: four AVX-512 or four AVX registers.
-TILE = 64 if "+avx512f" in FEATURES else 32
-HALF = TILE // 2
+_ENABLED = FEATURES.split(",")
+# A vector register's floats: 512 bits with AVX-512, 256 with AVX, 128 elsewhere (SSE, Arm's Neon).
+HALF = 16 if "+avx512f" in _ENABLED else 8 if "+avx" in _ENABLED else 4
+_IS_ARM = platform.machine().lower() in ("arm64", "aarch64")
+REGISTERS = 32 if "+avx512f" in _ENABLED or _IS_ARM else 16
+# A tile of outputs is two registers: the fewest that a gate needs, one of tanh and one of σ inputs.
+# Networks whose width is no multiple of a tile compute with zeros, so a wider one wastes more.
+TILE = 2 * HALF
 
 _FLOAT, _INT32 = ir.FloatType(), ir.IntType(32)
 _LOG2_E = float(np.log2(np.e))
@@ -64,7 +71,7 @@ def _constant(like, number):
     return ir.Constant(like, [number] * like.count)
 
 
-def _broadcast(builder, scalar, like):
+def broadcast(builder, scalar, like):
     """A vector of type `like` with `scalar` in all lanes."""
     undefined = ir.Constant(like, ir.Undefined)
     first = builder.insert_element(undefined, scalar, _INT32(0))
@@ -79,32 +86,38 @@ def _call(builder, name, *args):
     return builder.call(function, args)
 
 
+def multiply_add(builder, a, b, addend):
+    """a · b + addend, rounded once if the machine has a fused multiply-add."""
+    return _call(builder, "llvm.fmuladd", a, b, addend)
+
+
+def load_weights(builder, place, packed):
+    """The TILE weights at a pointer, as a vector; packed: as two bfloat16 in each uint32.
+
+    The lower 16 bits of a uint32 are lane i, its upper 16 bits lane HALF + i. A bfloat16 is the
+    upper half of a float32.
+    """
+    like = ir.VectorType(_INT32, HALF) if packed else ir.VectorType(_FLOAT, TILE)
+    words = builder.load(builder.bitcast(place, like.as_pointer()), align=4)
+    if not packed:
+        return words
+    floats = ir.VectorType(_FLOAT, HALF)
+    lower = builder.bitcast(builder.shl(words, _constant(like, 16)), floats)
+    upper = builder.bitcast(builder.and_(words, _constant(like, 0xFFFF0000)), floats)
+    return builder.shuffle_vector(lower, upper, _shuffle_mask(range(TILE)))
+
+
 _TILE, _HALF = Vector(TILE), Vector(HALF)
 
 
 @intrinsic
-def load_row(context, weights, index):
-    """Row `index` of a matrix of weights, as a vector of TILE floats.
-
-    weights: (rows, TILE) float32, or (rows, HALF) uint32. A uint32 packs two bfloat16: its lower 16
-    bits are lane i, its upper 16 bits lane HALF + i. A bfloat16 is the upper half of a float32.
-    """
-    packed = weights.dtype == types.uint32
-
+def pointer(context, array, index):
+    """A pointer to item `index` of an array. The caller must keep the array alive."""
     def generate(context, builder, signature, args):
-        word = _INT32 if packed else _FLOAT
-        like = ir.VectorType(word, HALF if packed else TILE)
-        index = builder.mul(args[1], ir.Constant(args[1].type, like.count))
-        place = _pointer(context, builder, signature.args[0], args[0], index, like)
-        words = builder.load(place, align=4)
-        if not packed:
-            return words
-        floats = ir.VectorType(_FLOAT, HALF)
-        lower = builder.bitcast(builder.shl(words, _constant(like, 16)), floats)
-        upper = builder.bitcast(builder.and_(words, _constant(like, 0xFFFF0000)), floats)
-        return builder.shuffle_vector(lower, upper, _shuffle_mask(range(TILE)))
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        return builder.gep(data, [args[1]])
 
-    return _TILE(weights, types.intp), generate
+    return types.CPointer(array.dtype)(array, types.intp), generate
 
 
 def _make_load(vector, doc):
@@ -148,8 +161,8 @@ def add_scaled(context, total, vector, array, index):
     def generate(context, builder, signature, args):
         total, vector, array, index = args
         place = _pointer(context, builder, signature.args[2], array, index, _FLOAT)
-        scale = _broadcast(builder, builder.load(place), vector.type)
-        return _call(builder, "llvm.fmuladd", vector, scale, total)
+        scale = broadcast(builder, builder.load(place), vector.type)
+        return multiply_add(builder, vector, scale, total)
 
     return total(total, vector, array, types.intp), generate
 
@@ -181,8 +194,8 @@ def exponential(context, vector, highest, scale):
         vector, highest, scale = args
         like = vector.type
         scale = builder.fmul(scale, ir.Constant(_FLOAT, float(np.float32(_LOG2_E))))
-        exponent = builder.fmul(builder.fsub(vector, _broadcast(builder, highest, like)),
-                                _broadcast(builder, scale, like))
+        exponent = builder.fmul(builder.fsub(vector, broadcast(builder, highest, like)),
+                                broadcast(builder, scale, like))
         normal = builder.fcmp_ordered(">=", exponent, _constant(like, -126))
         return builder.select(normal, _exp2(builder, exponent), _constant(like, 0))
 
@@ -194,7 +207,7 @@ def zero_below(context, vector, threshold):
     """The vector with 0 in each lane that is below `threshold`."""
     def generate(context, builder, signature, args):
         vector, like = args[0], args[0].type
-        enough = builder.fcmp_ordered(">=", vector, _broadcast(builder, args[1], like))
+        enough = builder.fcmp_ordered(">=", vector, broadcast(builder, args[1], like))
         return builder.select(enough, vector, _constant(like, 0))
 
     return vector(vector, types.float32), generate
