@@ -31,7 +31,7 @@ REGISTERS = 32 if "+avx512f" in _ENABLED or _IS_ARM else 16
 TILE = 2 * HALF
 
 _FLOAT, _INT32 = ir.FloatType(), ir.IntType(32)
-_LOG2_E = float(np.log2(np.e))
+LOG2_E = float(np.log2(np.e))
 # Coefficients of 2^f for f in [-1/2, 1/2], exact at 0. Degree 6 reaches single precision.
 _EXP2 = np.polynomial.Chebyshev.interpolate(np.exp2, 6, domain=[-0.5, 0.5]).convert(
     kind=np.polynomial.Polynomial).coef
@@ -59,12 +59,12 @@ def _pointer(context, builder, kind, array, index, pointee):
     return builder.bitcast(builder.gep(data, [index]), pointee.as_pointer())
 
 
-def _shuffle_mask(lanes):
+def shuffle_mask(lanes):
     """The lane numbers of a shuffle, as LLVM expects them."""
     return ir.Constant(ir.VectorType(_INT32, len(lanes)), list(lanes))
 
 
-def _constant(like, number):
+def constant(like, number):
     """A vector constant of type `like` with `number` in all lanes."""
     if isinstance(like.element, ir.FloatType):
         number = float(np.float32(number))
@@ -75,7 +75,7 @@ def broadcast(builder, scalar, like):
     """A vector of type `like` with `scalar` in all lanes."""
     undefined = ir.Constant(like, ir.Undefined)
     first = builder.insert_element(undefined, scalar, _INT32(0))
-    return builder.shuffle_vector(first, undefined, _shuffle_mask([0] * like.count))
+    return builder.shuffle_vector(first, undefined, shuffle_mask([0] * like.count))
 
 
 def _call(builder, name, *args):
@@ -102,9 +102,9 @@ def load_weights(builder, place, packed):
     if not packed:
         return words
     floats = ir.VectorType(_FLOAT, HALF)
-    lower = builder.bitcast(builder.shl(words, _constant(like, 16)), floats)
-    upper = builder.bitcast(builder.and_(words, _constant(like, 0xFFFF0000)), floats)
-    return builder.shuffle_vector(lower, upper, _shuffle_mask(range(TILE)))
+    lower = builder.bitcast(builder.shl(words, constant(like, 16)), floats)
+    upper = builder.bitcast(builder.and_(words, constant(like, 0xFFFF0000)), floats)
+    return builder.shuffle_vector(lower, upper, shuffle_mask(range(TILE)))
 
 
 _TILE, _HALF = Vector(TILE), Vector(HALF)
@@ -118,6 +118,13 @@ def pointer(context, array, index):
         return builder.gep(data, [args[1]])
 
     return types.CPointer(array.dtype)(array, types.intp), generate
+
+
+@intrinsic
+def advance(context, pointer, items):
+    """The pointer `items` items further."""
+    return pointer(pointer, types.intp), lambda context, builder, signature, args: builder.gep(
+        args[0], [args[1]])
 
 
 def _make_load(vector, doc):
@@ -176,11 +183,11 @@ def gate(context, vector):
     """
     def generate(context, builder, signature, args):
         half = ir.VectorType(_FLOAT, HALF)
-        a, b = (builder.shuffle_vector(args[0], args[0], _shuffle_mask(range(begin, begin + HALF)))
+        a, b = (builder.shuffle_vector(args[0], args[0], shuffle_mask(range(begin, begin + HALF)))
                 for begin in (0, HALF))
-        u = _exp2(builder, builder.fmul(_clamp(builder, a, 10), _constant(half, -2 * _LOG2_E)))
-        v = _exp2(builder, builder.fmul(_clamp(builder, b, 40), _constant(half, -_LOG2_E)))
-        one = _constant(half, 1)
+        u = exp2(builder, builder.fmul(clamp(builder, a, 10), constant(half, -2 * LOG2_E)))
+        v = exp2(builder, builder.fmul(clamp(builder, b, 40), constant(half, -LOG2_E)))
+        one = constant(half, 1)
         return builder.fdiv(builder.fsub(one, u),
                             builder.fmul(builder.fadd(one, u), builder.fadd(one, v)))
 
@@ -193,11 +200,11 @@ def exponential(context, vector, highest, scale):
     def generate(context, builder, signature, args):
         vector, highest, scale = args
         like = vector.type
-        scale = builder.fmul(scale, ir.Constant(_FLOAT, float(np.float32(_LOG2_E))))
+        scale = builder.fmul(scale, ir.Constant(_FLOAT, float(np.float32(LOG2_E))))
         exponent = builder.fmul(builder.fsub(vector, broadcast(builder, highest, like)),
                                 broadcast(builder, scale, like))
-        normal = builder.fcmp_ordered(">=", exponent, _constant(like, -126))
-        return builder.select(normal, _exp2(builder, exponent), _constant(like, 0))
+        normal = builder.fcmp_ordered(">=", exponent, constant(like, -126))
+        return builder.select(normal, exp2(builder, exponent), constant(like, 0))
 
     return vector(vector, types.float32, types.float32), generate
 
@@ -208,7 +215,7 @@ def zero_below(context, vector, threshold):
     def generate(context, builder, signature, args):
         vector, like = args[0], args[0].type
         enough = builder.fcmp_ordered(">=", vector, broadcast(builder, args[1], like))
-        return builder.select(enough, vector, _constant(like, 0))
+        return builder.select(enough, vector, constant(like, 0))
 
     return vector(vector, types.float32), generate
 
@@ -243,17 +250,17 @@ def _reduce(builder, vector, combine):
     while vector.type.count > 1:
         count = vector.type.count // 2
         vector = combine(*(builder.shuffle_vector(
-            vector, vector, _shuffle_mask(range(begin, begin + count))) for begin in (0, count)))
+            vector, vector, shuffle_mask(range(begin, begin + count))) for begin in (0, count)))
     return builder.extract_element(vector, _INT32(0))
 
 
-def _clamp(builder, vector, bound):
+def clamp(builder, vector, bound):
     """The vector with its lanes clamped to ±bound."""
-    vector = _call(builder, "llvm.minnum", vector, _constant(vector.type, bound))
-    return _call(builder, "llvm.maxnum", vector, _constant(vector.type, -bound))
+    vector = _call(builder, "llvm.minnum", vector, constant(vector.type, bound))
+    return _call(builder, "llvm.maxnum", vector, constant(vector.type, -bound))
 
 
-def _exp2(builder, exponent):
+def exp2(builder, exponent):
     """2 to the power of each lane, for exponents from -126 to 127; relative error below 2e-7.
 
     Splits the exponent into n + f, with n the nearest integer. A polynomial gives 2^f, and n is
@@ -261,10 +268,10 @@ def _exp2(builder, exponent):
     """
     like = exponent.type
     integers = ir.VectorType(_INT32, like.count)
-    shifted = builder.fadd(exponent, _constant(like, _ROUNDING))
-    f = builder.fsub(exponent, builder.fsub(shifted, _constant(like, _ROUNDING)))
-    y = _constant(like, _EXP2[-1])
+    shifted = builder.fadd(exponent, constant(like, _ROUNDING))
+    f = builder.fsub(exponent, builder.fsub(shifted, constant(like, _ROUNDING)))
+    y = constant(like, _EXP2[-1])
     for coefficient in _EXP2[-2::-1]:
-        y = _call(builder, "llvm.fmuladd", y, f, _constant(like, coefficient))
-    n = builder.shl(builder.bitcast(shifted, integers), _constant(integers, 23))
+        y = _call(builder, "llvm.fmuladd", y, f, constant(like, coefficient))
+    n = builder.shl(builder.bitcast(shifted, integers), constant(integers, 23))
     return builder.bitcast(builder.add(builder.bitcast(y, integers), n), like)
