@@ -255,9 +255,11 @@ def _reduce(builder, vector, combine):
 
 
 def clamp(builder, vector, bound):
-    """The vector with its lanes clamped to ±bound."""
-    vector = _call(builder, "llvm.minnum", vector, constant(vector.type, bound))
-    return _call(builder, "llvm.maxnum", vector, constant(vector.type, -bound))
+    """The vector with its lanes clamped to ±bound. NaN stays NaN, unlike with LLVM's minnum."""
+    for sign, limit in ((">", bound), ("<", -bound)):
+        limits = constant(vector.type, limit)
+        vector = builder.select(builder.fcmp_ordered(sign, vector, limits), limits, vector)
+    return vector
 
 
 def exp2(builder, exponent):
