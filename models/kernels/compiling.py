@@ -37,7 +37,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # Without the GIL, so that threads run kernels side by side. Division by zero is not checked.
 OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
 
-inlined = numba.njit(forceinline=True, **OPTIONS)
+inlined = numba.njit(forceinline=True, _nrt=False, **OPTIONS)
 
 
 class KernelCache:

@@ -24,7 +24,6 @@ with AVX2. These stay in the first-level cache, and each weight serves 6 columns
 """
 
 import numba
-import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -42,6 +41,8 @@ from models.kernels.vectors import (
     load_weights,
     multiply_add,
     pointer,
+    relu,
+    shift,
     store,
 )
 
@@ -94,30 +95,33 @@ def _make_block(tiles: int, columns: int):
     return block
 
 
-@intrinsic
-def _shift(context, pointer, items):
-    """The pointer `items` items further."""
-    return pointer(pointer, types.intp), lambda context, builder, signature, args: builder.gep(
-        args[0], [args[1]])
+def _make_columns(columns: int, most: int):
+    """A function like `multiply` for a fixed number of columns; a block has up to `most` tiles.
 
-
-def _make_columns(columns: int, at_a_time: int):
-    """A function like `multiply` for a fixed number of columns; blocks have `at_a_time` tiles."""
-    several, one = _make_block(at_a_time, columns), _make_block(1, columns)
+    most: 2 or 4. The remaining tiles take a block of 2 and one of 1.
+    """
+    four, two, one = (_make_block(tiles, columns) for tiles in (4, 2, 1))
 
     @inlined
     def compute(addend, addend_step, weights, tile_step, row_step, inputs, column_step, input_step,
                 n, outputs, output_step, tiles):
         tile = 0
-        while tile + at_a_time <= tiles:
-            several(_shift(addend, tile * TILE), addend_step, _shift(weights, tile * tile_step),
+        if most == 4:
+            while tile + 4 <= tiles:
+                four(shift(addend, tile * TILE), addend_step, shift(weights, tile * tile_step),
+                     tile_step, row_step, inputs, column_step, input_step, n,
+                     shift(outputs, tile * TILE), output_step)
+                tile += 4
+        if most >= 2:
+            while tile + 2 <= tiles:
+                two(shift(addend, tile * TILE), addend_step, shift(weights, tile * tile_step),
                     tile_step, row_step, inputs, column_step, input_step, n,
-                    _shift(outputs, tile * TILE), output_step)
-            tile += at_a_time
+                    shift(outputs, tile * TILE), output_step)
+                tile += 2
         while tile < tiles:
-            one(_shift(addend, tile * TILE), addend_step, _shift(weights, tile * tile_step),
+            one(shift(addend, tile * TILE), addend_step, shift(weights, tile * tile_step),
                 tile_step, row_step, inputs, column_step, input_step, n,
-                _shift(outputs, tile * TILE), output_step)
+                shift(outputs, tile * TILE), output_step)
             tile += 1
 
     return compute
@@ -149,32 +153,32 @@ def multiply(addend, addend_step, weights, tile_step, row_step, inputs, column_s
     while tile < tiles:
         for c in range(0, full, 6):
             if tile + FULL_TILES <= tiles:
-                _full_block(_shift(addend, c * addend_step + tile * TILE), addend_step,
-                            _shift(weights, tile * tile_step), tile_step, row_step,
-                            _shift(inputs, c * column_step), column_step, input_step, n,
-                            _shift(outputs, c * output_step + tile * TILE), output_step)
+                _full_block(shift(addend, c * addend_step + tile * TILE), addend_step,
+                            shift(weights, tile * tile_step), tile_step, row_step,
+                            shift(inputs, c * column_step), column_step, input_step, n,
+                            shift(outputs, c * output_step + tile * TILE), output_step)
             else:
                 _full_block_of_a_tile(
-                    _shift(addend, c * addend_step + tile * TILE), addend_step,
-                    _shift(weights, tile * tile_step), tile_step, row_step,
-                    _shift(inputs, c * column_step), column_step, input_step, n,
-                    _shift(outputs, c * output_step + tile * TILE), output_step)
+                    shift(addend, c * addend_step + tile * TILE), addend_step,
+                    shift(weights, tile * tile_step), tile_step, row_step,
+                    shift(inputs, c * column_step), column_step, input_step, n,
+                    shift(outputs, c * output_step + tile * TILE), output_step)
         tile += FULL_TILES
     c = full
     if columns - c >= 4:
-        _four_columns(_shift(addend, c * addend_step), addend_step, weights, tile_step, row_step,
-                      _shift(inputs, c * column_step), column_step, input_step, n,
-                      _shift(outputs, c * output_step), output_step, tiles)
+        _four_columns(shift(addend, c * addend_step), addend_step, weights, tile_step, row_step,
+                      shift(inputs, c * column_step), column_step, input_step, n,
+                      shift(outputs, c * output_step), output_step, tiles)
         c += 4
     if columns - c >= 2:
-        _two_columns(_shift(addend, c * addend_step), addend_step, weights, tile_step, row_step,
-                     _shift(inputs, c * column_step), column_step, input_step, n,
-                     _shift(outputs, c * output_step), output_step, tiles)
+        _two_columns(shift(addend, c * addend_step), addend_step, weights, tile_step, row_step,
+                     shift(inputs, c * column_step), column_step, input_step, n,
+                     shift(outputs, c * output_step), output_step, tiles)
         c += 2
     if c < columns:
-        _one_column(_shift(addend, c * addend_step), addend_step, weights, tile_step, row_step,
-                    _shift(inputs, c * column_step), column_step, input_step, n,
-                    _shift(outputs, c * output_step), output_step, tiles)
+        _one_column(shift(addend, c * addend_step), addend_step, weights, tile_step, row_step,
+                    shift(inputs, c * column_step), column_step, input_step, n,
+                    shift(outputs, c * output_step), output_step, tiles)
 
 
 @inlined
@@ -209,10 +213,11 @@ def copy_tiles(source, s, outputs, o, tiles):
 
 
 @inlined
-def relu(source, s, outputs, o, n):
-    """Write the larger of 0 and each of n floats."""
-    for j in range(n):
-        outputs[o + j] = max(source[s + j], np.float32(0))
+def relu_tiles(inputs, i, i_step, outputs, o, o_step, tiles, columns):
+    """Write the larger of 0 and each number of each column's tiles; in place if both are one."""
+    for c in range(columns):
+        for at in range(0, tiles * TILE, TILE):
+            store(outputs, o + c * o_step + at, relu(load(inputs, i + c * i_step + at)))
 
 
 @inlined
@@ -222,3 +227,13 @@ def gate_tiles(inputs, i, i_step, outputs, o, o_step, tiles, columns):
         for tile in range(tiles):
             store(outputs, o + c * o_step + tile * HALF,
                   gate(load(inputs, i + c * i_step + tile * TILE)))
+
+
+@inlined
+def gate_sums(inputs, i, i_step, addend, a, outputs, o, o_step, tiles, columns):
+    """`gate_tiles` of the inputs plus the tiles of `addend` from a on."""
+    for c in range(columns):
+        for tile in range(tiles):
+            store(outputs, o + c * o_step + tile * HALF,
+                  gate(add(load(inputs, i + c * i_step + tile * TILE),
+                           load(addend, a + tile * TILE))))

@@ -120,6 +120,13 @@ def pointer(context, array, index):
     return types.CPointer(array.dtype)(array, types.intp), generate
 
 
+@intrinsic
+def shift(context, pointer, items):
+    """The pointer `items` items further."""
+    return pointer(pointer, types.intp), lambda context, builder, signature, args: builder.gep(
+        args[0], [args[1]])
+
+
 def _make_load(vector, doc):
     @intrinsic
     def load(context, array, index):
@@ -153,6 +160,15 @@ def store(context, array, index, vector):
 def add(context, a, b):
     """The sum of two vectors."""
     return a(a, a), lambda context, builder, signature, args: builder.fadd(*args)
+
+
+@intrinsic
+def relu(context, vector):
+    """The larger of 0 and each lane."""
+    def generate(context, builder, signature, args):
+        return _call(builder, "llvm.maxnum", args[0], _constant(args[0].type, 0))
+
+    return vector(vector), generate
 
 
 @intrinsic
