@@ -113,7 +113,8 @@ def init_state(weights: PixelCNNWeights, codes: np.ndarray, label: np.ndarray) -
 
 @cache.kernel
 def read_row(weights, state, row):
-    """Copy the codes of `row`, which belong to the prefix, to the padded image."""
+    """Read the codes of `row`, which belong to the prefix: they need no horizontal stack."""
+    vertical_stack(weights, state, row)
     images, channels, _, width = state.codes.shape
     for image in range(images):
         for column in range(width):
@@ -122,6 +123,28 @@ def read_row(weights, state, row):
 
 
 @cache.kernel
+def draw_row(weights, state, row, uniforms, temperature, top_p):
+    """Draw a row of all images from uniform random numbers (images, W, C)."""
+    images, channels, _, width = state.codes.shape
+    size = weights.logits_bias.size // channels
+    vertical_stack(weights, state, row)
+    for i in range(state.horizontal.size):  # the zeros to the left of the row
+        state.horizontal[i] = 0
+    for column in range(width):
+        for block in range(weights.blocks):
+            read_left(weights, state, block, row, column)
+        for channel in range(channels):
+            for block in range(weights.blocks):
+                horizontal_block(weights, state, block, row, column, channel)
+            output(weights, state, channel)
+            for image in range(images):
+                state.codes[image, channel, row, column] = sample_categorical(
+                    state.logits, image * size, weights.levels, uniforms[image, column, channel],
+                    temperature, top_p, state.probs)
+                set_code(weights, state, image, channel, row, column)
+
+
+@inlined
 def vertical_stack(weights, state, row):
     """Run the vertical stack at `row`, and write the contexts of the horizontal gates."""
     images, channels, height, width = state.codes.shape
@@ -160,27 +183,6 @@ def vertical_stack(weights, state, row):
                 gate_sums(state.above, 0, gates, weights.vertical_label,
                           (label * (blocks - 1) + block) * gates, state.vertical, after, features,
                           tiles, width)
-
-
-@cache.kernel
-def draw_row(weights, state, row, uniforms, temperature, top_p):
-    """Draw a row of all images from uniform random numbers (images, W, C)."""
-    images, channels, _, width = state.codes.shape
-    size = weights.logits_bias.size // channels
-    for i in range(state.horizontal.size):  # the zeros to the left of the row
-        state.horizontal[i] = 0
-    for column in range(width):
-        for block in range(weights.blocks):
-            read_left(weights, state, block, row, column)
-        for channel in range(channels):
-            for block in range(weights.blocks):
-                horizontal_block(weights, state, block, row, column, channel)
-            output(weights, state, channel)
-            for image in range(images):
-                state.codes[image, channel, row, column] = sample_categorical(
-                    state.logits, image * size, weights.levels, uniforms[image, column, channel],
-                    temperature, top_p, state.probs)
-                set_code(weights, state, image, channel, row, column)
 
 
 @inlined
