@@ -37,6 +37,7 @@ from models.kernels.vectors import (
     add,
     broadcast,
     gate,
+    gate_two,
     load,
     load_weights,
     multiply_add,
@@ -148,9 +149,12 @@ def multiply(addend, addend_step, weights, tile_step, row_step, inputs, column_s
         to uint32 has two weights of bfloat16 in each item, see `layout.pack_bf16`.
     inputs: input j of column c is at c · column_step + j · input_step.
     """
+    if columns == 1:
+        _one_column(addend, addend_step, weights, tile_step, row_step, inputs, column_step,
+                    input_step, n, outputs, output_step, tiles)
+        return
     full = columns // 6 * 6
-    tile = 0
-    while tile < tiles:
+    for tile in range(0, tiles if full else 0, FULL_TILES):
         for c in range(0, full, 6):
             if tile + FULL_TILES <= tiles:
                 _full_block(shift(addend, c * addend_step + tile * TILE), addend_step,
@@ -163,7 +167,6 @@ def multiply(addend, addend_step, weights, tile_step, row_step, inputs, column_s
                     shift(weights, tile * tile_step), tile_step, row_step,
                     shift(inputs, c * column_step), column_step, input_step, n,
                     shift(outputs, c * output_step + tile * TILE), output_step)
-        tile += FULL_TILES
     c = full
     if columns - c >= 4:
         _four_columns(shift(addend, c * addend_step), addend_step, weights, tile_step, row_step,
@@ -224,16 +227,26 @@ def relu_tiles(inputs, i, i_step, outputs, o, o_step, tiles, columns):
 def gate_tiles(inputs, i, i_step, outputs, o, o_step, tiles, columns):
     """Gate each column's tiles of inputs: HALF outputs for each tile. See `layout.gate_lanes`."""
     for c in range(columns):
-        for tile in range(tiles):
-            store(outputs, o + c * o_step + tile * HALF,
-                  gate(load(inputs, i + c * i_step + tile * TILE)))
+        x, y = i + c * i_step, o + c * o_step
+        for _ in range(tiles // 2):
+            store(outputs, y, gate_two(load(inputs, x), load(inputs, x + TILE)))
+            x += 2 * TILE
+            y += TILE
+        if tiles % 2:
+            store(outputs, y, gate(load(inputs, x)))
 
 
 @inlined
 def gate_sums(inputs, i, i_step, addend, a, outputs, o, o_step, tiles, columns):
     """`gate_tiles` of the inputs plus the tiles of `addend` from a on."""
     for c in range(columns):
-        for tile in range(tiles):
-            store(outputs, o + c * o_step + tile * HALF,
-                  gate(add(load(inputs, i + c * i_step + tile * TILE),
-                           load(addend, a + tile * TILE))))
+        x, y, z = i + c * i_step, o + c * o_step, a
+        for _ in range(tiles // 2):
+            store(outputs, y, gate_two(
+                add(load(inputs, x), load(addend, z)),
+                add(load(inputs, x + TILE), load(addend, z + TILE))))
+            x += 2 * TILE
+            y += TILE
+            z += 2 * TILE
+        if tiles % 2:
+            store(outputs, y, gate(add(load(inputs, x), load(addend, z))))

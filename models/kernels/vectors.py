@@ -191,16 +191,33 @@ def gate(context, vector):
     division. Clamps a to ±10 and b to ±40. The absolute error is below 3e-7.
     """
     def generate(context, builder, signature, args):
-        half = ir.VectorType(_FLOAT, HALF)
-        a, b = (builder.shuffle_vector(args[0], args[0], _shuffle_mask(range(begin, begin + HALF)))
-                for begin in (0, HALF))
-        u = _exp2(builder, builder.fmul(_clamp(builder, a, 10), _constant(half, -2 * _LOG2_E)))
-        v = _exp2(builder, builder.fmul(_clamp(builder, b, 40), _constant(half, -_LOG2_E)))
-        one = _constant(half, 1)
-        return builder.fdiv(builder.fsub(one, u),
-                            builder.fmul(builder.fadd(one, u), builder.fadd(one, v)))
+        return _gate(builder, *(builder.shuffle_vector(args[0], args[0], _shuffle_mask(range(
+            begin, begin + HALF))) for begin in (0, HALF)))
 
     return _HALF(vector), generate
+
+
+@intrinsic
+def gate_two(context, first, second):
+    """`gate` of two vectors: a vector with the results of the first, then of the second.
+
+    Faster than one after the other, because both share the registers that hold the constants.
+    """
+    def generate(context, builder, signature, args):
+        return _gate(builder, *(builder.shuffle_vector(*args, _shuffle_mask(
+            [*range(begin, begin + HALF), *range(TILE + begin, TILE + begin + HALF)]))
+            for begin in (0, HALF)))
+
+    return first(first, second), generate
+
+
+def _gate(builder, a, b):
+    """tanh(a) σ(b), see `gate`."""
+    one = _constant(a.type, 1)
+    u = _exp2(builder, builder.fmul(_clamp(builder, a, 10), _constant(a.type, -2 * _LOG2_E)))
+    v = _exp2(builder, builder.fmul(_clamp(builder, b, 40), _constant(b.type, -_LOG2_E)))
+    return builder.fdiv(builder.fsub(one, u),
+                        builder.fmul(builder.fadd(one, u), builder.fadd(one, v)))
 
 
 @intrinsic
