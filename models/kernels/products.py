@@ -31,7 +31,6 @@ from numba.extending import intrinsic
 
 from models.kernels.compiling import OPTIONS, inlined
 from models.kernels.vectors import (
-    HALF,
     REGISTERS,
     TILE,
     add,
@@ -136,7 +135,9 @@ _one_column = _make_columns(1, 4)
 
 # ------------------------------------------------------------------------------ products
 
-@numba.njit(**OPTIONS)
+# numba would pass the option on from a caller that is `inlined`. Copies of all blocks at each call
+# would take a minute to compile, and a call costs less than 10 ns.
+@numba.njit(forceinline=False, **OPTIONS)
 def multiply(addend, addend_step, weights, tile_step, row_step, inputs, column_step, input_step, n,
              outputs, output_step, tiles, columns):
     """Write addend + weights · inputs to `outputs`, which may be the addend.

@@ -10,9 +10,10 @@ known before the first sub-pixel is drawn. So these products come first, and dep
 each other's end. Then a sub-pixel needs only the features of its own pixel, block after block, and
 one image waits for half as many dependent multiply-adds.
 
-**Traffic.** The horizontal stack keeps one pixel of each image: 64 kB for 50 images, 5 blocks of 32
-feature maps, which stays in a core's cache. Whole rows would take 14 times as much. Only the vertical
-stack's contribution to the gates, the contexts, is kept for a whole row; a pixel reads it once.
+**Traffic.** The horizontal stack keeps one pixel of each image: 64 kB for 50 images and 5 blocks of
+32 feature maps, which stays in a core's cache. Whole rows would take 14 times as much. Only the
+vertical stack's contribution to the gates, the contexts, is kept for a whole row. A pixel reads it
+once.
 
 A product writes whole tiles, and so beyond its own features, onto features that are computed later.
 """
@@ -79,7 +80,7 @@ class PixelCNNState(NamedTuple):
     above: np.ndarray  # (W, 2 features): the vertical gate's inputs for an image
     contexts: np.ndarray  # (L, W, images, contexts): partial sums of the horizontal gates' inputs
     gates: np.ndarray  # (L, images, contexts): the same for a pixel, plus the horizontal stack's
-    horizontal: np.ndarray  # (1 + L, images, p + TILE): each block's output for a pixel, after zeros
+    horizontal: np.ndarray  # (1 + L, images, p + TILE): zeros, then each block's output
     # (L, images, HALF + features + HALF): for a pixel. A 1 precedes the features: the input of the
     # biases, so that a product adds them to the residual connection without a pass of its own.
     gated: np.ndarray
@@ -236,7 +237,8 @@ def horizontal_block(weights, state, block, row, column, channel):
              n * TILE, TILE, inputs, step, 1, n, gates, contexts, tiles, images)
     gated_width = HALF + weights.features + HALF
     gated = block * images * gated_width + HALF
-    gate_tiles(state.gates, first_gate, contexts, state.gated, gated + a, gated_width, tiles, images)
+    gate_tiles(state.gates, first_gate, contexts, state.gated, gated + a, gated_width, tiles,
+               images)
     multiply(pointer(state.horizontal, block * images * stride + a), stride,  # the residual
              pointer(weights.rows, weights.out_at[block, channel] * TILE), (1 + b) * TILE, TILE,
              pointer(state.gated, gated - 1), gated_width, 1, 1 + b,

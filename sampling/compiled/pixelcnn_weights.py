@@ -172,7 +172,7 @@ def _conditions(gate: GatedActivation, vectors: torch.Tensor | None, p: int) -> 
 
 
 def _first_bias(first: Block, height: int, width: int, lanes: _Lanes) -> np.ndarray:
-    """The first vertical convolution's bias: (2 features,); (H · W · 2 features,) with positions."""
+    """The first vertical bias: (2 features,), or with positions (H · W · 2 features,)."""
     bias, position = to_numpy(first.vertical.bias), first.position
     if position is not None:
         rows, columns = (

@@ -105,8 +105,8 @@ def prefill(weights, state, stream, codes, columns, local):
     """
     p, layers = weights.p, weights.dilations.size
     features, sums = round_up(p, HALF), round_up(p + weights.q)
-    gates, times = 2 * features, codes.size - 1
-    tiles, sum_tiles, streams, row = gates // TILE, sums // TILE, state.label.size, row_size(weights)
+    gates, times, streams = 2 * features, codes.size - 1, state.label.size
+    tiles, sum_tiles, row = gates // TILE, sums // TILE, row_size(weights)
     inputs = np.empty(PREFILL_CHUNK * gates, np.float32)
     gated = np.empty(PREFILL_CHUNK * features, np.float32)
     for t in range(times):
