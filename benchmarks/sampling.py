@@ -16,6 +16,10 @@ a sample (or a pixel) needs.
 
 A second table has the same WaveNets with features, one frame for every FEATURES["hop"] samples, and
 their speed as a share of the speed without features, measured in turns.
+
+    python benchmarks/sampling.py --instructions avx2
+
+measures what a processor without AVX-512 would run; see `instructions.py`.
 """
 
 import argparse
@@ -37,6 +41,7 @@ from torch import nn
 from tqdm import tqdm
 
 from benchmarks.formatting import format_count
+from benchmarks.instructions import add_instructions_option, restart_with
 from benchmarks.machine import best_rate, best_rates, count_unmasked_weights, matrix_product
 from cli.arguments import positive_float, positive_int
 from cli.script import run_script
@@ -95,12 +100,14 @@ def arguments() -> argparse.Namespace:
                         metavar="N", help="for many sounds and images (default: torch's)")
     parser.add_argument("--only", nargs="+", default=[""], metavar="TEXT",
                         help="measure only rows whose name contains one of these")
+    add_instructions_option(parser)
     return parser.parse_args()
 
 
 def main():
     """Measure the machine, then print row after row."""
     args = arguments()
+    restart_with(args.instructions)
     peaks = {threads: matrix_product_peak(threads, args.seconds) for threads in {1, args.threads}}
     print("matrix product: " + ", ".join(
         f"{peak / 1e9:,.0f} GFLOP/s on {format_count(threads, 'thread')}"
