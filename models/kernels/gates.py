@@ -12,29 +12,21 @@ from numba import types
 from numba.extending import intrinsic
 
 from models.kernels.compiling import inlined
-from models.kernels.vectors import HALF, _constant, _exp2, add, load_half, store
-
-_LOG2_E = math.log2(math.e)
+from models.kernels.vectors import HALF, LOG2_E, add, clamp, constant, exp2, load_half, store
 
 
 def _exponentials(builder, a, b):
     """exp(-2a) and exp(-b), for a clamped to ±10 and b to ±40, where tanh and σ are 1 or next to 0.
     """
-    def clamp(vector, bound):  # by comparisons that are false for NaN, unlike LLVM's minnum
-        for sign, limit in ((">", bound), ("<", -bound)):
-            limit = _constant(vector.type, limit)
-            vector = builder.select(builder.fcmp_ordered(sign, vector, limit), limit, vector)
-        return vector
-
-    return (_exp2(builder, builder.fmul(clamp(a, 10), _constant(a.type, -2 * _LOG2_E))),
-            _exp2(builder, builder.fmul(clamp(b, 40), _constant(b.type, -_LOG2_E))))
+    return (exp2(builder, builder.fmul(clamp(builder, a, 10), constant(a.type, -2 * LOG2_E))),
+            exp2(builder, builder.fmul(clamp(builder, b, 40), constant(b.type, -LOG2_E))))
 
 
 @intrinsic
 def _gate(context, a, b):
     """tanh(a) σ(b), each a vector. With u = exp(-2a), v = exp(-b): (1 - u) / ((1 + u)(1 + v))."""
     def generate(context, builder, signature, args):
-        one = _constant(args[0].type, 1)
+        one = constant(args[0].type, 1)
         u, v = _exponentials(builder, *args)
         return builder.fdiv(builder.fsub(one, u),
                             builder.fmul(builder.fadd(one, u), builder.fadd(one, v)))
@@ -46,7 +38,7 @@ def _gate(context, a, b):
 def _gate_gradients(context, a, b, grad):
     """The gradients of a and of b, from that of tanh(a) σ(b): a pair of vectors."""
     def generate(context, builder, signature, args):
-        one = _constant(args[0].type, 1)
+        one = constant(args[0].type, 1)
         u, v = _exponentials(builder, *args[:2])
         tanh = builder.fdiv(builder.fsub(one, u), builder.fadd(one, u))
         sigma = builder.fdiv(one, builder.fadd(one, v))
