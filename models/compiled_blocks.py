@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch.autograd.function import once_differentiable
 
+from models import compiled
 from models.block_matrices import BlockMatrices, PackedMatrices, block_matrices
 from models.dropout import dropout_mask
 from models.kernels import pixelcnn_blocks as kernels
