@@ -31,8 +31,7 @@ def is_compiled(blocks: Any, image: torch.Tensor) -> bool:
     Each thread computes whole images. Compiled loops call no hooks of modules.
     """
     batch, threads = len(image), torch.get_num_threads()
-    dtypes = {image.dtype, blocks[0].out.weight.dtype}
-    return (image.device.type == "cpu" and dtypes == {torch.float32}
+    return (compiled.suits(image, blocks[0].out.weight)
             and 0 < -(-batch // threads) * threads <= IDLE * batch
             and not any(module._forward_hooks or module._forward_pre_hooks
                         for module in blocks.modules()))

@@ -19,7 +19,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from models.kernels.compiling import KernelCache, inlined_with_arrays as inlined
+from models.kernels.compiling import KernelCache
+from models.kernels.compiling import inlined_with_arrays as inlined
 from models.kernels.convolutions import PANEL, add_kernel_gradient, add_pixels, convolve_row
 from models.kernels.gates import gate_row, gate_row_gradient
 from models.kernels.layout import round_up
