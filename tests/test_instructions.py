@@ -23,7 +23,8 @@ print(torch.backends.cpu.get_cpu_capability(), TILE, FEATURES)
 """
 
 
-@pytest.mark.parametrize("name, capability, lanes", [("avx2", "AVX2", "16"), ("sse", "DEFAULT", "8")])
+@pytest.mark.parametrize("name, capability, lanes", [("avx2", "AVX2", "16"),
+                                                     ("sse", "DEFAULT", "8")])
 def test_the_script_restarts_once_with_restricted_libraries(name, capability, lanes, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
