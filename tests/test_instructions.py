@@ -18,19 +18,20 @@ import sys
 import torch
 from benchmarks.instructions import restart_with
 restart_with(sys.argv[1])
-from models.kernels.vectors import FEATURES
-print(torch.backends.cpu.get_cpu_capability(), FEATURES)
+from models.kernels.vectors import FEATURES, TILE
+print(torch.backends.cpu.get_cpu_capability(), TILE, FEATURES)
 """
 
 
-@pytest.mark.parametrize("name, capability", [("avx2", "AVX2"), ("sse", "DEFAULT")])
-def test_the_script_restarts_once_with_restricted_libraries(name, capability, tmp_path):
+@pytest.mark.parametrize("name, capability, lanes", [("avx2", "AVX2", "16"),
+                                                     ("sse", "DEFAULT", "8")])
+def test_the_script_restarts_once_with_restricted_libraries(name, capability, lanes, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     run = subprocess.run([sys.executable, script, name], capture_output=True, text=True, check=True,
                          env=os.environ | {"PYTHONPATH": str(REPOSITORY)})
-    found, features = run.stdout.split()
-    assert found == capability
+    (found, tile, features), = (line.split() for line in run.stdout.splitlines())
+    assert (found, tile) == (capability, lanes)
     assert "+avx512" not in features
     assert ("+avx2" in features) == (name == "avx2")
 
