@@ -6,7 +6,6 @@ computes.
 """
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any
 
@@ -20,6 +19,7 @@ from models.dropout import dropout_mask
 from models.kernels import pixelcnn_blocks as kernels
 from models.kernels.layout import round_up
 from models.kernels.pixelcnn_blocks import Sizes
+from models.kernels.threads import run_threads
 from models.kernels.vectors import TILE
 
 IDLE = 1.25  # the most that the thread with most images may have, relative to an equal share
@@ -49,7 +49,7 @@ def compute_blocks(blocks: Sequence[Any], image: torch.Tensor, label: torch.Tens
 
     Returns (B, H, W, p).
     """
-    kernels.prepare()
+    _prepare()
     size, p = image.shape[:3], blocks[0].out.out_channels
     like = image.new_empty(*size, p)
     masks = torch.stack([dropout_mask(like, dropout) for _ in blocks]) if dropout else None
@@ -162,11 +162,6 @@ def _flat(tensor: torch.Tensor) -> np.ndarray:
     return tensor.detach().reshape(-1).numpy()
 
 
-@cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads)
-
-
 def _threads(count: int) -> int:
     return max(min(torch.get_num_threads(), count), 1)
 
@@ -175,8 +170,20 @@ def _in_threads(count: int, work: Callable[[int, int, int], object]) -> None:
     """Call work(thread, first, end) for shards of range(count), one for each of torch's threads."""
     threads = _threads(count)
     bounds = [count * i // threads for i in range(threads + 1)]
-    futures = [_pool(threads - 1).submit(work, i, bounds[i], bounds[i + 1])
-               for i in range(1, threads)]
-    work(0, 0, bounds[1])
-    for future in futures:
-        future.result()
+    run_threads(lambda thread, _: work(thread, bounds[thread], bounds[thread + 1]), threads)
+
+
+@cache
+def _prepare() -> None:
+    """Compile or load the kernels."""
+    nothing, starts = np.zeros(0, np.float32), np.zeros(1, np.int64)
+    sizes = Sizes(1, 1, 1, 1, 1, 1, 1, 1, 1)
+    places = {name: starts for name in kernels.Weights._fields if name not in ("data", "position_step")}
+    weights = kernels.Weights(nothing, position_step=0, **places)
+
+    def call() -> None:
+        kernels.forward(0, 0, sizes, nothing, nothing, weights, nothing, 0, nothing, nothing)
+        kernels.backward(0, 0, sizes, nothing, weights, nothing, 0, nothing, nothing, nothing, nothing,
+                         nothing)
+
+    kernels.cache.prepare("PixelCNN's blocks", call)

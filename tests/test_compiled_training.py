@@ -101,7 +101,7 @@ def test_a_network_of_many_layers_equals_the_plain_form():
 
 
 def hashed(bits):
-    """The hash of `models.kernels.gradients` for an array of uint32."""
+    """The hash of `models.kernels.dropout` for an array of uint32."""
     for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B), (16, 1)):
         bits = (bits ^ bits >> np.uint32(shift)) * np.uint32(factor)
     return bits

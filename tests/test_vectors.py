@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from models.kernels.gates import gate
 from models.kernels.layout import pack_bf16, round_up
 from models.kernels.products import multiply
 from models.kernels.vectors import (
@@ -16,7 +17,6 @@ from models.kernels.vectors import (
     add_scaled,
     exponential,
     float_from_bits,
-    gate,
     load,
     load_half,
     max_lane,

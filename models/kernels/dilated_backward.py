@@ -19,12 +19,12 @@ import numpy as np
 
 from models.kernels.compiling import KernelCache, inlined
 from models.kernels.dilated_forward import CHUNK, drop
-from models.kernels.gradients import gate_gradient, product_of_halves, zeros
+from models.kernels.gates import gate_gradient, product_of_halves
 from models.kernels.interpolation import add_frame_gradients, add_weight_gradients
 from models.kernels.layout import round_up
 from models.kernels.products import multiply
 from models.kernels.threads import share, wait
-from models.kernels.vectors import HALF, TILE, add, load, load_half, pointer, store
+from models.kernels.vectors import HALF, TILE, add, load, load_half, pointer, store, zeros
 
 cache = KernelCache(__file__)
 

@@ -27,18 +27,13 @@ from typing import NamedTuple
 import numpy as np
 
 from models.kernels.compiling import KernelCache, inlined
-from models.kernels.gradients import (
-    activate,
-    dropout_factors,
-    dropout_key,
-    product_of_halves,
-    times,
-)
+from models.kernels.dropout import dropout_factors, dropout_key
+from models.kernels.gates import activate, product_of_halves
 from models.kernels.interpolation import add_frames
 from models.kernels.layout import round_up
 from models.kernels.products import copy_tiles, multiply
 from models.kernels.threads import share, wait
-from models.kernels.vectors import HALF, TILE, load, load_half, pointer, shift, store
+from models.kernels.vectors import HALF, TILE, load, load_half, pointer, shift, store, times
 
 cache = KernelCache(__file__)
 

@@ -5,9 +5,8 @@ from typing import NamedTuple
 import numpy as np
 
 from models.kernels.compiling import inlined
-from models.kernels.gradients import times, zeros
 from models.kernels.threads import share
-from models.kernels.vectors import TILE, add, add_scaled, load, store, sum_lanes
+from models.kernels.vectors import TILE, add, add_scaled, load, store, sum_lanes, times, zeros
 
 TAPS = 2  # frames that a row is interpolated from
 

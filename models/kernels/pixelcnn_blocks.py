@@ -14,7 +14,6 @@ then for each block
 The first block's v and h are the codes, (3 + H, W + 6, C), with zeros above and at the sides.
 """
 
-from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -27,7 +26,7 @@ from models.kernels.layout import round_up
 
 RADIUS = 3  # of the first block's kernel
 
-_cache = KernelCache(__file__)
+cache = KernelCache(__file__)
 
 
 class Sizes(NamedTuple):
@@ -104,7 +103,7 @@ def _inputs(sizes, n):
     return v, h, sizes.width + 2, sizes.p, 2, 3, 2
 
 
-@_cache.kernel
+@cache.kernel
 def forward(first, end, sizes, store, images, weights, conditions, condition_step, masks, outputs):
     """Compute h after the last block for the images `first` to end - 1.
 
@@ -182,7 +181,7 @@ def _mask_row(y, o, o_step, masks, mask, width, p):
             y[o + j * o_step + k] *= masks[mask + j * p + k]
 
 
-@_cache.kernel
+@cache.kernel
 def backward(first, end, sizes, store, weights, conditions, condition_step, masks, grad_outputs,
              grads, sums, position_grads):
     """Add the gradients of the kernels for the images `first` to end - 1.
@@ -289,19 +288,3 @@ def _add_position_gradients(sizes, grad_above, grad_x, wide, position_grads):
                     if sizes.blocks > 1:
                         position_grads[a + k] += grad_above[o + k]
                     position_grads[H * W * 2 * p + a + k] += grad_x[o + k]
-
-
-@cache
-def prepare() -> None:
-    """Compile or load the kernels."""
-    nothing, starts = np.zeros(0, np.float32), np.zeros(1, np.int64)
-    sizes = Sizes(1, 1, 1, 1, 1, 1, 1, 1, 1)
-    places = {name: starts for name in Weights._fields if name not in ("data", "position_step")}
-    weights = Weights(nothing, position_step=0, **places)
-
-    def call() -> None:
-        forward(0, 0, sizes, nothing, nothing, weights, nothing, 0, nothing, nothing)
-        backward(0, 0, sizes, nothing, weights, nothing, 0, nothing, nothing, nothing, nothing,
-                 nothing)
-
-    _cache.prepare("PixelCNN", call)

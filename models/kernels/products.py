@@ -30,13 +30,12 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from models.kernels.compiling import OPTIONS, inlined
+from models.kernels.gates import gate, gate_two
 from models.kernels.vectors import (
     REGISTERS,
     TILE,
     add,
     broadcast,
-    gate,
-    gate_two,
     load,
     load_weights,
     multiply_add,

@@ -163,6 +163,19 @@ def add(context, a, b):
 
 
 @intrinsic
+def times(context, a, b):
+    """The product of two vectors, lane by lane."""
+    return a(a, b), lambda context, builder, signature, args: builder.fmul(*args)
+
+
+@intrinsic
+def zeros(context):
+    """A vector of TILE zeros."""
+    return _TILE(), lambda context, builder, signature, args: constant(
+        ir.VectorType(_FLOAT, TILE), 0)
+
+
+@intrinsic
 def relu(context, vector):
     """The larger of 0 and each lane."""
     def generate(context, builder, signature, args):
@@ -181,43 +194,6 @@ def add_scaled(context, total, vector, array, index):
         return multiply_add(builder, vector, scale, total)
 
     return total(total, vector, array, types.intp), generate
-
-
-@intrinsic
-def gate(context, vector):
-    """tanh(a) σ(b) for the lower half a and the upper half b of a vector: both papers' equation 2.
-
-    Computes (1 - u) / ((1 + u)(1 + v)) with u = exp(-2a) and v = exp(-b): two exponentials and one
-    division. Clamps a to ±10 and b to ±40. The absolute error is below 3e-7.
-    """
-    def generate(context, builder, signature, args):
-        return _gate(builder, *(builder.shuffle_vector(args[0], args[0], shuffle_mask(range(
-            begin, begin + HALF))) for begin in (0, HALF)))
-
-    return _HALF(vector), generate
-
-
-@intrinsic
-def gate_two(context, first, second):
-    """`gate` of two vectors: a vector with the results of the first, then of the second.
-
-    Faster than one after the other, because both share the registers that hold the constants.
-    """
-    def generate(context, builder, signature, args):
-        return _gate(builder, *(builder.shuffle_vector(*args, shuffle_mask(
-            [*range(begin, begin + HALF), *range(TILE + begin, TILE + begin + HALF)]))
-            for begin in (0, HALF)))
-
-    return first(first, second), generate
-
-
-def _gate(builder, a, b):
-    """tanh(a) σ(b), see `gate`."""
-    one = constant(a.type, 1)
-    u = exp2(builder, builder.fmul(clamp(builder, a, 10), constant(a.type, -2 * LOG2_E)))
-    v = exp2(builder, builder.fmul(clamp(builder, b, 40), constant(b.type, -LOG2_E)))
-    return builder.fdiv(builder.fsub(one, u),
-                        builder.fmul(builder.fadd(one, u), builder.fadd(one, v)))
 
 
 @intrinsic
