@@ -175,15 +175,16 @@ def _in_threads(count: int, work: Callable[[int, int, int], object]) -> None:
 
 @cache
 def _prepare() -> None:
-    """Compile or load the kernels."""
+    """Compile or load the kernels, by calling them for no images."""
     nothing, starts = np.zeros(0, np.float32), np.zeros(1, np.int64)
     sizes = Sizes(1, 1, 1, 1, 1, 1, 1, 1, 1)
-    places = {name: starts for name in kernels.Weights._fields if name not in ("data", "position_step")}
+    places = {name: starts for name in kernels.Weights._fields
+              if name not in ("data", "position_step")}
     weights = kernels.Weights(nothing, position_step=0, **places)
 
     def call() -> None:
         kernels.forward(0, 0, sizes, nothing, nothing, weights, nothing, 0, nothing, nothing)
-        kernels.backward(0, 0, sizes, nothing, weights, nothing, 0, nothing, nothing, nothing, nothing,
-                         nothing)
+        kernels.backward(0, 0, sizes, nothing, weights, nothing, 0, nothing, nothing, nothing,
+                         nothing, nothing)
 
     kernels.cache.prepare("PixelCNN's blocks", call)
