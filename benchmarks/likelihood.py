@@ -83,7 +83,8 @@ def make_parser(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--target_length", type=positive_int, default=1600)
     parser.add_argument("--learning_rate", type=positive_float, default=2e-3)
     parser.add_argument("--weight_decay", type=non_negative_float, default=0.0)
-    parser.add_argument("--optimizer", choices=("adam", "sgd", "rmsprop"), default="adam")
+    parser.add_argument("--optimizer", choices=("adam", "muon", "sgd", "rmsprop"),
+                        default="adam")
     parser.add_argument("--schedule", choices=("constant", "cosine", "step"), default="cosine")
     parser.add_argument("--ema", type=fraction, help="test an average of the weights")
     parser.add_argument("--dropout", type=fraction, default=0.0)

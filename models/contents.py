@@ -120,8 +120,6 @@ def _check_run(path, content, kind, config):
 
 def _check_optimizer(path, optimizer: OptimizerState, name, shapes, iteration):
     """Refuse an optimizer's state that does not fit parameters of these `shapes`, in order."""
-    names, counts_steps = OPTIMIZER_TENSORS[name]
-
     def check(fits, what):
         if not fits:
             raise UserError(f"{path}: damaged (run.optimizer: {what}); {ADVICE}")
@@ -131,6 +129,7 @@ def _check_optimizer(path, optimizer: OptimizerState, name, shapes, iteration):
     check(sorted(optimizer.state) == (list(range(len(shapes))) if iteration else []),
           "lacks the state of a parameter, or has one too many")
     for number, state in optimizer.state.items():
+        names, counts_steps = _optimizer_tensors(name, shapes[number])
         for one in names:
             value = state.get(one)
             check(isinstance(value, torch.Tensor) and value.is_floating_point()
@@ -141,6 +140,13 @@ def _check_optimizer(path, optimizer: OptimizerState, name, shapes, iteration):
             step = step.item()
         check(not counts_steps or type(step) in (int, float) and 1 <= step <= 2 ** 53,
               f"step of parameter {number} is no count of updates")
+
+
+def _optimizer_tensors(name, shape):
+    """Look up OPTIMIZER_TENSORS for a parameter of this `shape`."""
+    if name == "Muon":  # matrices have a momentum, all other parameters Adam's state
+        name = "SGD" if len(shape) >= 2 else "Adam"
+    return OPTIMIZER_TENSORS[name]
 
 
 def _misfit(path, what):

@@ -69,9 +69,8 @@ class Windows(Dataset):
             skipped = max(-origin, 0)
             codes[row, skipped:skipped + len(seen)] = seen
         if self.may_exceed and max(codes.max(initial=0), targets.max(initial=0)) >= self.levels:
-            for owner, inputs, outputs in zip(owners, codes, targets, strict=True):
-                check_codes(np.concatenate([inputs, outputs]), self.levels,
-                            self.split.shard(owner))
+            for owner, *parts in zip(owners, codes, targets, strict=True):
+                check_codes(np.concatenate(parts), self.levels, self.split.shard(owner))
         label = None
         if self.labelled:
             label = torch.tensor([self.split.recordings[owner].label for owner in owners],
