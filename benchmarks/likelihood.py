@@ -49,7 +49,7 @@ from models.wavenet import WaveNet, WaveNetConfig
 from sampling.wavenet import round_to_bf16
 from training import likelihood
 from training.device import supported_precision
-from training.optimization import make_optimizer
+from training.optimization import embedding_weights, make_optimizer
 from training.stopping import StopCondition
 from training.trainer import Trainer
 
@@ -198,7 +198,7 @@ def train(task: Task, args: argparse.Namespace) -> tuple[TimedTrainer, float]:
     """Train the task's network for `args.minutes`: (the trainer, the seconds of training)."""
     task.model.dropout = args.dropout
     optimizer = make_optimizer(args.optimizer, task.model.parameters(), args.learning_rate,
-                               args.weight_decay)
+                               args.weight_decay, embedding_weights(task.model))
     count = (lambda batch: len(batch.codes)) if task.dimensions else likelihood.count_targets
     trainer = TimedTrainer(
         task.model, optimizer, task.training_set, batchsize=batchsize(args), seed=args.seed,

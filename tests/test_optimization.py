@@ -19,7 +19,7 @@ from training.extensions.best_model import BestModel
 from training.extensions.evaluator import Evaluator
 from training.extensions.snapshots import Snapshot
 from training.muon import orthogonalize
-from training.optimization import learning_rate_factor, make_optimizer
+from training.optimization import embedding_weights, learning_rate_factor, make_optimizer
 from training.stopping import StopCondition
 from training.trainer import Trainer
 
@@ -31,7 +31,8 @@ def trainer_of(stop, optimizer="adam", **options):
     torch.manual_seed(3)
     model = PixelCNN(PixelCNNConfig(2, 1, 6, 5, 2, labels=2))
     return Trainer(model,
-                   make_optimizer(optimizer, model.parameters(), OPTIMIZERS[optimizer], 1e-4),
+                   make_optimizer(optimizer, model.parameters(), OPTIMIZERS[optimizer], 1e-4,
+                                  embedding_weights(model)),
                    images(), batchsize=4, seed=3, clip=1.0, stop=stop, device=CPU,
                    samples=lambda batch: len(batch.codes), unit="images", dimensions=36, **options)
 
@@ -181,6 +182,21 @@ def test_muon_shrinks_matrices_by_the_decay_alone():
         weight.grad = torch.zeros(3, 2)
         optimizer.step()
     assert torch.allclose(weight, torch.tensor(2 * 0.995 ** 5))
+
+
+def test_muon_leaves_rows_of_embeddings_that_no_batch_uses():
+    embedding, matrix = torch.nn.Embedding(6, 4), torch.nn.Linear(4, 2, bias=False)
+    model = torch.nn.Sequential(embedding, matrix)
+    before = embedding.weight.detach().clone()
+    optimizer = make_optimizer("muon", model.parameters(), 1e-2, 0, embedding_weights(model))
+    for _ in range(3):
+        optimizer.zero_grad()
+        model(torch.tensor([1, 4])).square().sum().backward()
+        optimizer.step()
+    changed = (embedding.weight != before).any(dim=1)
+    assert changed.tolist() == [False, True, False, False, True, False]
+    assert list(optimizer.state[matrix.weight]) == ["momentum_buffer"]
+    assert set(optimizer.state[embedding.weight]) == {"step", "exp_avg", "exp_avg_sq"}
 
 
 def test_muon_leaves_parameters_without_a_gradient():

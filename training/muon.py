@@ -1,8 +1,9 @@
 """Muon: momentum whose every update is a nearly orthogonal matrix [1].
 
 The gradient of a matrix is dominated by a few directions. Muon replaces the singular values of the
-momentum by values near 1, so that an update learns all directions at once. Parameters that are not
-matrices, such as biases, follow Adam.
+momentum by values near 1, so that an update learns all directions at once. Adam updates what is no
+matrix, such as biases, and embeddings: Muon would repeat the last gradient of a row that few
+batches use, at full strength, until the next batch that uses it.
 
 Differences from `torch.optim.Muon`:
 
@@ -31,7 +32,7 @@ UPDATE_SIZE = 0.2
 
 
 class Muon(torch.optim.Optimizer):
-    """Muon for the matrices among `parameters`, Adam for the rest.
+    """Muon for the matrices among `parameters`, Adam for the rest and for the `embeddings`.
 
     The state is that of one optimizer: a matrix has a `momentum_buffer`, any other parameter has
     Adam's state. weight_decay is decoupled for matrices (each step multiplies them by
@@ -39,16 +40,20 @@ class Muon(torch.optim.Optimizer):
     """
 
     def __init__(self, parameters: Iterable[torch.nn.Parameter], lr: float,
-                 weight_decay: float = 0.0) -> None:
+                 weight_decay: float = 0.0,
+                 embeddings: Iterable[torch.Tensor] = ()) -> None:
         # `fused` says where loaded counts of steps belong, as in Adam.
         super().__init__(parameters, dict(lr=lr, weight_decay=weight_decay, fused=True))
         every = [parameter for group in self.param_groups for parameter in group["params"]]
         self._matrices: dict[tuple[int, int], list[torch.nn.Parameter]] = {}  # by their shape
+        lookups = set(embeddings)
+        rest: list[torch.nn.Parameter] = []
         for parameter in every:
-            if parameter.ndim >= 2:
+            if parameter.ndim < 2 or parameter in lookups:
+                rest.append(parameter)
+            else:
                 shape = len(parameter), parameter[0].numel()
                 self._matrices.setdefault(shape, []).append(parameter)
-        rest = [parameter for parameter in every if parameter.ndim < 2]
         self._adam = torch.optim.Adam(rest, lr=lr, fused=True) if rest else None
 
     @torch.no_grad()
