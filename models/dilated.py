@@ -16,6 +16,9 @@ matrix products. This operation avoids them:
 - Columns are processed in chunks, so that they stay in a core's cache.
 
 Columns are stored as rows of matrices: row t · B + b is time t of sequence b.
+
+This is the plain form, for all devices and types. On a CPU in single precision, `dilated_compiled`
+computes the same in fewer passes through memory.
 """
 
 from collections.abc import Sequence
@@ -26,33 +29,14 @@ from torch.autograd.function import once_differentiable
 from models.dilated_plan import plan_layers
 from models.dropout import dropout_mask
 from models.gated import gate_backward, gate_forward_, gate_scale
+from models.local_conditioning import INTERPOLATION_TAPS as TAPS
 from models.local_conditioning import Interpolation
+from models.workspace import Workspace
 
+# The most channels for which the compiled passes are faster than torch's products. Beyond, a
+# layer's weights don't fit in a core's cache, or torch multiplies bfloat16 twice as fast.
+WIDEST_COMPILED = {None: 256, torch.bfloat16: 64}
 CHUNK_COLUMNS = 2048  # columns of all sequences per thread and chunk: 0.5 MB at a gate width of 64
-
-
-class Workspace:
-    """A buffer that a training step leaves to the next. Copies and pickles of it are empty."""
-
-    def __init__(self) -> None:
-        self._spare: torch.Tensor | None = None
-
-    def __reduce__(self):
-        return Workspace, ()
-
-    def take(self, like: torch.Tensor, rows: int, width: int) -> torch.Tensor:
-        """An uninitialised tensor (rows, width) of the type and on the device of `like`."""
-        spare, self._spare = self._spare, None
-        if (spare is None or spare.numel() < rows * width
-                or (spare.dtype, spare.device) != (like.dtype, like.device)):
-            spare = None  # frees it before the allocation
-            spare = like.new_empty(rows * width)
-        return spare[:rows * width].view(rows, width)
-
-    def give_back(self, tensor: torch.Tensor) -> None:
-        """Keep a tensor from `take` for the next one. Not on CUDA, where torch caches memory."""
-        if tensor.device.type == "cpu":
-            self._spare = tensor._base
 
 
 def chunk_length(batch: int, device: torch.device) -> int | None:
@@ -65,7 +49,7 @@ def chunk_length(batch: int, device: torch.device) -> int | None:
 def dilated_layers(x: torch.Tensor, outputs: int, weights: Sequence[torch.Tensor],
                    dilations: Sequence[int], workspace: Workspace, dropout: float = 0.0,
                    dtype: torch.dtype | None = None, frame_inputs: torch.Tensor | None = None,
-                   interpolation: Sequence[Interpolation] = ()) -> torch.Tensor:
+                   interpolation: Interpolation | None = None) -> torch.Tensor:
     """The sum of all layers' skip connections at the last `outputs` times: (outputs, B, q).
 
     Args:
@@ -76,34 +60,38 @@ def dilated_layers(x: torch.Tensor, outputs: int, weights: Sequence[torch.Tensor
         dilations: d of each layer.
         workspace: the buffer for the activations.
         dropout: the probability of zeroing a gated feature.
-        dtype: the precision of the matrix products; None for x's.
+        dtype: the precision of the matrix products, which may be higher; None for x's.
         frame_inputs: what local conditioning adds to the gates' inputs per frame, (L, B, K, 2p);
             None without it.
-        interpolation: how to interpolate `frame_inputs` at the columns of x, for chunks of
-            `chunk_length` columns.
+        interpolation: how to interpolate `frame_inputs` at the columns of x; None without them.
     """
-    conditioning = [] if frame_inputs is None else [frame_inputs]
-    conditioning += [chunk.matrix for chunk in interpolation]
+    conditioning = () if interpolation is None else (frame_inputs, interpolation.weights)
     inputs = x, *weights, *conditioning
-    if not x.shape[1]:  # an empty batch, which still needs a gradient for every weight
+    T, B, p = x.shape
+    if not B:  # an empty batch, which still needs a gradient for every weight
         zero = torch.stack([part.sum() for part in inputs]).sum()
         return zero.expand(outputs, 0, weights[-1].shape[2])
+    if (x.device.type, x.dtype) == ("cpu", torch.float32) and p <= WIDEST_COMPILED.get(dtype, 0):
+        from models.dilated_compiled import run_compiled  # which imports numba
+        return run_compiled(x, outputs, weights, dilations, workspace, dropout, frame_inputs,
+                            interpolation)
     needs_grad = torch.is_grad_enabled() and any(part.requires_grad for part in inputs)
-    spans = [(chunk.low, chunk.high) for chunk in interpolation]
-    return _DilatedLayers.apply(x, outputs, dilations, workspace, dropout, dtype, needs_grad, spans,
-                                *weights, *conditioning)
+    frames = None if interpolation is None else interpolation.frames
+    return _DilatedLayers.apply(x, outputs, dilations, workspace, dropout, dtype, needs_grad,
+                                frames, *inputs[1:])
 
 
 class _DilatedLayers(torch.autograd.Function):
 
     @staticmethod
-    def forward(ctx, x, outputs, dilations, workspace, dropout, dtype, needs_grad, spans, *tensors):
+    def forward(ctx, x, outputs, dilations, workspace, dropout, dtype, needs_grad, frames,
+                *tensors):
         T, B, p = x.shape
         length = chunk_length(B, x.device) or T
         layers = plan_layers(T, B, outputs, dilations, length)
         weights, conditioning = tensors[:5], tensors[5:]
         past, now, bias, residual, skip = _forward_weights(weights, dtype)
-        local = _LocalConditioning(conditioning, spans, length, dtype, scaled=True)
+        local = _LocalConditioning(conditioning, frames, length, dtype, scaled=True)
         columns, sums = x.reshape(-1, p).clone(), x.new_zeros(outputs * B, skip[0].shape[1])
         first_output = len(columns) - len(sums)  # the first row that has a skip connection
         largest = max(layer.largest_chunk for layer in layers)
@@ -135,7 +123,7 @@ class _DilatedLayers(torch.autograd.Function):
         if needs_grad:
             ctx.save_for_backward(columns, activations, *weights, *conditioning, *masks)
             ctx.layers, ctx.shape, ctx.dtype, ctx.workspace = layers, x.shape, dtype, workspace
-            ctx.spans, ctx.length = spans, length
+            ctx.frames, ctx.length = frames, length
         return sums.view(outputs, B, -1)
 
     @staticmethod
@@ -143,10 +131,9 @@ class _DilatedLayers(torch.autograd.Function):
     def backward(ctx, grad_skips):
         layers, (T, B, p) = ctx.layers, ctx.shape
         columns, activations, *tensors = ctx.saved_tensors
-        count = 5 + len(ctx.spans) + bool(ctx.spans)
+        count = 5 if ctx.frames is None else 7
         weights, conditioning, masks = tensors[:5], tensors[5:count], tensors[count:]
-        local = _LocalConditioning(conditioning, ctx.spans, ctx.length, ctx.dtype)
-        grads_conditioning = [torch.zeros_like(part) for part in conditioning]
+        local = _LocalConditioning(conditioning, ctx.frames, ctx.length, ctx.dtype)
         past, now, residual, skip = _backward_weights(weights, ctx.dtype)
         grads = [torch.zeros_like(w) for w in weights]
         grad_past, grad_now, grad_bias, grad_residual, grad_skip = (g.unbind() for g in grads)
@@ -184,7 +171,7 @@ class _DilatedLayers(torch.autograd.Function):
                     dy.mul_(mask)
                 total = gate_backward(activated, dy, dab).view(-1, B, 2 * p).sum(0)
                 grad_bias[n].add_(total)
-                local.add_gradients(grads_conditioning, dab, n, i)
+                local.add_gradients(dab, n, i)
                 _add_product(grad_now[n], x.to(activations.dtype).t(), dab)
                 _add_product(dx, dab, now[n])
                 if before is None:
@@ -195,50 +182,68 @@ class _DilatedLayers(torch.autograd.Function):
                     _add_product(grad_past[n], x.to(activations.dtype).t(), dab)
                     _add_product(dx, dab, past[n])
         ctx.workspace.give_back(activations)
-        return grad_columns.view(T, B, p), *[None] * 7, *grads, *grads_conditioning
+        return grad_columns.view(T, B, p), *[None] * 7, *grads, *local.gradients()
 
 
 class _LocalConditioning:
     """What local conditioning adds to the gates' inputs, interpolated from frames.
 
+    The interpolation is a matrix (B, columns, frames) for each chunk of columns.
+
     Args:
-        conditioning: the frames (L, B, K, 2p), then the interpolation matrix (B, columns, frames)
-            of each chunk of `length` columns; or nothing.
-        spans: the frames (low, high) that each matrix weights.
+        conditioning: the frames (L, B, K, 2p) and the weights (B, T, TAPS); or nothing.
+        first: (B, T), the first frame of each column.
+        length: columns of a chunk.
         dtype: the precision of the matrix products; None for the frames'.
         scaled: multiply the frames by `gate_scale`, as `gate_forward_` expects.
     """
 
-    def __init__(self, conditioning, spans, length, dtype, scaled=False):
-        self.spans, self.length = spans, length
-        if spans:
-            frames, *self.matrices = (part.to(dtype or part.dtype) for part in conditioning)
-            self.frames = frames * gate_scale(frames) if scaled else frames
+    def __init__(self, conditioning, first, length, dtype, scaled=False):
+        self.chunks, self.length, self.grads = [], length, []
+        if not conditioning:
+            return
+        frames, weights = (part.to(dtype or part.dtype) for part in conditioning)
+        self.frames = frames * gate_scale(frames) if scaled else frames
+        self.grad_frames = torch.zeros_like(conditioning[0])
+        for chunk, part in zip(first.split(length, 1), weights.split(length, 1), strict=True):
+            low, high = int(chunk.min()), int(chunk.max()) + TAPS
+            taps = chunk[..., None] - low + torch.arange(TAPS, device=chunk.device)
+            matrix = part.new_zeros(*chunk.shape, high - low).scatter(2, taps, part)
+            self.chunks.append((matrix, taps, low, high))
+            self.grads.append(torch.zeros_like(matrix, dtype=conditioning[1].dtype))
 
     def add(self, gates, layer, row):
         """Add to `gates` (rows, 2p), the inputs of a layer's gates from row `row` on."""
-        for columns, matrix, frames, _, _ in self._sequences(gates, layer, row):
+        for columns, matrix, frames, *_ in self._sequences(gates, layer, row):
             _add_product(columns, matrix, frames)
 
-    def add_gradients(self, grads, grad_gates, layer, row):
-        """Add to `grads`, like `conditioning`, the effect of the gradient of the gates' inputs."""
-        for columns, matrix, frames, b, (chunk, times, low, high) in self._sequences(
+    def add_gradients(self, grad_gates, layer, row):
+        """Add the effect of the gradient of the gates' inputs to `gradients`."""
+        for columns, matrix, frames, grad_matrix, grad_frames in self._sequences(
                 grad_gates, layer, row):
-            _add_product(grads[0][layer, b, low:high], matrix.t(), columns)
-            _add_product(grads[1 + chunk][b, times], columns, frames.t())
+            _add_product(grad_frames, matrix.t(), columns)
+            _add_product(grad_matrix, columns, frames.t())
+
+    def gradients(self):
+        """The gradients of `conditioning`."""
+        if not self.chunks:
+            return []
+        return [self.grad_frames, torch.cat([grad.gather(2, taps) for grad, (_, taps, _, _) in zip(
+            self.grads, self.chunks, strict=True)], dim=1)]
 
     def _sequences(self, gates, layer, row):
-        """For each sequence b: its columns, their interpolation matrix, its frames, b, and
-        (number of the chunk, times within it, low, high)."""
-        if not self.spans:
+        """For each sequence: its columns, their interpolation matrix, its frames, and the gradients
+        of the latter two."""
+        if not self.chunks:
             return
         batch = self.frames.shape[1]
-        chunk, first = divmod(row // batch, self.length)
-        low, high = self.spans[chunk]
-        times = slice(first, first + len(gates) // batch)
+        number, begin = divmod(row // batch, self.length)
+        matrix, _, low, high = self.chunks[number]
+        times = slice(begin, begin + len(gates) // batch)
         for b in range(batch):
-            yield (gates.view(-1, batch, gates.shape[1])[:, b], self.matrices[chunk][b, times],
-                   self.frames[layer, b, low:high], b, (chunk, times, low, high))
+            yield (gates.view(-1, batch, gates.shape[1])[:, b], matrix[b, times],
+                   self.frames[layer, b, low:high], self.grads[number][b, times],
+                   self.grad_frames[layer, b, low:high])
 
 
 def _forward_weights(weights, dtype):

@@ -8,6 +8,8 @@ class LayerPlan(NamedTuple):
     """What a layer computes, in rows: time t of B sequences is the rows t · B to (t + 1) · B - 1.
 
     begin: the first row of its input.
+    first: the first row that it computes.
+    shift: rows between a row and the one d times before.
     chunks: (first row, end, source): source is the row d times before the first row, or None for
         times less than d after the beginning, where x_{t-d} is the first column.
     largest_chunk: the number of rows in it.
@@ -16,6 +18,8 @@ class LayerPlan(NamedTuple):
     """
 
     begin: int
+    first: int
+    shift: int
     chunks: list[tuple[int, int, int | None]]
     largest_chunk: int
     offset: int
@@ -43,7 +47,8 @@ def plan_layers(T: int, B: int, outputs: int, dilations: Sequence[int],
         chunks: list[tuple[int, int, int | None]] = [
             (i * B, j * B, None) for i, j in _chunks(first, known, length)]
         chunks += [(i * B, j * B, (i - d) * B) for i, j in _chunks(known, T, length)]
-        layers.append(LayerPlan(begin * B, chunks, max(j - i for i, j, _ in chunks),
+        layers.append(LayerPlan(begin * B, first * B, d * B, chunks,
+                                max(j - i for i, j, _ in chunks),
                                 end - first * B, end + (T - first) * B))
         begin, end = first, layers[-1].end
     return layers

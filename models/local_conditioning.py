@@ -44,14 +44,14 @@ class Frames(NamedTuple):
 
 
 class Interpolation(NamedTuple):
-    """How the frames `low` to high - 1 are weighted, for a chunk of columns.
+    """The frames that each column of a batch is interpolated from.
 
-    matrix: (B, columns, high - low).
+    frames: (B, columns), int64: the first of INTERPOLATION_TAPS consecutive frames.
+    weights: (B, columns, INTERPOLATION_TAPS).
     """
 
-    low: int
-    high: int
-    matrix: torch.Tensor
+    frames: torch.Tensor
+    weights: torch.Tensor
 
 
 class FrameNetwork(nn.Module):
@@ -92,35 +92,21 @@ class FrameNetwork(nn.Module):
         y = F.relu(self.convolution(values.mT)).mT
         return y * valid[:, CONTEXT_FRAMES:valid.shape[1] - CONTEXT_FRAMES, None]
 
-    def interpolation(self, valid: torch.Tensor, first: torch.Tensor, columns: int,
-                      chunk: int) -> list[Interpolation]:
-        """How to interpolate the frames that `forward` returns, one Interpolation per chunk.
+    def interpolation(self, valid: torch.Tensor, first: torch.Tensor,
+                      columns: int) -> Interpolation:
+        """How to interpolate the frames that `forward` returns.
 
         Args:
             valid: (B, K), as for `forward`.
             first: (B,), the sample of the first column, counted from the start of frame 0.
             columns: number of columns, one per sample.
-            chunk: columns per Interpolation.
         """
         samples = first[:, None] + torch.arange(columns, device=first.device)
         frames, positions = samples // self.hop, samples % self.hop
-        # (B, columns, INTERPOLATION_TAPS)
         weights = self.proportions[positions] * valid.gather(1, frames)[..., None]
-        if not len(first):  # an empty batch, which still needs a gradient for the weights
-            return [Interpolation(0, 0, weights)]
         # The first of the two frames: before a frame's centre it is the previous frame.
-        frames = frames - CONTEXT_FRAMES - (2 * positions + 1 < self.hop).long()
-        return [_interpolation_matrix(frames[:, begin:begin + chunk],
-                                      weights[:, begin:begin + chunk])
-                for begin in range(0, columns, chunk)]
-
-
-def _interpolation_matrix(frames: torch.Tensor, weights: torch.Tensor) -> Interpolation:
-    """The matrix of the weights (B, columns, TAPS) of frames (B, columns) and the next ones."""
-    low, high = int(frames.min()), int(frames.max()) + INTERPOLATION_TAPS
-    taps = frames[..., None] - low + torch.arange(INTERPOLATION_TAPS, device=frames.device)
-    matrix = weights.new_zeros(*frames.shape, high - low)
-    return Interpolation(low, high, matrix.scatter(2, taps, weights))
+        return Interpolation(frames - CONTEXT_FRAMES - (2 * positions + 1 < self.hop).long(),
+                             weights)
 
 
 def linear_interpolation(hop: int) -> torch.Tensor:

@@ -27,7 +27,6 @@ Differences from the paper and from the original study:
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -36,9 +35,10 @@ import torch.nn.functional as F
 from msgspec import Meta
 from torch import nn
 
-from models.dilated import Workspace, chunk_length, dilated_layers
+from models.dilated import dilated_layers
 from models.gated import GatedActivation
 from models.local_conditioning import FrameNetwork, Frames, Interpolation
+from models.workspace import Workspace
 
 MOST_LAYERS = 4096
 
@@ -209,21 +209,20 @@ class WaveNet(nn.Module):
         return int((first * self.config.hop - frames.offset).amin()) - 1
 
     def _local_conditioning(self, frames: Frames | None, start: int, columns: int
-                            ) -> tuple[torch.Tensor | None, Sequence[Interpolation]]:
+                            ) -> tuple[torch.Tensor | None, Interpolation | None]:
         """The frames' inputs to the gates and their interpolation, as `dilated_layers` takes them,
         for the columns from codes[:, start] on.
 
         A column is conditioned on the frames around the sample that it predicts.
         """
         if frames is None:
-            return None, ()
+            return None, None
         if self.frames is None:
             raise ValueError("the network has no features, so it takes no frames")
         h = self.frames(frames.values, frames.valid)
         projection = torch.stack([layer.local.weight for layer in self.layers])[:, None]
-        length = chunk_length(max(len(h), 1), h.device) or columns
         return h @ projection.mT, self.frames.interpolation(
-            frames.valid, frames.offset + start + 2, columns, length)
+            frames.valid, frames.offset + start + 2, columns)
 
     def embed(self, past: torch.Tensor, now: torch.Tensor) -> torch.Tensor:
         """The first causal convolution, of the codes at t - 1 and at t: (…,) -> (…, p)."""

@@ -79,9 +79,9 @@ class Conditioning:
         Returns (L, B, samples, 2p).
         """
         low, h = self.hidden_frames(number, samples)
-        interpolation, = self.network.interpolation(self.valid, self.frames(number).offset, samples,
-                                                    samples)
-        skipped = interpolation.low - (low + self.before - CONTEXT_FRAMES)
-        h = h[:, skipped:skipped + interpolation.high - interpolation.low]
-        frames = (h @ self.projection).unflatten(2, (len(self.model.layers), -1))
-        return torch.einsum("btk,bklp->lbtp", interpolation.matrix, frames)
+        first, weights = self.network.interpolation(self.valid, self.frames(number).offset, samples)
+        rows = (h @ self.projection).unflatten(2, (len(self.model.layers), -1))
+        taps = torch.arange(weights.shape[2], device=h.device)
+        frames = first[..., None] - (low + self.before - CONTEXT_FRAMES) + taps
+        sequences = torch.arange(len(h), device=h.device)[:, None, None]
+        return torch.einsum("btk,btklp->lbtp", weights, rows[sequences, frames])

@@ -293,7 +293,7 @@ def test_on_a_processor_without_avx512(tmp_path):
             "it.drawn(it.sensitive_network((5, 7)), range(2), (2, 2)); print(TILE)")
     for said in ("compiling the PixelCNN sampler for this processor, once\n", ""):
         done = call_in_a_process(code, **shorter)
-        assert (done.returncode, done.stdout, done.stderr) == (0, "32\n", said)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "16\n", said)
     done = call_in_a_process(
         "import pytest, sys; sys.exit(pytest.main(['-q', '-x', '-m', 'not slow', "
         "'test_compiled_pixelcnn.py', 'test_compiled_pixelcnn_memory.py']))", **shorter)

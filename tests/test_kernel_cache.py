@@ -151,7 +151,7 @@ def test_on_a_processor_with_shorter_vectors(tmp_path):
                    "NUMBA_CPU_FEATURES": "+avx2,+fma,+avx,+sse4.2,+bmi,+bmi2,+popcnt,+f16c"}
     tests = [f"tests/test_{name}.py" for name in (
         "vectors", "products", "categorical", "compiled_wavenet", "compiled_wavenet_memory")]
-    for command in (["-c", "from models.kernels.vectors import TILE; assert TILE == 32"],
+    for command in (["-c", "from models.kernels.vectors import TILE; assert TILE == 16"],
                     ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow", *tests]):
         done = subprocess.run([sys.executable, *command], cwd=ROOT, env=environment,
                               capture_output=True, text=True)

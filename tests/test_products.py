@@ -77,8 +77,9 @@ def test_compilation_is_announced_once(capsys):
     assert capsys.readouterr().err == ""
 
 
-@pytest.mark.parametrize("columns", range(10))
-@pytest.mark.parametrize("out,n", [(1, 1), (TILE, 3), (TILE + 1, 17), (3 * TILE - 1, HALF)])
+@pytest.mark.parametrize("columns", range(14))
+@pytest.mark.parametrize("out,n", [(1, 1), (TILE, 3), (TILE + 1, 17), (3 * TILE - 1, HALF),
+                                   (6 * TILE, 5)])
 def test_a_column_is_the_same_alone_and_nothing_else_is_written(out, n, columns):
     weight = torch.randn(out, n)
     rows = np.concatenate((np.full((2, TILE), NAN, np.float32),

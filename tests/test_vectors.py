@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from models.kernels.layout import pack_bf16, round_up
+from models.kernels.products import multiply
 from models.kernels.vectors import (
     HALF,
     TILE,
@@ -18,14 +19,14 @@ from models.kernels.vectors import (
     gate,
     load,
     load_half,
-    load_row,
     max_lane,
+    pointer,
     store,
     sum_lanes,
     zero_below,
 )
 
-INF = math.inf
+INF, ONE = math.inf, np.ones(1, np.float32)
 RANDOM = np.random.default_rng(0)
 
 
@@ -54,8 +55,10 @@ def lane_operations(inputs, threshold, outputs):
 
 
 @numba.njit
-def row_of(weights, index, outputs):
-    store(outputs, 0, load_row(weights, index))
+def row_of(weights, index, addend, outputs):
+    """Multiply one row of weights by 1."""
+    multiply(pointer(addend, 0), 0, pointer(weights, index * weights.shape[1]), 0, 0,
+             pointer(ONE, 0), 0, 0, 1, pointer(outputs, 0), 0, 1, 1)
 
 
 @numba.njit
@@ -150,7 +153,7 @@ def test_float_of_bits():
 
 
 @pytest.mark.parametrize("bf16", [False, True])
-def test_load_row(bf16):
+def test_weights_of_32_and_of_16_bits(bf16):
     torch.manual_seed(0)
     weights = torch.randn(5, TILE) * torch.logspace(-38, 38, 5)[:, None]
     weights[0, :4] = torch.tensor([0.0, -0.0, INF, -INF])
@@ -159,5 +162,5 @@ def test_load_row(bf16):
     assert stored.nbytes == weights.nbytes / (2 if bf16 else 1)
     for index in range(5):
         outputs = np.empty(TILE, np.float32)
-        row_of(stored, index, outputs)
+        row_of(stored, index, np.full(TILE, -0.0, np.float32), outputs)  # -0 + x is x for any x
         assert (outputs.view(np.int32) == weights[index].view(np.int32)).all()  # also the sign of 0

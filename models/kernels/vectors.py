@@ -9,6 +9,8 @@ All arrays are one-dimensional and C-contiguous, except for weights, which are r
 operation checks an index: the caller must.
 """
 
+import platform
+
 import numpy as np
 from llvmlite import ir
 from numba import types
@@ -19,12 +21,17 @@ from numba.extending import intrinsic, models, register_model
 # The features that numba compiles for: NUMBA_CPU_FEATURES if set, else the host's.
 _REQUESTED = config.CPU_FEATURES  # type: ignore[attr-defined] # set when numba is imported
 FEATURES = get_host_cpu_features() if _REQUESTED is None else _REQUESTED
-# Outputs of a matrix product that are computed at a time: four AVX-512 or four AVX registers.
-TILE = 64 if "+avx512f" in FEATURES else 32
-HALF = TILE // 2
+_ENABLED = FEATURES.split(",")
+# A vector register's floats: 512 bits with AVX-512, 256 with AVX, 128 elsewhere (SSE, Arm's Neon).
+HALF = 16 if "+avx512f" in _ENABLED else 8 if "+avx" in _ENABLED else 4
+_IS_ARM = platform.machine().lower() in ("arm64", "aarch64")
+REGISTERS = 32 if "+avx512f" in _ENABLED or _IS_ARM else 16
+# A tile of outputs is two registers: the fewest that a gate needs, one of tanh and one of σ inputs.
+# Networks whose width is no multiple of a tile compute with zeros, so a wider one wastes more.
+TILE = 2 * HALF
 
 _FLOAT, _INT32 = ir.FloatType(), ir.IntType(32)
-_LOG2_E = float(np.log2(np.e))
+LOG2_E = float(np.log2(np.e))
 # Coefficients of 2^f for f in [-1/2, 1/2], exact at 0. Degree 6 reaches single precision.
 _EXP2 = np.polynomial.Chebyshev.interpolate(np.exp2, 6, domain=[-0.5, 0.5]).convert(
     kind=np.polynomial.Polynomial).coef
@@ -52,23 +59,23 @@ def _pointer(context, builder, kind, array, index, pointee):
     return builder.bitcast(builder.gep(data, [index]), pointee.as_pointer())
 
 
-def _shuffle_mask(lanes):
+def shuffle_mask(lanes):
     """The lane numbers of a shuffle, as LLVM expects them."""
     return ir.Constant(ir.VectorType(_INT32, len(lanes)), list(lanes))
 
 
-def _constant(like, number):
+def constant(like, number):
     """A vector constant of type `like` with `number` in all lanes."""
     if isinstance(like.element, ir.FloatType):
         number = float(np.float32(number))
     return ir.Constant(like, [number] * like.count)
 
 
-def _broadcast(builder, scalar, like):
+def broadcast(builder, scalar, like):
     """A vector of type `like` with `scalar` in all lanes."""
     undefined = ir.Constant(like, ir.Undefined)
     first = builder.insert_element(undefined, scalar, _INT32(0))
-    return builder.shuffle_vector(first, undefined, _shuffle_mask([0] * like.count))
+    return builder.shuffle_vector(first, undefined, shuffle_mask([0] * like.count))
 
 
 def _call(builder, name, *args):
@@ -79,32 +86,45 @@ def _call(builder, name, *args):
     return builder.call(function, args)
 
 
+def multiply_add(builder, a, b, addend):
+    """a · b + addend, rounded once if the machine has a fused multiply-add."""
+    return _call(builder, "llvm.fmuladd", a, b, addend)
+
+
+def load_weights(builder, place, packed):
+    """The TILE weights at a pointer, as a vector; packed: as two bfloat16 in each uint32.
+
+    The lower 16 bits of a uint32 are lane i, its upper 16 bits lane HALF + i. A bfloat16 is the
+    upper half of a float32.
+    """
+    like = ir.VectorType(_INT32, HALF) if packed else ir.VectorType(_FLOAT, TILE)
+    words = builder.load(builder.bitcast(place, like.as_pointer()), align=4)
+    if not packed:
+        return words
+    floats = ir.VectorType(_FLOAT, HALF)
+    lower = builder.bitcast(builder.shl(words, constant(like, 16)), floats)
+    upper = builder.bitcast(builder.and_(words, constant(like, 0xFFFF0000)), floats)
+    return builder.shuffle_vector(lower, upper, shuffle_mask(range(TILE)))
+
+
 _TILE, _HALF = Vector(TILE), Vector(HALF)
 
 
 @intrinsic
-def load_row(context, weights, index):
-    """Row `index` of a matrix of weights, as a vector of TILE floats.
-
-    weights: (rows, TILE) float32, or (rows, HALF) uint32. A uint32 packs two bfloat16: its lower 16
-    bits are lane i, its upper 16 bits lane HALF + i. A bfloat16 is the upper half of a float32.
-    """
-    packed = weights.dtype == types.uint32
-
+def pointer(context, array, index):
+    """A pointer to item `index` of an array. The caller must keep the array alive."""
     def generate(context, builder, signature, args):
-        word = _INT32 if packed else _FLOAT
-        like = ir.VectorType(word, HALF if packed else TILE)
-        index = builder.mul(args[1], ir.Constant(args[1].type, like.count))
-        place = _pointer(context, builder, signature.args[0], args[0], index, like)
-        words = builder.load(place, align=4)
-        if not packed:
-            return words
-        floats = ir.VectorType(_FLOAT, HALF)
-        lower = builder.bitcast(builder.shl(words, _constant(like, 16)), floats)
-        upper = builder.bitcast(builder.and_(words, _constant(like, 0xFFFF0000)), floats)
-        return builder.shuffle_vector(lower, upper, _shuffle_mask(range(TILE)))
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        return builder.gep(data, [args[1]])
 
-    return _TILE(weights, types.intp), generate
+    return types.CPointer(array.dtype)(array, types.intp), generate
+
+
+@intrinsic
+def advance(context, pointer, items):
+    """The pointer `items` items further."""
+    return pointer(pointer, types.intp), lambda context, builder, signature, args: builder.gep(
+        args[0], [args[1]])
 
 
 def _make_load(vector, doc):
@@ -148,8 +168,8 @@ def add_scaled(context, total, vector, array, index):
     def generate(context, builder, signature, args):
         total, vector, array, index = args
         place = _pointer(context, builder, signature.args[2], array, index, _FLOAT)
-        scale = _broadcast(builder, builder.load(place), vector.type)
-        return _call(builder, "llvm.fmuladd", vector, scale, total)
+        scale = broadcast(builder, builder.load(place), vector.type)
+        return multiply_add(builder, vector, scale, total)
 
     return total(total, vector, array, types.intp), generate
 
@@ -163,11 +183,11 @@ def gate(context, vector):
     """
     def generate(context, builder, signature, args):
         half = ir.VectorType(_FLOAT, HALF)
-        a, b = (builder.shuffle_vector(args[0], args[0], _shuffle_mask(range(begin, begin + HALF)))
+        a, b = (builder.shuffle_vector(args[0], args[0], shuffle_mask(range(begin, begin + HALF)))
                 for begin in (0, HALF))
-        u = _exp2(builder, builder.fmul(_clamp(builder, a, 10), _constant(half, -2 * _LOG2_E)))
-        v = _exp2(builder, builder.fmul(_clamp(builder, b, 40), _constant(half, -_LOG2_E)))
-        one = _constant(half, 1)
+        u = exp2(builder, builder.fmul(clamp(builder, a, 10), constant(half, -2 * LOG2_E)))
+        v = exp2(builder, builder.fmul(clamp(builder, b, 40), constant(half, -LOG2_E)))
+        one = constant(half, 1)
         return builder.fdiv(builder.fsub(one, u),
                             builder.fmul(builder.fadd(one, u), builder.fadd(one, v)))
 
@@ -180,11 +200,11 @@ def exponential(context, vector, highest, scale):
     def generate(context, builder, signature, args):
         vector, highest, scale = args
         like = vector.type
-        scale = builder.fmul(scale, ir.Constant(_FLOAT, float(np.float32(_LOG2_E))))
-        exponent = builder.fmul(builder.fsub(vector, _broadcast(builder, highest, like)),
-                                _broadcast(builder, scale, like))
-        normal = builder.fcmp_ordered(">=", exponent, _constant(like, -126))
-        return builder.select(normal, _exp2(builder, exponent), _constant(like, 0))
+        scale = builder.fmul(scale, ir.Constant(_FLOAT, float(np.float32(LOG2_E))))
+        exponent = builder.fmul(builder.fsub(vector, broadcast(builder, highest, like)),
+                                broadcast(builder, scale, like))
+        normal = builder.fcmp_ordered(">=", exponent, constant(like, -126))
+        return builder.select(normal, exp2(builder, exponent), constant(like, 0))
 
     return vector(vector, types.float32, types.float32), generate
 
@@ -194,8 +214,8 @@ def zero_below(context, vector, threshold):
     """The vector with 0 in each lane that is below `threshold`."""
     def generate(context, builder, signature, args):
         vector, like = args[0], args[0].type
-        enough = builder.fcmp_ordered(">=", vector, _broadcast(builder, args[1], like))
-        return builder.select(enough, vector, _constant(like, 0))
+        enough = builder.fcmp_ordered(">=", vector, broadcast(builder, args[1], like))
+        return builder.select(enough, vector, constant(like, 0))
 
     return vector(vector, types.float32), generate
 
@@ -230,17 +250,17 @@ def _reduce(builder, vector, combine):
     while vector.type.count > 1:
         count = vector.type.count // 2
         vector = combine(*(builder.shuffle_vector(
-            vector, vector, _shuffle_mask(range(begin, begin + count))) for begin in (0, count)))
+            vector, vector, shuffle_mask(range(begin, begin + count))) for begin in (0, count)))
     return builder.extract_element(vector, _INT32(0))
 
 
-def _clamp(builder, vector, bound):
+def clamp(builder, vector, bound):
     """The vector with its lanes clamped to ±bound."""
-    vector = _call(builder, "llvm.minnum", vector, _constant(vector.type, bound))
-    return _call(builder, "llvm.maxnum", vector, _constant(vector.type, -bound))
+    vector = _call(builder, "llvm.minnum", vector, constant(vector.type, bound))
+    return _call(builder, "llvm.maxnum", vector, constant(vector.type, -bound))
 
 
-def _exp2(builder, exponent):
+def exp2(builder, exponent):
     """2 to the power of each lane, for exponents from -126 to 127; relative error below 2e-7.
 
     Splits the exponent into n + f, with n the nearest integer. A polynomial gives 2^f, and n is
@@ -248,10 +268,10 @@ def _exp2(builder, exponent):
     """
     like = exponent.type
     integers = ir.VectorType(_INT32, like.count)
-    shifted = builder.fadd(exponent, _constant(like, _ROUNDING))
-    f = builder.fsub(exponent, builder.fsub(shifted, _constant(like, _ROUNDING)))
-    y = _constant(like, _EXP2[-1])
+    shifted = builder.fadd(exponent, constant(like, _ROUNDING))
+    f = builder.fsub(exponent, builder.fsub(shifted, constant(like, _ROUNDING)))
+    y = constant(like, _EXP2[-1])
     for coefficient in _EXP2[-2::-1]:
-        y = _call(builder, "llvm.fmuladd", y, f, _constant(like, coefficient))
-    n = builder.shl(builder.bitcast(shifted, integers), _constant(integers, 23))
+        y = _call(builder, "llvm.fmuladd", y, f, constant(like, coefficient))
+    n = builder.shl(builder.bitcast(shifted, integers), constant(integers, 23))
     return builder.bitcast(builder.add(builder.bitcast(y, integers), n), like)
