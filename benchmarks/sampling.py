@@ -16,6 +16,10 @@ a sample (or a pixel) needs.
 
 A second table has the same WaveNets with features, one frame for every FEATURES["hop"] samples, and
 their speed as a share of the speed without features, measured in turns.
+
+    python benchmarks/sampling.py --instructions avx2
+
+measures what a processor without AVX-512 would run; see `instructions.py`.
 """
 
 import argparse
@@ -31,15 +35,16 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])  # the repository, not this folder
 
 import numba
-import numpy as np
 import torch
 from torch import nn
 from tqdm import tqdm
 
 from benchmarks.formatting import format_count
+from benchmarks.instructions import add_instructions_option, restart_with
 from benchmarks.machine import best_rate, best_rates, count_unmasked_weights, matrix_product
 from cli.arguments import positive_float, positive_int
 from cli.script import run_script
+from models.kernels.layout import aligned_zeros
 from models.kernels.vectors import TILE, add, load, store
 from models.model_file import model_content, save
 from models.pixelcnn import PixelCNN, PixelCNNConfig
@@ -95,12 +100,14 @@ def arguments() -> argparse.Namespace:
                         metavar="N", help="for many sounds and images (default: torch's)")
     parser.add_argument("--only", nargs="+", default=[""], metavar="TEXT",
                         help="measure only rows whose name contains one of these")
+    add_instructions_option(parser)
     return parser.parse_args()
 
 
 def main():
     """Measure the machine, then print row after row."""
     args = arguments()
+    restart_with(args.instructions)
     peaks = {threads: matrix_product_peak(threads, args.seconds) for threads in {1, args.threads}}
     print("matrix product: " + ", ".join(
         f"{peak / 1e9:,.0f} GFLOP/s on {format_count(threads, 'thread')}"
@@ -222,18 +229,23 @@ def matrix_product_peak(threads: int, seconds: float) -> float:
     return best_rate(matrix_product(), seconds)
 
 
+SUMS = 4  # tiles of independent sums: 8 registers, so that no addition waits for another
+
+
 @numba.njit
 def _read_repeatedly(array, times, sums):
-    total = load(sums, 0)
+    a, b, c, d = load(sums, 0), load(sums, TILE), load(sums, 2 * TILE), load(sums, 3 * TILE)
     for _ in range(times):
-        for i in range(0, array.size, TILE):
-            total = add(total, load(array, i))
-    store(sums, 0, total)
+        for i in range(0, array.size, SUMS * TILE):
+            a, b = add(a, load(array, i)), add(b, load(array, i + TILE))
+            c, d = add(c, load(array, i + 2 * TILE)), add(d, load(array, i + 3 * TILE))
+    store(sums, 0, add(add(a, b), add(c, d)))
 
 
 def read_bandwidth(size: int, seconds: float) -> float:
     """The bytes per second at which one core reads the same `size` bytes repeatedly."""
-    array, sums = np.zeros(size // 4 // TILE * TILE, np.float32), np.zeros(TILE, np.float32)
+    array = aligned_zeros(size // 4 // (SUMS * TILE) * SUMS * TILE)
+    sums = aligned_zeros(SUMS * TILE)
     times = max(1, int(2e8) // array.nbytes)
 
     def read() -> int:

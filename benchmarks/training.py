@@ -15,6 +15,10 @@ the gradients of the inputs and of the weights cost as much as the forward pass 
 relative to the matrix product. Memory is the peak of a separate process that only trains.
 
 The last lines give, for each network, the cost of loading a batch in the row that it delays most.
+
+    python benchmarks/training.py --instructions avx2
+
+measures what a processor without AVX-512 would run (see `instructions.py`), in fp32 only.
 """
 
 import argparse
@@ -37,6 +41,7 @@ from torch import nn
 from tqdm import tqdm
 
 from benchmarks.formatting import format_count
+from benchmarks.instructions import add_instructions_option, restart_with
 from benchmarks.machine import (
     CPU,
     best_rate,
@@ -129,16 +134,21 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=positive_int, default=2, metavar="N")
     parser.add_argument("--only", nargs="+", default=[""], metavar="TEXT",
                         help="measure only rows whose name contains one of these")
+    add_instructions_option(parser)
     return parser.parse_args()
 
 
 def main():
     """Measure row after row."""
     args = arguments()
+    restart_with(args.instructions)
     print(f"on {format_count(args.threads, 'thread')}\n")
     print("| network and batch | a second | original | × original | GFLOP/s | matrix product "
           "| share | memory |\n|---|---|---|---|---|---|---|---|")
-    selected = [row for row in rows() if any(text in row.name for text in args.only)]
+    # torch asks the processor for bf16 instructions, and not what oneDNN may use.
+    precisions = [*PRECISIONS] if args.instructions == "native" else ["fp32"]
+    selected = [row for row in rows(precisions=precisions)
+                if any(text in row.name for text in args.only)]
     results = []
     for row in tqdm(selected, disable=None):
         results.append(measure(row, args.seconds, args.threads))

@@ -26,6 +26,7 @@ from collections.abc import Sequence
 import torch
 from torch.autograd.function import once_differentiable
 
+from models import compiled
 from models.dilated_plan import plan_layers
 from models.dropout import dropout_mask
 from models.gated import gate_backward, gate_forward_, gate_scale
@@ -71,7 +72,7 @@ def dilated_layers(x: torch.Tensor, outputs: int, weights: Sequence[torch.Tensor
     if not B:  # an empty batch, which still needs a gradient for every weight
         zero = torch.stack([part.sum() for part in inputs]).sum()
         return zero.expand(outputs, 0, weights[-1].shape[2])
-    if (x.device.type, x.dtype) == ("cpu", torch.float32) and p <= WIDEST_COMPILED.get(dtype, 0):
+    if compiled.suits(x) and p <= WIDEST_COMPILED.get(dtype, 0):
         from models.dilated_compiled import run_compiled  # which imports numba
         return run_compiled(x, outputs, weights, dilations, workspace, dropout, frame_inputs,
                             interpolation)

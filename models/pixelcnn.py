@@ -38,6 +38,7 @@ import torch.nn.functional as F
 from msgspec import Meta
 from torch import nn
 
+from models.compiled_blocks import compute_blocks, is_compiled
 from models.convolutions import GroupedConv2d, add_padded, convolve, groups
 from models.dropout import dropout_mask
 from models.gated import GatedActivation
@@ -155,16 +156,21 @@ class Block(nn.Module):
 
         This is less work where v is the image, or where nothing else needs W * v.
         """
+        kernel, bias = self.fused_kernel()
+        from_above = convolve(v, kernel, bias, self.radius)
+        if self.position is not None:
+            position = self.position(0, *from_above.shape[1:3])
+            from_above = from_above + F.linear(
+                position, self.vertical_to_horizontal.weight.flatten(1)).to(v.dtype)
+        return from_above
+
+    def fused_kernel(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The kernel W_1×1 W and its bias."""
         into = self.vertical_to_horizontal
         assert into.bias is not None and self.vertical.bias is not None
         kernel = (into.weight.flatten(1) @ self.vertical.weight.flatten(1)).view_as(
             self.vertical.weight)
-        bias = into.bias + into.weight.flatten(1) @ self.vertical.bias
-        from_above = convolve(v, kernel, bias, self.radius)
-        if self.position is not None:
-            position = self.position(0, *from_above.shape[1:3])
-            from_above = from_above + F.linear(position, into.weight.flatten(1)).to(v.dtype)
-        return from_above
+        return kernel, into.bias + into.weight.flatten(1) @ self.vertical.bias
 
     def pad_image(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The first block's v and h for an image (B, H, W, C)."""
@@ -231,11 +237,15 @@ class PixelCNN(nn.Module):
         """
         image = self.scale(codes).permute(0, 2, 3, 1)
         image = image.to(self.compute_dtype or image.dtype)
-        v, h = self.blocks[0].pad_image(image)
-        condition = self.scale_vectors(label)
-        for block in self.blocks:
-            v, h = block(v, h, condition, self.dropout if self.training else 0)
-        logits = self.logits(F.relu(self.hidden(F.relu(h[:, :, 1:]))))
+        condition, dropout = self.scale_vectors(label), self.dropout if self.training else 0
+        if is_compiled(self.blocks, image):
+            h = compute_blocks(self.blocks, image, condition, dropout)
+        else:
+            v, h = self.blocks[0].pad_image(image)
+            for block in self.blocks:
+                v, h = block(v, h, condition, dropout)
+            h = h[:, :, 1:]
+        logits = self.logits(F.relu(self.hidden(F.relu(h))))
         return logits.unflatten(3, (-1, self.config.levels)).permute(0, 4, 3, 1, 2)
 
     def scale_vectors(self, label: torch.Tensor | None) -> torch.Tensor | None:

@@ -10,7 +10,7 @@ from test_optimization import trainer_of
 
 from datasets.images import published
 from datasets.images.dataset import load_images
-from models import dilated, gated
+from models import compiled, dilated, gated
 from models.pixelcnn import PixelCNN, PixelCNNConfig
 from models.wavenet import WaveNet, WaveNetConfig
 from sampling.pixelcnn import NaivePixelCNNSampler, sample_images
@@ -68,6 +68,7 @@ def other_gate():
     before = gated.gate_forward_, gated.gate_backward
     example("Another gate")
     yield
+    compiled.enabled = True
     for module in (gated, dilated):
         module.gate_forward_, module.gate_backward = before
 

@@ -57,8 +57,8 @@ def drawn(model, streams, size, label=None, sampler=CompiledPixelCNNSampler, see
 class RecordingSampler(CompiledPixelCNNSampler):
     """Records each row's results.
 
-    logits: [(B, levels), …] of each row's last sub-pixel. features: [(B, L, W, p), …], the
-    horizontal stack's after each block, the last ones after their ReLU.
+    logits: [(B, levels), …] of each row's last sub-pixel. features: [(B, L, p), …] of its last
+    pixel, the horizontal stack's after each block, the last ones after their ReLU.
     """
 
     def __init__(self, model, label, codes, first):
@@ -70,10 +70,10 @@ class RecordingSampler(CompiledPixelCNNSampler):
         p, blocks, levels = self.weights.p, self.weights.blocks, self.weights.levels
         logits, features = [], []
         for state in self.states:
-            images, _, _, width = state.codes.shape
+            images = len(state.codes)
             logits.append(state.logits.reshape(images, -1)[:, :levels].copy())
-            rows = state.horizontal.reshape(blocks, images, -1)[:, :, p:(width + 1) * p]
-            features.append(rows.reshape(blocks, images, width, p).swapaxes(0, 1).copy())
+            pixel = state.horizontal.reshape(1 + blocks, images, -1)[1:, :, :p]
+            features.append(pixel.swapaxes(0, 1).copy())
         self.logits.append(torch.from_numpy(np.concatenate(logits)))
         self.features.append(torch.from_numpy(np.concatenate(features)))
 
@@ -158,7 +158,7 @@ def test_equals_the_plain_network(widths, channels, blocks, levels, size, images
     logits, features = plain(model, codes, label)
     last = logits[:, :, -1, rows:, -1].permute(2, 0, 1)
     assert (torch.stack(sampler.logits) - last).abs().max() < 1e-4
-    assert (torch.stack(sampler.features, dim=2) - features[:, :, rows:]).abs().max() < 1e-4
+    assert (torch.stack(sampler.features, dim=2) - features[:, :, rows:, -1]).abs().max() < 1e-4
     # In the order of the random numbers: (B, H, W, C).
     uniforms = RandomStreams(5, range(images)).next_uniforms((height - rows) * width * channels)
     logits = logits[:, :, :, rows:].permute(0, 3, 4, 2, 1)

@@ -21,14 +21,14 @@ class Poisoned(RecordingSampler):
     row on, and what the previous row left in the buffers."""
 
     def draw_row(self, row, uniforms, temperature, top_p):
-        p, blocks, nan = self.weights.p, self.weights.blocks, float("nan")
+        nan = float("nan")
         for state in self.states:
             images, channels, height, width = state.codes.shape
             image = state.image.reshape(images, PADDING + height, -1, channels)
             image[:, PADDING + row:, PADDING:PADDING + width] = nan
-            state.horizontal.reshape(blocks, images, -1)[:, :, p:] = nan
-            for name in ("above", "contexts", "gated", "hidden", "logits", "probs"):
+            for name in ("above", "contexts", "gates", "horizontal", "hidden", "logits", "probs"):
                 getattr(state, name)[:] = nan
+            state.gated[state.gated != 1] = nan  # all but the inputs of the biases
             before = state.vertical.reshape(-1, images, 2, width + 2, self.weights.features)
             before[:, :, row % 2, 1:-1] = nan  # two rows above
         super().draw_row(row, uniforms, temperature, top_p)
@@ -52,12 +52,13 @@ class PartlyPoisoned(RecordingSampler):
 
     def draw_row(self, row, uniforms, temperature, top_p):
         (state,), blocks = self.states, self.weights.blocks
-        for name in ("image", "vertical", "above", "contexts", "horizontal", "gated", "hidden",
+        width = state.codes.shape[3]
+        for name in ("image", "vertical", "contexts", "gates", "horizontal", "gated", "hidden",
                      "logits"):
-            parts = {"vertical": blocks - 1, "contexts": blocks, "horizontal": blocks,
-                     "gated": blocks}.get(name, 1)
+            parts = {"vertical": blocks - 1, "contexts": blocks * width, "gates": blocks,
+                     "horizontal": 1 + blocks, "gated": blocks}.get(name, 1)
             getattr(state, name).reshape(parts, 7, -1)[:, 1:4:2] = float("nan")
-        state.probs[:] = float("nan")
+        state.above[:] = state.probs[:] = float("nan")
         super().draw_row(row, uniforms, temperature, top_p)
 
 

@@ -9,7 +9,7 @@ from test_local_conditioning import frames_for
 from test_wavenet import labels_for, sounds
 from test_wavenet_training import plain
 
-from models import dilated, dilated_compiled
+from models import compiled, dilated, dilated_compiled
 from models.wavenet import WaveNet, WaveNetConfig
 
 WIDTHS = [(1, 1), (5, 3), (32, 32), (35, 18), (48, 70)]  # hidden_dim, out_hidden_dim
@@ -151,17 +151,19 @@ def test_dropout_equals_plain_autograd_with_the_same_factors(dropout, threads, m
 
 # ------------------------------------------------------------------------------ which form
 
-@pytest.mark.parametrize("dtype, width, compiled", [
-    (torch.float32, 256, True), (torch.float32, 257, False), (torch.float64, 8, False)])
-def test_the_compiled_form_is_for_single_precision_and_narrow_layers(dtype, width, compiled,
-                                                                     monkeypatch):
+@pytest.mark.parametrize("dtype, width, enabled, expected", [
+    (torch.float32, 256, True, True), (torch.float32, 256, False, False),
+    (torch.float32, 257, True, False), (torch.float64, 8, True, False)])
+def test_the_compiled_form_is_for_single_precision_and_narrow_layers(dtype, width, enabled,
+                                                                     expected, monkeypatch):
+    monkeypatch.setattr(compiled, "enabled", enabled)
     called = []
     run = dilated_compiled.run_compiled
     monkeypatch.setattr(dilated_compiled, "run_compiled",
                         lambda *args: called.append(args) or run(*args))
     model = WaveNet(WaveNetConfig(levels=4, hidden_dim=width, layers_num=1)).to(dtype)
     model(sounds(1, model.config.receptive_field, model.config))
-    assert bool(called) == compiled
+    assert bool(called) == expected
 
 
 def test_bfloat16_takes_the_compiled_form_where_that_is_as_fast(monkeypatch):
@@ -212,3 +214,15 @@ def test_a_sequence_has_the_same_outputs_in_any_batch_and_on_any_threads():
         for threads in (1, 2, 3, 7):
             torch.set_num_threads(threads)
             assert torch.equal(single(codes), alone)
+
+
+@pytest.mark.parametrize("layer", [0, 2])
+def test_a_weight_that_is_not_a_number_shows(layer):
+    """A run that diverges must see it: the gate's clamps pass NaN on."""
+    single, _ = network(hidden_dim=8, stacks_num=1, layers_num=3)
+    with torch.no_grad():
+        single.layers[layer].now.weight[0, 0] = float("nan")
+    logits = single(sounds(2, single.config.receptive_field + 9, single.config))
+    assert logits.isnan().all()
+    logits.sum().backward()
+    assert single.layers[0].past.weight.grad.isnan().any()

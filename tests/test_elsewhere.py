@@ -1,7 +1,7 @@
 """The scripts' path for a GPU, on one in name only: every tensor is on the device that it is to be.
 
-The arithmetic is the CPU's, so the result is that of a run on the CPU, to the last bit; but for
-dropout, which a GPU draws in another way. What only a GPU can show is in test_cuda.py.
+The arithmetic is the CPU's, so the result is that of the plain form on the CPU, to the last bit;
+but for dropout, which a GPU draws in another way. What only a GPU can show is in test_cuda.py.
 """
 
 from types import SimpleNamespace
@@ -11,6 +11,7 @@ import torch
 from elsewhere import Elsewhere, Remote
 from forks import PIXELCNN, WAVENET, difference, forked, snapshot_in
 
+from models import compiled
 from models.pixelcnn import PixelCNN, PixelCNNConfig
 from models.wavenet import WaveNet, WaveNetConfig
 from sampling import pixelcnn, previews, wavenet
@@ -29,6 +30,11 @@ def a_gpu():
     device.torch = SimpleNamespace(**{**vars(torch), "cuda": cuda})
     previews.SECONDS, previews.ROWS, previews.COLUMNS = 0, 1, 1  # as few as can be
     Elsewhere().__enter__()
+
+
+def a_cpu():
+    """In a fork of a test: compute on the CPU as a GPU does, in the plain form."""
+    compiled.enabled = False
 
 
 # ------------------------------------------------------------------------------ the check itself
@@ -67,7 +73,7 @@ def test_a_run_on_the_gpu_is_the_run_on_the_cpu(world, tmp_path, command):
     """And it is resumed on the other device in the middle: what it keeps is on the new one."""
     command += " --validation 0.5" if command == PIXELCNN else ""
     command += " --ema 0.9 --stats --precision bf16 --sample_every 2"
-    devices = {"there": (0, a_gpu), "here": (-1, None)}
+    devices = {"there": (0, a_gpu), "here": (-1, a_cpu)}
     for name, (gpu, prepare) in devices.items():
         forked(f"{command} --iterations 2 -g{gpu} -o {tmp_path / name}", world, prepare)
     assert difference(*(snapshot_in(tmp_path / name, 2) for name in devices)) == ""

@@ -145,13 +145,16 @@ def test_samples_where_nothing_can_be_cached(copied, no_folder, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.skipif(platform.machine().lower() not in ("x86_64", "amd64"), reason="x86 alone")
-def test_on_a_processor_with_shorter_vectors(tmp_path):
-    """All tests of kernels compiled for AVX2, where a tile has half as many lanes."""
-    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path), "NUMBA_CPU_NAME": "haswell",
-                   "NUMBA_CPU_FEATURES": "+avx2,+fma,+avx,+sse4.2,+bmi,+bmi2,+popcnt,+f16c"}
+@pytest.mark.parametrize("name, features, tile", [
+    ("haswell", "+avx2,+fma,+avx,+sse4.2,+bmi,+bmi2,+popcnt,+f16c", 16), ("x86-64", "+sse2", 8)])
+def test_on_a_processor_with_shorter_vectors(tmp_path, name, features, tile):
+    """All tests of kernels compiled for AVX2 and for SSE2, where a tile has fewer lanes."""
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path), "NUMBA_CPU_NAME": name,
+                   "NUMBA_CPU_FEATURES": features}
     tests = [f"tests/test_{name}.py" for name in (
-        "vectors", "products", "categorical", "compiled_wavenet", "compiled_wavenet_memory")]
-    for command in (["-c", "from models.kernels.vectors import TILE; assert TILE == 16"],
+        "vectors", "products", "categorical", "compiled_wavenet", "compiled_wavenet_memory",
+        "compiled_pixelcnn", "compiled_pixelcnn_memory")]
+    for command in (["-c", f"from models.kernels.vectors import TILE; assert TILE == {tile}"],
                     ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow", *tests]):
         done = subprocess.run([sys.executable, *command], cwd=ROOT, env=environment,
                               capture_output=True, text=True)

@@ -18,8 +18,16 @@ from models.kernels.layout import (
     pack_rows,
     round_up,
 )
-from models.kernels.products import accumulate, add_bias, copy_tiles, gate_tiles
-from models.kernels.vectors import HALF, TILE
+from models.kernels.products import (
+    accumulate,
+    add_bias,
+    copy_tiles,
+    gate_sums,
+    gate_tiles,
+    multiply,
+    relu_tiles,
+)
+from models.kernels.vectors import HALF, TILE, pointer
 
 INF, NAN = math.inf, math.nan
 RANDOM = np.random.default_rng(0)
@@ -28,6 +36,20 @@ RANDOM = np.random.default_rng(0)
 @numba.njit
 def products(weights, at, n, inputs, i, i_step, outputs, o, o_step, tiles, columns):
     accumulate(weights, at, n, inputs, i, i_step, outputs, o, o_step, tiles, columns)
+
+
+@numba.njit
+def product(addend, addend_step, weights, tile_step, row_step, inputs, column_step, input_step, n,
+            outputs, output_step, tiles, columns):
+    multiply(pointer(addend, 0), addend_step, pointer(weights, 0), tile_step, row_step,
+             pointer(inputs, 0), column_step, input_step, n, pointer(outputs, 0), output_step,
+             tiles, columns)
+
+
+@numba.njit
+def relu_and_gate(inputs, i_step, bias, relus, gates, tiles, columns):
+    relu_tiles(inputs, 0, i_step, relus, 0, i_step, tiles, columns)
+    gate_sums(inputs, 0, i_step, bias, 0, gates, 0, i_step, tiles, columns)
 
 
 @numba.njit
@@ -100,6 +122,44 @@ def test_a_column_is_the_same_alone_and_nothing_else_is_written(out, n, columns)
         products(rows, 2, n, column.copy(), 0, 0, alone, 0, 0, tiles, 1)
         assert (alone == outputs[own]).all()
     assert (outputs[~changed] == before[~changed]).all()
+
+
+@pytest.mark.parametrize("columns", [1, 3, 8, 13])
+@pytest.mark.parametrize("tiles", [1, 2, 3, 7])
+@pytest.mark.parametrize("n", [0, 1, 37])
+@pytest.mark.parametrize("shared, transposed", [(False, False), (True, False), (False, True)])
+def test_a_product_with_any_steps(columns, tiles, n, shared, transposed):
+    """shared: all columns have one addend. transposed: a column's inputs are far apart and the
+    weights' rows lie as an array of numbers does, as where a matrix's gradient is computed."""
+    out = tiles * TILE
+    inputs = RANDOM.standard_normal((n + 1, columns + 2) if transposed else (columns, n + 2))
+    inputs = inputs.astype(np.float32)
+    steps = (1, columns + 2) if transposed else (n + 2, 1)
+    columns_of_inputs = inputs[:n, :columns] if transposed else inputs[:, :n].T
+    if transposed:
+        matrix = RANDOM.standard_normal((n + 1, out + 5)).astype(np.float32)
+        weights, weight_steps, rows = matrix, (TILE, out + 5), matrix[:n, :out]
+    else:
+        weights = RANDOM.standard_normal((tiles, n + 1, TILE)).astype(np.float32)
+        weight_steps, rows = ((n + 1) * TILE, TILE), weights[:, :n].swapaxes(0, 1).reshape(n, out)
+    addend = RANDOM.standard_normal((1 if shared else columns, out + 1)).astype(np.float32)
+    before, outputs = addend.copy(), np.full((columns, out + 3), NAN, np.float32)
+    product(addend.ravel(), 0 if shared else out + 1, weights.ravel(), *weight_steps,
+            inputs.ravel(), *steps, n, outputs.ravel(), out + 3, tiles, columns)
+    expected = addend[:, :out] + columns_of_inputs.T.astype(float) @ rows
+    assert np.allclose(outputs[:, :out], expected, rtol=0, atol=1e-4)
+    assert np.isnan(outputs[:, out:]).all() and (addend == before).all()
+
+
+@pytest.mark.parametrize("tiles", range(1, 6))
+def test_relus_and_gates_of_sums(tiles):
+    inputs = RANDOM.standard_normal((3, tiles * TILE)).astype(np.float32)
+    bias, relus, gates = inputs[2] * 2, np.empty_like(inputs), np.empty_like(inputs)
+    relu_and_gate(inputs.ravel(), tiles * TILE, bias, relus.ravel(), gates.ravel(), tiles, 3)
+    assert (relus == np.maximum(inputs, 0)).all()
+    a, b = (inputs + bias).astype(float).reshape(3, tiles, 2, HALF).swapaxes(0, 2).swapaxes(1, 2)
+    expected = (np.tanh(a) / (1 + np.exp(-b))).reshape(3, tiles * HALF)
+    assert np.allclose(gates[:, :tiles * HALF], expected, rtol=0, atol=3e-7)
 
 
 @pytest.mark.parametrize("width", [1, HALF - 1, HALF, HALF + 1, 2 * HALF + 5])

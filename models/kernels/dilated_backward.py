@@ -63,10 +63,11 @@ def backward(plan, weights, local, dropout, columns, activations, grad_sums, gra
     last, gates = plan.begin.size - 1, 2 * round_up(plan.p, HALF)
     gated = np.empty(CHUNK * round_up(plan.p), np.float32)
     grad_gated = np.empty(CHUNK * round_up(plan.p), np.float32)
+    total = np.empty(gates, np.float32)
     for layer in range(last, -2, -1):
         if layer < last:
             propagate_to_silence(plan, weights, layer + 1, columns, grad_columns, grad_gates, grads,
-                                 thread, threads, barrier)
+                                 total, thread, threads, barrier)
             if local.frame_count:
                 add_frame_gradients(plan, local, layer + 1, grad_gates,
                                     (layer + 1) % 2 * plan.rows * gates, gates // TILE,
@@ -153,14 +154,18 @@ def propagate(plan, weights, layer, columns, grad_columns, grad_gates, grads, ro
 
 
 @inlined
-def propagate_to_silence(plan, weights, layer, columns, grad_columns, grad_gates, grads, thread,
-                         threads, barrier):
-    """Propagate from the rows for which x_{t-d} is the first column, their sum."""
+def propagate_to_silence(plan, weights, layer, columns, grad_columns, grad_gates, grads, total,
+                         thread, threads, barrier):
+    """Propagate from the rows for which x_{t-d} is the first column, their sum.
+
+    total: a buffer of `gates` floats.
+    """
     gates, begin = 2 * round_up(plan.p, HALF), plan.begin[layer]
     end = min(begin + plan.shift[layer], plan.rows)
     if plan.first[layer] < end:
         if thread == 0:
-            total = np.zeros(gates, np.float32)
+            for i in range(0, gates, TILE):
+                store(total, i, zeros())
             for row in range(plan.first[layer], end):
                 g = (layer % 2 * plan.rows + row) * gates
                 for i in range(0, gates, TILE):

@@ -38,7 +38,7 @@ from models.kernels.interpolation import add_frames
 from models.kernels.layout import round_up
 from models.kernels.products import copy_tiles, multiply
 from models.kernels.threads import share, wait
-from models.kernels.vectors import HALF, TILE, advance, load, load_half, pointer, store
+from models.kernels.vectors import HALF, TILE, load, load_half, pointer, shift, store
 
 cache = KernelCache(__file__)
 
@@ -99,7 +99,7 @@ def forward(plan, weights, local, dropout, x, buffers, columns, activations, sum
     size = plan.rows * width
     constant = np.empty(gates, np.float32)
     for layer in range(last + 1):
-        begin, shift = plan.begin[layer], plan.shift[layer]
+        begin, distance = plan.begin[layer], plan.shift[layer]
         a, b = share(plan.first[layer], plan.rows, CHUNK, thread, threads)
         source, begins = (x, 0) if layer == 0 else (buffers, layer % 2 * size)
         if layer == last:
@@ -108,13 +108,13 @@ def forward(plan, weights, local, dropout, x, buffers, columns, activations, sum
         after = (pointer(columns, 0) if layer >= last - 1 else
                  pointer(buffers, (layer + 1) % 2 * size))
         past, bias = layer * p * gates, layer * gates
-        if a < begin + shift:  # rows for which x_{t-d} is the first column
+        if a < begin + distance:  # rows for which x_{t-d} is the first column
             multiply(pointer(weights.bias, bias), gates, pointer(weights.past, past), TILE, gates,
-                     advance(before, begin * width), width, 1, p,
+                     shift(before, begin * width), width, 1, p,
                      pointer(constant, 0), gates, gate_tiles, 1)
         for row in range(a, b, CHUNK):
             count = min(CHUNK, b - row)
-            silent = min(max(begin + shift - row, 0), count)
+            silent = min(max(begin + distance - row, 0), count)
             for c in range(count):
                 if c < silent:
                     copy_tiles(constant, 0, inputs, c * gates, gate_tiles)
@@ -124,10 +124,10 @@ def forward(plan, weights, local, dropout, x, buffers, columns, activations, sum
                     add_frames(local, layer, row + c, inputs, c * gates, gate_tiles)
             known = pointer(inputs, silent * gates)
             multiply(known, gates, pointer(weights.past, past), TILE, gates,
-                     advance(before, (row + silent - shift) * width), width, 1, p,
+                     shift(before, (row + silent - distance) * width), width, 1, p,
                      known, gates, gate_tiles, count - silent)
             multiply(pointer(inputs, 0), gates, pointer(weights.now, past), TILE, gates,
-                     advance(before, row * width), width, 1, p,
+                     shift(before, row * width), width, 1, p,
                      pointer(inputs, 0), gates, gate_tiles, count)
             for c in range(count):
                 at = plan.offset[layer] + row + c
@@ -138,10 +138,10 @@ def forward(plan, weights, local, dropout, x, buffers, columns, activations, sum
                     store(gated, c * width + tile * HALF, product_of_halves(activated))
                 drop(dropout, at, gated, c * width, gate_tiles)
             if layer < last:
-                multiply(advance(before, row * width), width,
+                multiply(shift(before, row * width), width,
                          pointer(weights.residual, layer * p * width), TILE, width,
                          pointer(gated, 0), width, 1, p,
-                         advance(after, row * width), width, width // TILE, count)
+                         shift(after, row * width), width, width // TILE, count)
             skipped = min(max(plan.first_output - row, 0), count)
             output = pointer(sums, (row + skipped - plan.first_output) * skips)
             multiply(output, skips, pointer(weights.skip, layer * p * skips), TILE, skips,

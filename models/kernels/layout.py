@@ -59,9 +59,10 @@ def pack_rows(weight: torch.Tensor | np.ndarray, lanes: np.ndarray) -> np.ndarra
     Returns (tiles · inputs, TILE), float32; 0 where a lane computes nothing.
     """
     weight = to_numpy(weight)
-    selected = np.where(lanes[:, None] < 0, 0, weight[lanes]).astype(np.float32)
-    return np.ascontiguousarray(
-        selected.reshape(-1, TILE, weight.shape[1]).transpose(0, 2, 1)).reshape(-1, TILE)
+    selected = weight[lanes].astype(np.float32, copy=False)
+    selected[lanes < 0] = 0
+    tiles = selected.reshape(len(lanes) // TILE, TILE, weight.shape[1])
+    return np.ascontiguousarray(tiles.transpose(0, 2, 1)).reshape(-1, TILE)
 
 
 def pack_lanes(vector: torch.Tensor | np.ndarray, lanes: np.ndarray,

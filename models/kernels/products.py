@@ -24,7 +24,6 @@ with AVX2. These stay in the first-level cache, and each weight serves 6 columns
 """
 
 import numba
-import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -32,16 +31,18 @@ from numba.extending import intrinsic
 
 from models.kernels.compiling import OPTIONS, inlined
 from models.kernels.vectors import (
-    HALF,
     REGISTERS,
     TILE,
     add,
     broadcast,
     gate,
+    gate_two,
     load,
     load_weights,
     multiply_add,
     pointer,
+    relu,
+    shift,
     store,
 )
 
@@ -94,30 +95,33 @@ def _make_block(tiles: int, columns: int):
     return block
 
 
-@intrinsic
-def _shift(context, pointer, items):
-    """The pointer `items` items further."""
-    return pointer(pointer, types.intp), lambda context, builder, signature, args: builder.gep(
-        args[0], [args[1]])
+def _make_columns(columns: int, most: int):
+    """A function like `multiply` for a fixed number of columns; a block has up to `most` tiles.
 
-
-def _make_columns(columns: int, at_a_time: int):
-    """A function like `multiply` for a fixed number of columns; blocks have `at_a_time` tiles."""
-    several, one = _make_block(at_a_time, columns), _make_block(1, columns)
+    most: 2 or 4. The remaining tiles take a block of 2 and one of 1.
+    """
+    four, two, one = (_make_block(tiles, columns) for tiles in (4, 2, 1))
 
     @inlined
     def compute(addend, addend_step, weights, tile_step, row_step, inputs, column_step, input_step,
                 n, outputs, output_step, tiles):
         tile = 0
-        while tile + at_a_time <= tiles:
-            several(_shift(addend, tile * TILE), addend_step, _shift(weights, tile * tile_step),
+        if most == 4:
+            while tile + 4 <= tiles:
+                four(shift(addend, tile * TILE), addend_step, shift(weights, tile * tile_step),
+                     tile_step, row_step, inputs, column_step, input_step, n,
+                     shift(outputs, tile * TILE), output_step)
+                tile += 4
+        if most >= 2:
+            while tile + 2 <= tiles:
+                two(shift(addend, tile * TILE), addend_step, shift(weights, tile * tile_step),
                     tile_step, row_step, inputs, column_step, input_step, n,
-                    _shift(outputs, tile * TILE), output_step)
-            tile += at_a_time
+                    shift(outputs, tile * TILE), output_step)
+                tile += 2
         while tile < tiles:
-            one(_shift(addend, tile * TILE), addend_step, _shift(weights, tile * tile_step),
+            one(shift(addend, tile * TILE), addend_step, shift(weights, tile * tile_step),
                 tile_step, row_step, inputs, column_step, input_step, n,
-                _shift(outputs, tile * TILE), output_step)
+                shift(outputs, tile * TILE), output_step)
             tile += 1
 
     return compute
@@ -131,7 +135,9 @@ _one_column = _make_columns(1, 4)
 
 # ------------------------------------------------------------------------------ products
 
-@numba.njit(**OPTIONS)
+# numba would pass the option on from a caller that is `inlined`. Copies of all blocks at each call
+# would take a minute to compile, and a call costs less than 10 ns.
+@numba.njit(forceinline=False, **OPTIONS)
 def multiply(addend, addend_step, weights, tile_step, row_step, inputs, column_step, input_step, n,
              outputs, output_step, tiles, columns):
     """Write addend + weights · inputs to `outputs`, which may be the addend.
@@ -144,37 +150,39 @@ def multiply(addend, addend_step, weights, tile_step, row_step, inputs, column_s
         to uint32 has two weights of bfloat16 in each item, see `layout.pack_bf16`.
     inputs: input j of column c is at c · column_step + j · input_step.
     """
+    if columns == 1:
+        _one_column(addend, addend_step, weights, tile_step, row_step, inputs, column_step,
+                    input_step, n, outputs, output_step, tiles)
+        return
     full = columns // 6 * 6
-    tile = 0
-    while tile < tiles:
+    for tile in range(0, tiles if full else 0, FULL_TILES):
         for c in range(0, full, 6):
             if tile + FULL_TILES <= tiles:
-                _full_block(_shift(addend, c * addend_step + tile * TILE), addend_step,
-                            _shift(weights, tile * tile_step), tile_step, row_step,
-                            _shift(inputs, c * column_step), column_step, input_step, n,
-                            _shift(outputs, c * output_step + tile * TILE), output_step)
+                _full_block(shift(addend, c * addend_step + tile * TILE), addend_step,
+                            shift(weights, tile * tile_step), tile_step, row_step,
+                            shift(inputs, c * column_step), column_step, input_step, n,
+                            shift(outputs, c * output_step + tile * TILE), output_step)
             else:
                 _full_block_of_a_tile(
-                    _shift(addend, c * addend_step + tile * TILE), addend_step,
-                    _shift(weights, tile * tile_step), tile_step, row_step,
-                    _shift(inputs, c * column_step), column_step, input_step, n,
-                    _shift(outputs, c * output_step + tile * TILE), output_step)
-        tile += FULL_TILES
+                    shift(addend, c * addend_step + tile * TILE), addend_step,
+                    shift(weights, tile * tile_step), tile_step, row_step,
+                    shift(inputs, c * column_step), column_step, input_step, n,
+                    shift(outputs, c * output_step + tile * TILE), output_step)
     c = full
     if columns - c >= 4:
-        _four_columns(_shift(addend, c * addend_step), addend_step, weights, tile_step, row_step,
-                      _shift(inputs, c * column_step), column_step, input_step, n,
-                      _shift(outputs, c * output_step), output_step, tiles)
+        _four_columns(shift(addend, c * addend_step), addend_step, weights, tile_step, row_step,
+                      shift(inputs, c * column_step), column_step, input_step, n,
+                      shift(outputs, c * output_step), output_step, tiles)
         c += 4
     if columns - c >= 2:
-        _two_columns(_shift(addend, c * addend_step), addend_step, weights, tile_step, row_step,
-                     _shift(inputs, c * column_step), column_step, input_step, n,
-                     _shift(outputs, c * output_step), output_step, tiles)
+        _two_columns(shift(addend, c * addend_step), addend_step, weights, tile_step, row_step,
+                     shift(inputs, c * column_step), column_step, input_step, n,
+                     shift(outputs, c * output_step), output_step, tiles)
         c += 2
     if c < columns:
-        _one_column(_shift(addend, c * addend_step), addend_step, weights, tile_step, row_step,
-                    _shift(inputs, c * column_step), column_step, input_step, n,
-                    _shift(outputs, c * output_step), output_step, tiles)
+        _one_column(shift(addend, c * addend_step), addend_step, weights, tile_step, row_step,
+                    shift(inputs, c * column_step), column_step, input_step, n,
+                    shift(outputs, c * output_step), output_step, tiles)
 
 
 @inlined
@@ -209,16 +217,37 @@ def copy_tiles(source, s, outputs, o, tiles):
 
 
 @inlined
-def relu(source, s, outputs, o, n):
-    """Write the larger of 0 and each of n floats."""
-    for j in range(n):
-        outputs[o + j] = max(source[s + j], np.float32(0))
+def relu_tiles(inputs, i, i_step, outputs, o, o_step, tiles, columns):
+    """Write the larger of 0 and each number of each column's tiles; in place if both are one."""
+    for c in range(columns):
+        for at in range(0, tiles * TILE, TILE):
+            store(outputs, o + c * o_step + at, relu(load(inputs, i + c * i_step + at)))
 
 
 @inlined
 def gate_tiles(inputs, i, i_step, outputs, o, o_step, tiles, columns):
     """Gate each column's tiles of inputs: HALF outputs for each tile. See `layout.gate_lanes`."""
     for c in range(columns):
-        for tile in range(tiles):
-            store(outputs, o + c * o_step + tile * HALF,
-                  gate(load(inputs, i + c * i_step + tile * TILE)))
+        x, y = i + c * i_step, o + c * o_step
+        for _ in range(tiles // 2):
+            store(outputs, y, gate_two(load(inputs, x), load(inputs, x + TILE)))
+            x += 2 * TILE
+            y += TILE
+        if tiles % 2:
+            store(outputs, y, gate(load(inputs, x)))
+
+
+@inlined
+def gate_sums(inputs, i, i_step, addend, a, outputs, o, o_step, tiles, columns):
+    """`gate_tiles` of the inputs plus the tiles of `addend` from a on."""
+    for c in range(columns):
+        x, y, z = i + c * i_step, o + c * o_step, a
+        for _ in range(tiles // 2):
+            store(outputs, y, gate_two(
+                add(load(inputs, x), load(addend, z)),
+                add(load(inputs, x + TILE), load(addend, z + TILE))))
+            x += 2 * TILE
+            y += TILE
+            z += 2 * TILE
+        if tiles % 2:
+            store(outputs, y, gate(add(load(inputs, x), load(addend, z))))

@@ -121,7 +121,7 @@ def pointer(context, array, index):
 
 
 @intrinsic
-def advance(context, pointer, items):
+def shift(context, pointer, items):
     """The pointer `items` items further."""
     return pointer(pointer, types.intp), lambda context, builder, signature, args: builder.gep(
         args[0], [args[1]])
@@ -163,6 +163,15 @@ def add(context, a, b):
 
 
 @intrinsic
+def relu(context, vector):
+    """The larger of 0 and each lane."""
+    def generate(context, builder, signature, args):
+        return _call(builder, "llvm.maxnum", args[0], constant(args[0].type, 0))
+
+    return vector(vector), generate
+
+
+@intrinsic
 def add_scaled(context, total, vector, array, index):
     """`total` + `vector` · array[index], rounded once if the machine has a fused multiply-add."""
     def generate(context, builder, signature, args):
@@ -182,16 +191,33 @@ def gate(context, vector):
     division. Clamps a to ±10 and b to ±40. The absolute error is below 3e-7.
     """
     def generate(context, builder, signature, args):
-        half = ir.VectorType(_FLOAT, HALF)
-        a, b = (builder.shuffle_vector(args[0], args[0], shuffle_mask(range(begin, begin + HALF)))
-                for begin in (0, HALF))
-        u = exp2(builder, builder.fmul(clamp(builder, a, 10), constant(half, -2 * LOG2_E)))
-        v = exp2(builder, builder.fmul(clamp(builder, b, 40), constant(half, -LOG2_E)))
-        one = constant(half, 1)
-        return builder.fdiv(builder.fsub(one, u),
-                            builder.fmul(builder.fadd(one, u), builder.fadd(one, v)))
+        return _gate(builder, *(builder.shuffle_vector(args[0], args[0], shuffle_mask(range(
+            begin, begin + HALF))) for begin in (0, HALF)))
 
     return _HALF(vector), generate
+
+
+@intrinsic
+def gate_two(context, first, second):
+    """`gate` of two vectors: a vector with the results of the first, then of the second.
+
+    Faster than one after the other, because both share the registers that hold the constants.
+    """
+    def generate(context, builder, signature, args):
+        return _gate(builder, *(builder.shuffle_vector(*args, shuffle_mask(
+            [*range(begin, begin + HALF), *range(TILE + begin, TILE + begin + HALF)]))
+            for begin in (0, HALF)))
+
+    return first(first, second), generate
+
+
+def _gate(builder, a, b):
+    """tanh(a) σ(b), see `gate`."""
+    one = constant(a.type, 1)
+    u = exp2(builder, builder.fmul(clamp(builder, a, 10), constant(a.type, -2 * LOG2_E)))
+    v = exp2(builder, builder.fmul(clamp(builder, b, 40), constant(b.type, -LOG2_E)))
+    return builder.fdiv(builder.fsub(one, u),
+                        builder.fmul(builder.fadd(one, u), builder.fadd(one, v)))
 
 
 @intrinsic
@@ -255,9 +281,11 @@ def _reduce(builder, vector, combine):
 
 
 def clamp(builder, vector, bound):
-    """The vector with its lanes clamped to ±bound."""
-    vector = _call(builder, "llvm.minnum", vector, constant(vector.type, bound))
-    return _call(builder, "llvm.maxnum", vector, constant(vector.type, -bound))
+    """The vector with its lanes clamped to ±bound. NaN stays NaN, unlike with LLVM's minnum."""
+    for sign, limit in ((">", bound), ("<", -bound)):
+        limits = constant(vector.type, limit)
+        vector = builder.select(builder.fcmp_ordered(sign, vector, limits), limits, vector)
+    return vector
 
 
 def exp2(builder, exponent):

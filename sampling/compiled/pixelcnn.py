@@ -41,7 +41,6 @@ class CompiledPixelCNNSampler:
     def draw_row(self, row: int, uniforms: torch.Tensor, temperature: float, top_p: float) -> None:
         """Draw a row of codes from uniform random numbers (B, W, C)."""
         def draw_shard(state, uniforms):
-            kernels.vertical_stack(self.weights, state, row)
             kernels.draw_row(self.weights, state, row, uniforms, float(temperature), float(top_p))
 
         self.shards.run(draw_shard, self.states, uniforms.numpy())
@@ -53,7 +52,6 @@ class CompiledPixelCNNSampler:
         kernels.draw_row(self.weights, state, 0, np.zeros((1, 0, 1)), 1.0, 1.0)
 
     def _read_rows(self, state: kernels.PixelCNNState, rows: int) -> None:
-        """Read the first rows of the codes, which need no horizontal stack."""
+        """Read the first rows of the codes."""
         for row in range(rows):
-            kernels.vertical_stack(self.weights, state, row)
             kernels.read_row(self.weights, state, row)

@@ -71,30 +71,32 @@ def pack_pixelcnn(model: PixelCNN, height: int, width: int,
     """
     config, blocks, lanes, rows = model.config, model.blocks, _Lanes(model.config), _Rows()
     channels = range(config.channels)
-    # The rows hold the matrices in this order.
+    # The rows hold the matrices in the order of their use.
     vertical_at = [_pack_vertical(block, lanes, rows) for block in blocks]
     context_at = [_pack_context(block, lanes, rows) for block in blocks]
-    horizontal_at = [[_pack_horizontal(block, c, lanes, rows) for c in channels]
-                     for block in blocks]
-    out_at = [_pack_pointwise(block.out, lanes.features, lanes.group_features, rows)
-              for block in blocks]
-    hidden_at = _pack_pointwise(model.hidden, lanes.features, lanes.group_hidden, rows)
-    logits_at = _pack_pointwise(model.logits, lanes.hidden, lanes.group_logits, rows)
+    left_at = [_pack_left(block, lanes, rows) for block in blocks]
+    horizontal_at = np.array([[(_pack_here(block, c, lanes, rows), _pack_out(block, c, lanes, rows))
+                               for block in blocks] for c in channels])  # (C, L, 2)
+    hidden_at = [_pack_pointwise(model.hidden, lanes.features, lanes.group_hidden, c, rows)
+                 for c in channels]
+    logits_at = [_pack_pointwise(model.logits, lanes.hidden, lanes.group_logits, c, rows)
+                 for c in channels]
     return align_arrays(PixelCNNWeights(
         p=config.hidden_dim, blocks=len(blocks), levels=config.levels,
         features=round_up(config.hidden_dim, HALF), rows=rows.concatenated(),
         scaled_codes=to_numpy(model.scale(torch.arange(config.levels))),
         vertical_at=np.array(vertical_at),
-        vertical_bias=_vertical_biases(blocks, height, width, lanes),
+        first_bias=_first_bias(blocks[0], height, width, lanes),
+        vertical_bias=np.concatenate([pack_lanes(block.vertical.bias, lanes.gate)
+                                      for block in blocks]),
         vertical_label=_vertical_labels(blocks, vectors, lanes),
         context_at=np.array(context_at),
         context_bias=_context_biases(blocks, vectors, lanes),
         context_bounds=np.cumsum([0, *map(len, lanes.group_gates)]),
         feature_bounds=np.array(lanes.features),
-        horizontal_at=np.array(horizontal_at),
-        out_at=np.array(out_at),
-        out_bias=np.concatenate([_group_biases(block.out, lanes.group_features)
-                                 for block in blocks]),
+        left_at=np.array(left_at),
+        here_at=np.ascontiguousarray(horizontal_at[:, :, 0].T),
+        out_at=np.ascontiguousarray(horizontal_at[:, :, 1].T),
         hidden_bounds=np.array(lanes.hidden), hidden_at=np.array(hidden_at),
         hidden_bias=_group_biases(model.hidden, lanes.group_hidden),
         logits_at=np.array(logits_at),
@@ -119,24 +121,36 @@ def _pack_context(block: Block, lanes: _Lanes, rows: _Rows) -> int:
     return rows.add(np.where(lanes.gate < 0, 0, weight[:, lanes.gate]), lanes.contexts)
 
 
-def _pack_horizontal(block: Block, channel: int, lanes: _Lanes, rows: _Rows) -> int:
-    """Pack the weights of the pixels to the left, then of what `channel` sees of its own pixel."""
-    kernel = to_numpy(block.horizontal_kernel)
-    kernel = kernel[:, :, 0].transpose(0, 2, 1).reshape(len(kernel), -1)
+def _pack_left(block: Block, lanes: _Lanes, rows: _Rows) -> int:
+    """Pack the weights of the pixels to the left, for the gates of all channels."""
+    kernel = to_numpy(block.left.weight)[:, :, 0]
+    return rows.add(kernel.transpose(0, 2, 1).reshape(len(kernel), -1), lanes.contexts)
+
+
+def _pack_here(block: Block, channel: int, lanes: _Lanes, rows: _Rows) -> int:
+    """Pack the weights of what `channel` sees of its own pixel."""
     seen = channel if block.first else lanes.features[channel + 1]
-    inputs = block.left.in_channels * block.radius + seen
-    return rows.add(kernel[:, :inputs], lanes.group_gates[channel])
+    kernel = (np.zeros((2 * lanes.p, 0)) if block.here is None
+              else to_numpy(block.here.weight)[:, :seen, 0, 0])
+    return rows.add(kernel, lanes.group_gates[channel])
+
+
+def _pack_out(block: Block, channel: int, lanes: _Lanes, rows: _Rows) -> int:
+    """Pack the bias of `channel`'s group, then its weights of the gated features."""
+    seen = lanes.features[channel + 1]
+    matrix = to_numpy(block.out.weight)[:, :seen, 0, 0]
+    bias = to_numpy(block.out.bias)
+    return rows.add(np.concatenate((bias[:, None], matrix), axis=1), lanes.group_features[channel])
 
 
 def _pack_pointwise(layer: nn.Conv2d, bounds: Sequence[int], groups: Sequence[np.ndarray],
-                    rows: _Rows) -> list[int]:
-    """Pack a 1×1 convolution for each group of outputs, from the inputs up to its own group.
+                    channel: int, rows: _Rows) -> int:
+    """Pack a 1×1 convolution for `channel`'s group of outputs, from the inputs up to its own group.
 
     bounds: where each group of the inputs begins. groups: the lanes of each group of outputs.
     """
-    weight = to_numpy(layer.weight)[:, :, 0, 0]
-    return [rows.add(weight[:, :end], group)
-            for end, group in zip(bounds[1:], groups, strict=True)]
+    weight = to_numpy(layer.weight)[:, :bounds[channel + 1], 0, 0]
+    return rows.add(weight, groups[channel])
 
 
 # ------------------------------------------------------------------------------ biases
@@ -157,19 +171,15 @@ def _conditions(gate: GatedActivation, vectors: torch.Tensor | None, p: int) -> 
     return weight if vectors is None else _project(weight, to_numpy(vectors))
 
 
-def _vertical_biases(blocks: Sequence[Block], height: int, width: int,
-                     lanes: _Lanes) -> np.ndarray:
-    """The vertical stack's biases, in the first block per pixel with the position's part."""
-    first, *others = (to_numpy(block.vertical.bias) for block in blocks)
-    position, added = blocks[0].position, np.zeros((height, width, len(first)))
+def _first_bias(first: Block, height: int, width: int, lanes: _Lanes) -> np.ndarray:
+    """The first vertical bias: (2 features,), or with positions (H · W · 2 features,)."""
+    bias, position = to_numpy(first.vertical.bias), first.position
     if position is not None:
         rows, columns = (
             _project(to_numpy(layer.weight), to_numpy(sinusoids(0, count, layer.weight)))
             for layer, count in ((position.of_row, height), (position.of_column, width)))
-        added = rows[:, None] + columns
-    pixels = (first + added).reshape(-1, len(first))
-    biases = np.concatenate((pixels, *(bias[None] for bias in others)))
-    return pack_lanes(biases, lanes.gate).ravel()
+        bias = bias + (rows[:, None] + columns)
+    return pack_lanes(bias, lanes.gate).ravel()
 
 
 def _vertical_labels(blocks: Sequence[Block], vectors: torch.Tensor | None,

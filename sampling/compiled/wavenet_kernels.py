@@ -17,8 +17,8 @@ import numpy as np
 
 from models.kernels.compiling import KernelCache, inlined
 from models.kernels.layout import aligned_zeros, round_up
-from models.kernels.products import accumulate, add_bias, copy_tiles, gate_tiles, relu
-from models.kernels.vectors import HALF, TILE, add, load, load_half, store
+from models.kernels.products import copy_tiles, gate_tiles, multiply, relu_tiles
+from models.kernels.vectors import HALF, TILE, add, load, load_half, pointer, shift, store
 from sampling.compiled.categorical import sample_categorical
 from sampling.compiled.local_conditioning import add_frames
 
@@ -47,7 +47,7 @@ class WaveNetWeights(NamedTuple):
     past: np.ndarray  # rows: per layer, for its input at t - d
     step: np.ndarray  # rows: per layer, for its input at t, then for its gated features
     constant: np.ndarray  # (labels · L · gates,): the gates' biases plus the label's embedding
-    residual_bias: np.ndarray  # (L · sums,)
+    residual_bias: np.ndarray  # (L · features,)
     output: np.ndarray  # rows: the hidden layer, then the logits
     hidden_bias: np.ndarray  # (hidden,)
     logits_bias: np.ndarray  # (logits,), -inf beyond the levels
@@ -62,13 +62,16 @@ class WaveNetState(NamedTuple):
     label: np.ndarray  # (streams,)
     code: np.ndarray  # (streams, 2): the codes at t - 1 and t
     rings: np.ndarray  # per layer (d, streams, features): ring buffers of its last d inputs
-    gate_sums: np.ndarray  # (L, lookahead, streams, gates): partial sums of the gates' inputs
+    # (L, lookahead, streams, gates): partial sums of the gates' inputs. Without lookahead one
+    # layer's, because the next layer can overwrite them.
+    gate_sums: np.ndarray
     sums: np.ndarray  # (streams, sums): residual channels, then sums of the skip connections
     gated: np.ndarray  # (streams, features)
-    hidden: np.ndarray  # (2, hidden): its inputs, then its outputs
+    hidden: np.ndarray  # (2, streams, hidden): its inputs, then its outputs
     logits: np.ndarray  # (streams, logits)
     probs: np.ndarray  # (logits,)
     lookahead: int  # inputs at t - d, t + 1 - d, … used per reading of their weights; power of 2
+    one_label: bool  # all streams have the same label
 
 
 def init_state(weights: WaveNetWeights, label: np.ndarray) -> WaveNetState:
@@ -82,10 +85,11 @@ def init_state(weights: WaveNetWeights, label: np.ndarray) -> WaveNetState:
     return WaveNetState(
         label=label, code=np.zeros((streams, 2), np.int64),
         rings=aligned_zeros(weights.dilations.sum() * streams * features),
-        gate_sums=aligned_zeros(layers * lookahead * streams * 2 * features),
-        sums=aligned_zeros(streams * sums), gated=aligned_zeros(streams * features),
-        hidden=aligned_zeros(2 * hidden), logits=aligned_zeros(streams * logits),
-        probs=aligned_zeros(logits), lookahead=lookahead)
+        gate_sums=aligned_zeros((layers if lookahead > 1 else 1) * lookahead * streams * 2
+                                * features),
+        sums=aligned_zeros(streams * sums + TILE), gated=aligned_zeros(streams * features),
+        hidden=aligned_zeros(2 * streams * hidden), logits=aligned_zeros(streams * logits),
+        probs=aligned_zeros(logits), lookahead=lookahead, one_label=bool((label == label[0]).all()))
 
 
 @cache.kernel
@@ -101,9 +105,9 @@ def prefill(weights, state, stream, codes, columns, local):
     """
     p, layers = weights.p, weights.dilations.size
     features, sums = round_up(p, HALF), round_up(p + weights.q)
-    tiles_per_gate, sum_tiles, times = 2 * features // TILE, sums // TILE, codes.size - 1
-    streams = state.label.size
-    inputs = np.empty(PREFILL_CHUNK * 2 * features, np.float32)
+    gates, times, streams = 2 * features, codes.size - 1, state.label.size
+    tiles, sum_tiles, row = gates // TILE, sums // TILE, row_size(weights)
+    inputs = np.empty(PREFILL_CHUNK * gates, np.float32)
     gated = np.empty(PREFILL_CHUNK * features, np.float32)
     for t in range(times):
         embed(weights, codes[max(t - 1, 0)], codes[t], columns, t * sums, sum_tiles)
@@ -111,30 +115,33 @@ def prefill(weights, state, stream, codes, columns, local):
     for layer in range(layers):
         d = weights.dilations[layer]
         for m in range(1, d + 1):
-            write_ring(columns, max(times - m, 0) * sums, state.rings,
-                       (ring + (d - m) * streams + stream) * features, features)
+            copy_halves(columns, max(times - m, 0) * sums, state.rings,
+                        (ring + (d - m) * streams + stream) * features, features)
         ring += d * streams
-        constant = (state.label[stream] * layers + layer) * 2 * features
-        past, now = layer * tiles_per_gate * p, layer * (tiles_per_gate + sum_tiles) * p
+        past = pointer(weights.past, layer * tiles * p * row)
+        now = pointer(weights.step, layer * (tiles + sum_tiles) * p * row)
+        output = pointer(weights.step, (layer * (tiles + sum_tiles) + tiles) * p * row)
         # Backwards in time, because a chunk overwrites inputs that only later times need.
         for first in range((times - 1) // PREFILL_CHUNK * PREFILL_CHUNK, -1, -PREFILL_CHUNK):
             count = min(PREFILL_CHUNK, times - first)
             for c in range(count):
-                copy_tiles(weights.constant, constant, inputs, c * 2 * features, tiles_per_gate)
-                add_frames(local, stream, first + c, layer, layers, inputs, c * 2 * features,
-                           tiles_per_gate)
+                gate_constants(weights, state, stream, first + c, layer, local,
+                               inputs, c * gates, tiles)
             silent = min(max(d - first, 0), count)  # columns whose t - d is silence
-            accumulate(weights.past, past, p, columns, 0, 0,
-                       inputs, 0, 2 * features, tiles_per_gate, silent)
-            accumulate(weights.past, past, p, columns, (first + silent - d) * sums, sums,
-                       inputs, silent * 2 * features, 2 * features, tiles_per_gate, count - silent)
-            accumulate(weights.step, now, p, columns, first * sums, sums,
-                       inputs, 0, 2 * features, tiles_per_gate, count)
-            gate_tiles(inputs, 0, 2 * features, gated, 0, features, tiles_per_gate, count)
-            add_bias(columns, first * sums, sums, weights.residual_bias, layer * sums, sum_tiles,
-                     count)
-            accumulate(weights.step, now + tiles_per_gate * p, p, gated, 0, features,
-                       columns, first * sums, sums, sum_tiles, count)
+            multiply(pointer(inputs, 0), gates, past, p * row, row, pointer(columns, 0), 0, 1, p,
+                     pointer(inputs, 0), gates, tiles, silent)
+            multiply(pointer(inputs, silent * gates), gates, past, p * row, row,
+                     pointer(columns, (first + silent - d) * sums), sums, 1, p,
+                     pointer(inputs, silent * gates), gates, tiles, count - silent)
+            multiply(pointer(inputs, 0), gates, now, p * row, row,
+                     pointer(columns, first * sums), sums, 1, p,
+                     pointer(inputs, 0), gates, tiles, count)
+            gate_tiles(inputs, 0, gates, gated, 0, features, tiles, count)
+            for c in range(first, first + count):
+                add_halves(columns, c * sums, weights.residual_bias, layer * features, features)
+            multiply(pointer(columns, first * sums), sums, output, p * row, row,
+                     pointer(gated, 0), features, 1, p,
+                     pointer(columns, first * sums), sums, sum_tiles, count)
     state.code[stream, 0] = codes[max(times - 1, 0)]
     state.code[stream, 1] = codes[times]
 
@@ -158,42 +165,61 @@ def draw(weights, state, t, uniforms, temperature, top_p, codes, local):
 def advance(weights, state, t, local):
     """Compute the logits of each stream's next code."""
     p, layers, streams = weights.p, weights.dilations.size, state.label.size
-    features, sums = round_up(p, HALF), round_up(p + weights.q)
-    tiles_per_gate, sum_tiles = 2 * features // TILE, sums // TILE
+    features, sums, row = round_up(p, HALF), round_up(p + weights.q), row_size(weights)
+    gates, sum_tiles = 2 * features, sums // TILE
+    tiles = gates // TILE
     for s in range(streams):
         embed(weights, state.code[s, 0], state.code[s, 1], state.sums, s * sums, sum_tiles)
-    past = now = ring = 0  # where the layer's weights and its ring buffer begin
+    past, step = pointer(weights.past, 0), pointer(weights.step, 0)
+    ring = 0  # where the layer's ring buffer begins
     for layer in range(layers):
         d = weights.dilations[layer]
         lookahead, slot = min(d, state.lookahead), t & (d - 1)
-        step = t & (lookahead - 1)  # steps since the weights of t - d were last read
-        gates = layer * state.lookahead * streams * 2 * features
-        if step == 0:
-            for c in range(lookahead * streams):
-                constant = (state.label[c % streams] * layers + layer) * 2 * features
-                copy_tiles(weights.constant, constant, state.gate_sums, gates + c * 2 * features,
-                           tiles_per_gate)
-                add_frames(local, c % streams, t + c // streams, layer, layers,
-                           state.gate_sums, gates + c * 2 * features, tiles_per_gate)
-            accumulate(weights.past, past, p, state.rings, (ring + slot * streams) * features,
-                       features, state.gate_sums, gates, 2 * features, tiles_per_gate,
-                       lookahead * streams)
+        slot_at = (ring + slot * streams) * features
+        ahead = t & (lookahead - 1)  # steps since the weights of t - d were last read
+        gates_at = layer * state.lookahead * streams * gates if state.lookahead > 1 else 0
+        if ahead == 0:
+            constant, constant_step = pointer(state.gate_sums, gates_at), gates
+            if state.one_label and local.frames == 0:
+                constant_step = 0
+                constant = pointer(weights.constant, (state.label[0] * layers + layer) * gates)
+            else:
+                for c in range(lookahead * streams):
+                    gate_constants(weights, state, c % streams, t + c // streams, layer, local,
+                                   state.gate_sums, gates_at + c * gates, tiles)
+            multiply(constant, constant_step, past, p * row, row,
+                     pointer(state.rings, slot_at), features, 1, p,
+                     pointer(state.gate_sums, gates_at), gates, tiles, lookahead * streams)
         for s in range(streams):
-            write_ring(state.sums, s * sums, state.rings, (ring + slot * streams + s) * features,
-                       features)
-        gates += step * streams * 2 * features
-        accumulate(weights.step, now, p, state.sums, 0, sums,
-                   state.gate_sums, gates, 2 * features, tiles_per_gate, streams)
-        gate_tiles(state.gate_sums, gates, 2 * features, state.gated, 0, features, tiles_per_gate,
-                   streams)
-        add_bias(state.sums, 0, sums, weights.residual_bias, layer * sums, sum_tiles, streams)
-        accumulate(weights.step, now + tiles_per_gate * p, p, state.gated, 0, features,
-                   state.sums, 0, sums, sum_tiles, streams)
-        past += tiles_per_gate * p
-        now += (tiles_per_gate + sum_tiles) * p
+            copy_halves(state.sums, s * sums, state.rings, slot_at + s * features, features)
+            add_halves(state.sums, s * sums, weights.residual_bias, layer * features, features)
+        gates_at += ahead * streams * gates
+        multiply(pointer(state.gate_sums, gates_at), gates, step, p * row, row,
+                 pointer(state.rings, slot_at), features, 1, p,
+                 pointer(state.gate_sums, gates_at), gates, tiles, streams)
+        gate_tiles(state.gate_sums, gates_at, gates, state.gated, 0, features, tiles, streams)
+        multiply(pointer(state.sums, 0), sums, shift(step, tiles * p * row), p * row, row,
+                 pointer(state.gated, 0), features, 1, p,
+                 pointer(state.sums, 0), sums, sum_tiles, streams)
+        past = shift(past, tiles * p * row)
+        step = shift(step, (tiles + sum_tiles) * p * row)
         ring += d * streams
-    for s in range(streams):
-        output(weights, state, s, s * sums + p)
+    output(weights, state)
+
+
+@inlined
+def row_size(weights):
+    """The items of a row of weights: TILE floats, or HALF pairs of 16 bits."""
+    return weights.step.shape[1]
+
+
+@inlined
+def gate_constants(weights, state, stream, t, layer, local, outputs, o, tiles):
+    """Write what a gate's inputs begin with at time t: the bias, the label's part, the frames'."""
+    layers = weights.dilations.size
+    copy_tiles(weights.constant, (state.label[stream] * layers + layer) * tiles * TILE,
+               outputs, o, tiles)
+    add_frames(local, stream, t, layer, layers, outputs, o, tiles)
 
 
 @inlined
@@ -205,20 +231,31 @@ def embed(weights, past, now, outputs, o, tiles):
 
 
 @inlined
-def write_ring(sums, s, rings, r, features):
-    """Copy a layer's input to its ring buffer. Nothing reads the copy beyond p channels."""
-    for i in range(0, features, HALF):
-        store(rings, r + i, load_half(sums, s + i))
+def copy_halves(source, s, outputs, o, size):
+    """Copy `size` floats, a multiple of HALF. For rings: nothing reads them beyond p channels."""
+    for i in range(0, size, HALF):
+        store(outputs, o + i, load_half(source, s + i))
 
 
 @inlined
-def output(weights, state, stream, skips):
-    """The logits of one stream, from the sum of its skip connections."""
-    hidden, logits, q = weights.hidden_bias.size, weights.logits_bias.size, weights.q
-    relu(state.sums, skips, state.hidden, 0, q)
-    copy_tiles(weights.hidden_bias, 0, state.hidden, hidden, hidden // TILE)
-    accumulate(weights.output, 0, q, state.hidden, 0, 0, state.hidden, hidden, 0, hidden // TILE, 1)
-    relu(state.hidden, hidden, state.hidden, hidden, q)
-    copy_tiles(weights.logits_bias, 0, state.logits, stream * logits, logits // TILE)
-    accumulate(weights.output, hidden // TILE * q, q, state.hidden, hidden, 0,
-               state.logits, stream * logits, 0, logits // TILE, 1)
+def add_halves(outputs, o, addend, a, size):
+    """Add `size` floats, a multiple of HALF."""
+    for i in range(0, size, HALF):
+        store(outputs, o + i, add(load_half(outputs, o + i), load_half(addend, a + i)))
+
+
+@inlined
+def output(weights, state):
+    """The logits of each stream, from the sums of its skip connections."""
+    streams, p, q, row = state.label.size, weights.p, weights.q, row_size(weights)
+    hidden, logits, sums = (weights.hidden_bias.size, weights.logits_bias.size,
+                            round_up(p + weights.q))
+    tiles, second = hidden // TILE, streams * hidden  # second: where the hidden layer's outputs are
+    relu_tiles(state.sums, p, sums, state.hidden, 0, hidden, tiles, streams)
+    multiply(pointer(weights.hidden_bias, 0), 0, pointer(weights.output, 0), q * row, row,
+             pointer(state.hidden, 0), hidden, 1, q,
+             pointer(state.hidden, second), hidden, tiles, streams)
+    relu_tiles(state.hidden, second, hidden, state.hidden, second, hidden, tiles, streams)
+    multiply(pointer(weights.logits_bias, 0), 0, pointer(weights.output, tiles * q * row),
+             q * row, row, pointer(state.hidden, second), hidden, 1, q,
+             pointer(state.logits, 0), logits, logits // TILE, streams)

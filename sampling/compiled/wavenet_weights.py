@@ -10,8 +10,10 @@ from models.kernels.layout import (
     pack_bf16,
     pack_lanes,
     pack_rows,
+    round_up,
     to_numpy,
 )
+from models.kernels.vectors import HALF
 from models.wavenet import ResidualLayer, WaveNet
 from sampling.compiled.wavenet_kernels import WaveNetWeights
 
@@ -31,7 +33,7 @@ def pack_wavenet(model: WaveNet) -> WaveNetWeights:
         step.append(pack_rows(_concatenate(residual, layer.skip.weight), sums))
     constant = np.stack([_gate_constant(layer) for layer in layers], axis=1)
     residual_bias = np.stack([
-        _concatenate(np.zeros(p) if layer.residual is None else layer.residual.bias, np.zeros(q))
+        np.zeros(p) if layer.residual is None else to_numpy(layer.residual.bias)
         for layer in layers])
     skip_bias = sum((to_numpy(layer.skip.bias) for layer in layers), np.zeros(q, np.float32))
     embed_past, embed_now = (
@@ -46,7 +48,8 @@ def pack_wavenet(model: WaveNet) -> WaveNetWeights:
         past=np.concatenate(past),
         step=np.concatenate(step),
         constant=pack_lanes(constant, gate).ravel(),
-        residual_bias=pack_lanes(residual_bias, sums).ravel(),
+        residual_bias=np.pad(residual_bias, ((0, 0), (0, round_up(p, HALF) - p))).astype(
+            np.float32).ravel(),
         output=np.concatenate(output),
         hidden_bias=pack_lanes(model.hidden.bias, skips),
         logits_bias=pack_lanes(model.logits.bias, logits, -np.inf)))
