@@ -49,7 +49,7 @@ from models.wavenet import WaveNet, WaveNetConfig
 from sampling.wavenet import round_to_bf16
 from training import likelihood
 from training.device import supported_precision
-from training.optimization import make_optimizer
+from training.optimization import embedding_weights, make_optimizer
 from training.stopping import StopCondition
 from training.trainer import Trainer
 
@@ -83,7 +83,8 @@ def make_parser(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--target_length", type=positive_int, default=1600)
     parser.add_argument("--learning_rate", type=positive_float, default=2e-3)
     parser.add_argument("--weight_decay", type=non_negative_float, default=0.0)
-    parser.add_argument("--optimizer", choices=("adam", "sgd", "rmsprop"), default="adam")
+    parser.add_argument("--optimizer", choices=("adam", "muon", "sgd", "rmsprop"),
+                        default="adam")
     parser.add_argument("--schedule", choices=("constant", "cosine", "step"), default="cosine")
     parser.add_argument("--ema", type=fraction, help="test an average of the weights")
     parser.add_argument("--dropout", type=fraction, default=0.0)
@@ -197,7 +198,7 @@ def train(task: Task, args: argparse.Namespace) -> tuple[TimedTrainer, float]:
     """Train the task's network for `args.minutes`: (the trainer, the seconds of training)."""
     task.model.dropout = args.dropout
     optimizer = make_optimizer(args.optimizer, task.model.parameters(), args.learning_rate,
-                               args.weight_decay)
+                               args.weight_decay, embedding_weights(task.model))
     count = (lambda batch: len(batch.codes)) if task.dimensions else likelihood.count_targets
     trainer = TimedTrainer(
         task.model, optimizer, task.training_set, batchsize=batchsize(args), seed=args.seed,

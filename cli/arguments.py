@@ -178,8 +178,9 @@ def add_training(parser: argparse.ArgumentParser, *, batchsize: int, epoch: int,
 
 
 def _add_learning(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--optimizer", choices=("adam", "sgd", "rmsprop"), default="adam",
-                       help="sgd and rmsprop with a momentum of 0.9 (default: adam)")
+    group.add_argument("--optimizer", choices=("adam", "muon", "sgd", "rmsprop"), default="adam",
+                       help="muon updates matrices by orthogonal steps and all else as adam; sgd "
+                            "and rmsprop have a momentum of 0.9 (default: adam)")
     group.add_argument("--schedule", choices=("constant", "cosine", "step"), default="constant",
                        help="of the learning rate: cosine and step rise over the first hundredth "
                             "of the run, then fall, along half a cosine to 0 or to a tenth after "

@@ -11,7 +11,7 @@ from common.errors import UserError
 from common.headers import checked
 from models.descriptions import DATA, OptimizerState, Parts, Run, Values
 from models.pixelcnn import PixelCNNConfig
-from models.shapes import parameter_shapes, weight_shapes
+from models.shapes import embeddings, parameter_shapes, weight_shapes
 from models.wavenet import WaveNetConfig
 
 CONFIGS = {"pixelcnn": PixelCNNConfig, "wavenet": WaveNetConfig}
@@ -115,13 +115,14 @@ def _check_run(path, content, kind, config):
     if run.weights is not msgspec.UNSET:
         _check_weights(path, "run.weights", run.weights, weight_shapes(config))
     _check_optimizer(path, run.optimizer, run.optimizer_name, parameter_shapes(config),
-                     run.iteration)
+                     embeddings(config), run.iteration)
 
 
-def _check_optimizer(path, optimizer: OptimizerState, name, shapes, iteration):
-    """Refuse an optimizer's state that does not fit parameters of these `shapes`, in order."""
-    names, counts_steps = OPTIMIZER_TENSORS[name]
+def _check_optimizer(path, optimizer: OptimizerState, name, shapes, embeddings, iteration):
+    """Refuse an optimizer's state that does not fit parameters of these `shapes`, in order.
 
+    embeddings: the numbers of the parameters that are embeddings.
+    """
     def check(fits, what):
         if not fits:
             raise UserError(f"{path}: damaged (run.optimizer: {what}); {ADVICE}")
@@ -131,6 +132,8 @@ def _check_optimizer(path, optimizer: OptimizerState, name, shapes, iteration):
     check(sorted(optimizer.state) == (list(range(len(shapes))) if iteration else []),
           "lacks the state of a parameter, or has one too many")
     for number, state in optimizer.state.items():
+        names, counts_steps = _optimizer_tensors(name, len(shapes[number]) >= 2
+                                                 and number not in embeddings)
         for one in names:
             value = state.get(one)
             check(isinstance(value, torch.Tensor) and value.is_floating_point()
@@ -141,6 +144,13 @@ def _check_optimizer(path, optimizer: OptimizerState, name, shapes, iteration):
             step = step.item()
         check(not counts_steps or type(step) in (int, float) and 1 <= step <= 2 ** 53,
               f"step of parameter {number} is no count of updates")
+
+
+def _optimizer_tensors(name, is_matrix):
+    """Look up OPTIMIZER_TENSORS for a parameter that is a matrix, but no embedding, or is not."""
+    if name == "Muon":  # matrices have a momentum, all other parameters Adam's state
+        name = "SGD" if is_matrix else "Adam"
+    return OPTIMIZER_TENSORS[name]
 
 
 def _misfit(path, what):

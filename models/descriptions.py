@@ -20,7 +20,7 @@ Side = Annotated[int, Meta(ge=1, le=65_535)]  # of a picture, in pixels
 Rate = Annotated[int, Meta(ge=1, le=768_000)]  # Hz
 MOST_PIXELS = 2 ** 26  # of an image
 MOST_MEL = 2 ** 28  # numbers in the triangles of a mel spectrum
-OPTIMIZERS = Literal["Adam", "SGD", "RMSprop"]
+OPTIMIZERS = Literal["Adam", "SGD", "RMSprop", "Muon"]
 
 
 # ------------------------------------------------------------------------------ model files

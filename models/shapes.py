@@ -23,6 +23,13 @@ def parameter_shapes(config: PixelCNNConfig | WaveNetConfig) -> list[tuple[int, 
     return [shape for name, shape in weight_shapes(config).items() if name not in BUFFERS]
 
 
+def embeddings(config: PixelCNNConfig | WaveNetConfig) -> set[int]:
+    """The numbers of the parameters in `parameter_shapes` that are embeddings."""
+    names = [name for name in weight_shapes(config) if name not in BUFFERS]
+    return {number for number, name in enumerate(names) if name.startswith("embed_")
+            or config.labels and name.endswith("condition.weight")}
+
+
 def _of_pixelcnn(config):
     p, channels = config.hidden_dim, config.channels
     shapes = {"vector_scale": ()} if config.vector else {}

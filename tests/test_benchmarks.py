@@ -43,7 +43,7 @@ def test_likelihood_trains_for_the_given_time_and_prints_the_test_likelihood(net
         "likelihood.py", network, "--data", tmp_path, "--minutes", minutes, "--hidden_dim", 6,
         "--out_hidden_dim", 6, "--blocks_num", 2, "--stacks_num", 1, "--layers_num", 3,
         "--target_length", 500, "--threads", 1,
-        *(["--features", "mel"] if network == "wavenet" else []))
+        *(["--features", "mel"] if network == "wavenet" else ["--optimizer", "muon"]))
     bits = float(re.search(r"test: ([\d.]+) bits/dim", printed)[1])
     levels = 2 if network == "pixelcnn" else 256
     assert 0 < bits < 1.1 * math.log2(levels)

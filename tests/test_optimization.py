@@ -7,6 +7,7 @@ from functools import partial
 import pytest
 import torch
 from forks import PIXELCNN, WAVENET, difference, forked, snapshot_in
+from test_resume import in_update
 from test_trainer import images
 
 from common.errors import UserError
@@ -17,19 +18,21 @@ from training import likelihood
 from training.extensions.best_model import BestModel
 from training.extensions.evaluator import Evaluator
 from training.extensions.snapshots import Snapshot
-from training.optimization import learning_rate_factor, make_optimizer
+from training.muon import orthogonalize
+from training.optimization import embedding_weights, learning_rate_factor, make_optimizer
 from training.stopping import StopCondition
 from training.trainer import Trainer
 
 CPU = torch.device("cpu")
-OPTIMIZERS = {"adam": 3e-3, "sgd": 3e-1, "rmsprop": 1e-3}
+OPTIMIZERS = {"adam": 3e-3, "muon": 1e-2, "sgd": 3e-1, "rmsprop": 1e-3}
 
 
 def trainer_of(stop, optimizer="adam", **options):
     torch.manual_seed(3)
     model = PixelCNN(PixelCNNConfig(2, 1, 6, 5, 2, labels=2))
     return Trainer(model,
-                   make_optimizer(optimizer, model.parameters(), OPTIMIZERS[optimizer], 1e-4),
+                   make_optimizer(optimizer, model.parameters(), OPTIMIZERS[optimizer], 1e-4,
+                                  embedding_weights(model)),
                    images(), batchsize=4, seed=3, clip=1.0, stop=stop, device=CPU,
                    samples=lambda batch: len(batch.codes), unit="images", dimensions=36, **options)
 
@@ -123,12 +126,100 @@ def test_weight_decay_shrinks_weights():
         assert (weight < 2).all() and (weight > 0).all(), name
 
 
-@pytest.mark.parametrize("first, second", [("adam", "sgd"), ("sgd", "adam"), ("adam", "rmsprop")])
+@pytest.mark.parametrize("first, second", [("adam", "sgd"), ("sgd", "adam"), ("adam", "rmsprop"),
+                                           ("adam", "muon"), ("muon", "adam")])
 def test_resuming_with_another_optimizer_is_refused(first, second):
     run = trainer_of(StopCondition(iterations=3), first)
     run.run()
     with pytest.raises(UserError, match="--optimizer"):
         resumed(run, StopCondition(iterations=5), optimizer=second)
+
+
+# ------------------------------------------------------------------------------ Muon
+
+@pytest.mark.parametrize("shape", [(4, 9, 9), (3, 20, 7), (2, 7, 20), (5, 1, 6), (1, 64, 3)])
+def test_orthogonalising_keeps_the_directions_of_a_matrix(shape):
+    matrices = torch.randn(shape, generator=torch.Generator().manual_seed(5), dtype=torch.double)
+    u, s, vt = torch.linalg.svd(matrices, full_matrices=False)
+    s = s.clamp(min=0.1 * s[:, :1])  # smaller ones do not reach 1
+    found = u.mT @ orthogonalize(u @ (s[:, :, None] * vt)) @ vt.mT
+    values = found.diagonal(dim1=1, dim2=2)
+    assert torch.allclose(found, torch.diag_embed(values), atol=1e-9)
+    assert (values > 0.6).all() and (values < 1.3).all()
+
+
+def test_orthogonalising_nothing_is_nothing():
+    assert not orthogonalize(torch.zeros(2, 3, 4)).any()
+
+
+def test_muon_is_torchs_for_matrices_and_adam_for_the_rest():
+    generator = torch.Generator().manual_seed(7)
+    shapes = [(8, 6), (6, 8), (8, 6), (5,), (8, 2, 1, 3), (5,)]
+    ours, theirs = ([torch.nn.Parameter(torch.full(shape, 0.5)) for shape in shapes]
+                    for _ in range(2))
+    flat = torch.nn.Parameter(theirs[4].detach().flatten(1))
+    matrices = [*theirs[:3], flat]
+    optimizer = make_optimizer("muon", ours, 1e-2, 0.1)
+    others = (torch.optim.Muon(matrices, lr=1e-2, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"),
+              torch.optim.Adam([theirs[3], theirs[5]], lr=1e-2, weight_decay=0.1))
+    for _ in range(3):
+        for one, other in zip(ours, theirs, strict=True):
+            one.grad = torch.randn(one.shape, generator=generator)
+            other.grad = one.grad.clone()
+        flat.grad = theirs[4].grad.flatten(1)
+        for each in (optimizer, *others):
+            each.step()
+    theirs[4] = flat.view_as(theirs[4])
+    for one, other in zip(ours, theirs, strict=True):
+        moved = (other - 0.5).abs().max()  # torch's iteration is in bfloat16
+        assert (one - other).abs().max() < (6e-2 if one.ndim > 1 else 1e-5) * moved
+
+
+def test_muon_shrinks_matrices_by_the_decay_alone():
+    weight = torch.nn.Parameter(torch.full((3, 2), 2.0))
+    optimizer = make_optimizer("muon", [weight], 1e-2, 0.5)
+    for _ in range(5):
+        weight.grad = torch.zeros(3, 2)
+        optimizer.step()
+    assert torch.allclose(weight, torch.tensor(2 * 0.995 ** 5))
+
+
+def test_muon_leaves_rows_of_embeddings_that_no_batch_uses():
+    embedding, matrix = torch.nn.Embedding(6, 4), torch.nn.Linear(4, 2, bias=False)
+    model = torch.nn.Sequential(embedding, matrix)
+    before = embedding.weight.detach().clone()
+    optimizer = make_optimizer("muon", model.parameters(), 1e-2, 0, embedding_weights(model))
+    for _ in range(3):
+        optimizer.zero_grad()
+        model(torch.tensor([1, 4])).square().sum().backward()
+        optimizer.step()
+    changed = (embedding.weight != before).any(dim=1)
+    assert changed.tolist() == [False, True, False, False, True, False]
+    assert list(optimizer.state[matrix.weight]) == ["momentum_buffer"]
+    assert set(optimizer.state[embedding.weight]) == {"step", "exp_avg", "exp_avg_sq"}
+
+
+def test_muon_leaves_parameters_without_a_gradient():
+    matrices, bias = ([torch.nn.Parameter(torch.ones(shape)) for _ in range(2)]
+                      for shape in ((3, 2), (3,)))
+    optimizer = make_optimizer("muon", [*matrices, *bias], 1e-2, 0)
+    optimizer.step()
+    matrices[0].grad, bias[0].grad = torch.ones(3, 2), torch.ones(3)
+    optimizer.step()
+    assert [bool((parameter == 1).all()) for parameter in (*matrices, *bias)] == [
+        False, True, False, True]
+    assert set(optimizer.state) == {matrices[0], bias[0]}
+
+
+@pytest.mark.parametrize("command", [PIXELCNN, WAVENET], ids=["pixelcnn", "wavenet"])
+def test_a_run_with_muon_is_resumed_exactly(world, tmp_path, command):
+    command = f"{command} --optimizer muon --schedule cosine --learning_rate 1e-2 --ema 0.9"
+    forked(f"{command} -o {tmp_path}/whole", world)
+    killed = f"{command} -o {tmp_path}/killed --snapshot_every 5 --resume auto"
+    forked(killed, world, in_update(13), code=-signal.SIGKILL)
+    forked(killed, world)
+    whole, resumed = (snapshot_in(tmp_path / name) for name in ("whole", "killed"))
+    assert difference(whole, resumed) == ""
 
 
 # ------------------------------------------------------------------------------ averaged weights

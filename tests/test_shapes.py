@@ -3,8 +3,9 @@
 import pytest
 
 from models.pixelcnn import PixelCNN, PixelCNNConfig
-from models.shapes import parameter_shapes, weight_shapes
+from models.shapes import embeddings, parameter_shapes, weight_shapes
 from models.wavenet import WaveNet, WaveNetConfig
+from training.optimization import embedding_weights
 
 CONFIGS = [
     (PixelCNN, PixelCNNConfig(hidden_dim=2, out_hidden_dim=3, blocks_num=1)),
@@ -22,3 +23,6 @@ def test_names_and_shapes_equal_those_of_the_network(network, config):
     assert list(weight_shapes(config).items()) == [
         (name, tuple(weight.shape)) for name, weight in model.state_dict().items()]
     assert parameter_shapes(config) == [tuple(one.shape) for one in model.parameters()]
+    looked_up = {id(weight) for weight in embedding_weights(model)}
+    assert embeddings(config) == {number for number, one in enumerate(model.parameters())
+                                  if id(one) in looked_up}

@@ -93,7 +93,8 @@ def test_snapshots_of_runs_are_accepted(run_of, kind):
 
 
 @pytest.mark.parametrize("command", [
-    f"{PIXELCNN} --optimizer sgd", f"{PIXELCNN} --optimizer rmsprop --ema 0.9",
+    f"{PIXELCNN} --optimizer sgd", f"{PIXELCNN} --optimizer muon", f"{WAVENET} --optimizer muon",
+    f"{PIXELCNN} --optimizer rmsprop --ema 0.9",
     f"{WAVENET} --ema 0.9 --stats --sample_every 3 --keep_every 2"])
 def test_snapshots_of_runs_with_other_flags_are_accepted(world, tmp_path, command):
     forked(f"{command} -o {tmp_path} --iterations 3 --snapshot_every 1", world)

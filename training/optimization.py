@@ -8,6 +8,7 @@ import torch
 from torch.optim.swa_utils import AveragedModel
 
 from common.errors import UserError
+from training.muon import Muon
 
 WARM_UP = 0.01  # the fraction of a run in which the learning rate rises
 STEPS = (0.6, 0.85)  # the fractions of a run after which "step" divides the learning rate by 10
@@ -15,17 +16,26 @@ MOMENTUM = 0.9
 
 
 def make_optimizer(name: str, parameters: Iterable[torch.nn.Parameter], learning_rate: float,
-                   weight_decay: float) -> torch.optim.Optimizer:
-    """Return the optimizer adam, sgd or rmsprop, the latter two with momentum.
+                   weight_decay: float, embeddings: Iterable[torch.Tensor] = ()
+                   ) -> torch.optim.Optimizer:
+    """Return the optimizer adam, muon, sgd or rmsprop, the last two with momentum.
 
-    weight_decay is an L2 penalty.
+    weight_decay is an L2 penalty; for the matrices that muon updates see `training.muon.Muon`.
+    embeddings: those of the parameters that muon treats as rows, see `embedding_weights`.
     """
     settings: dict[str, Any] = dict(lr=learning_rate, weight_decay=weight_decay)
     if name == "adam":
         return torch.optim.Adam(parameters, **settings, fused=True)
+    if name == "muon":
+        return Muon(parameters, **settings, embeddings=embeddings)
     if name == "sgd":
         return torch.optim.SGD(parameters, **settings, momentum=MOMENTUM)
     return torch.optim.RMSprop(parameters, **settings, momentum=MOMENTUM)
+
+
+def embedding_weights(model: torch.nn.Module) -> list[torch.Tensor]:
+    """The weights of the model's embeddings, of which a batch uses some rows only."""
+    return [module.weight for module in model.modules() if isinstance(module, torch.nn.Embedding)]
 
 
 def load_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, Any],

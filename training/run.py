@@ -30,7 +30,7 @@ from training.extensions.print_report import PrintReport, format_likelihood
 from training.extensions.samples import Samples
 from training.extensions.snapshots import Snapshot
 from training.extensions.tensorboard import Board, TensorBoardReport
-from training.optimization import make_optimizer
+from training.optimization import embedding_weights, make_optimizer
 from training.resuming import (
     Content,
     check_same_task,
@@ -141,7 +141,8 @@ def _transferred_weights(init_from: str, settings: RunSettings, task: Task) -> d
 
 def _make_trainer(start: Start, task: Task, settings: TrainingSettings) -> Trainer:
     optimizer = make_optimizer(settings.optimizer, task.model.parameters(),
-                               settings.learning_rate, settings.weight_decay)
+                               settings.learning_rate, settings.weight_decay,
+                               embedding_weights(task.model))
     return Trainer(task.model, optimizer, task.training_set, batchsize=settings.batchsize,
                    seed=start.seed, clip=settings.clip, device=start.device,
                    stop=StopCondition(settings.epoch, settings.iterations, settings.target_loss),

@@ -15,12 +15,15 @@ class Windows(Dataset):
 
     Window k of a recording begins at its sample s = k · target_length. Its targets are the codes
     from s on, with IGNORED after the recording's end. Its inputs are the `receptive_field` codes
-    before s and all targets but the last, T = receptive_field + target_length - 1, with silence
-    outside the recording. So the network's output k, which sees the inputs k to
-    k + receptive_field - 1, predicts target k.
+    before s and all targets but the last, with silence outside the recording. So the network's
+    output k, which sees the inputs k to k + receptive_field - 1, predicts target k.
+
+    A batch is as long as its longest window: its rows have `outputs` ≤ target_length targets and
+    T = receptive_field + outputs - 1 inputs. So a batch of short recordings costs no more than
+    they need, however large target_length is.
 
     With features, each row has the frames from `margin` before the first input's to at least
-    `margin` after the last target's. All windows have the same number of frames.
+    `margin` after the last target's. All rows of a batch have the same number of frames.
     """
 
     def __init__(self, split: Split, target_length: int, receptive_field: int, levels: int,
@@ -43,42 +46,43 @@ class Windows(Dataset):
         return np.bincount(owners, self.lengths, minlength=labels).astype(np.int64).tolist()
 
     def __getitem__(self, indices) -> Batch:
-        """Return the Batch of the windows `indices`: codes (B, T), targets (B, target_length).
+        """Return the Batch of the windows `indices`: codes (B, T), targets (B, outputs).
 
         Raises UserError naming the shard if codes exceed the levels or frames are not finite. Here,
         because the check costs almost nothing while they are read.
         """
         indices = np.asarray(indices, np.int64)
         owners = np.searchsorted(self.ends, indices, side="right")
-        shape = len(indices), self.receptive_field + self.target_length - 1
+        lengths = self.lengths[owners]
+        firsts = self.ends[owners] - -(-lengths // self.target_length)
+        starts = (indices - firsts) * self.target_length  # the sample of each row's first target
+        outputs = int(np.minimum(lengths - starts, self.target_length).max(initial=1))
+        shape = len(indices), self.receptive_field + outputs - 1
         codes = np.full(shape, silence(self.levels), np.int64)
-        targets = np.full((len(indices), self.target_length), IGNORED, np.int64)
-        origins = np.empty_like(indices)  # the sample of each row's first input
-        for row, (index, owner) in enumerate(zip(indices, owners, strict=True)):
+        targets = np.full((len(indices), outputs), IGNORED, np.int64)
+        origins = starts - self.receptive_field  # the sample of each row's first input
+        for row, (owner, start, origin) in enumerate(zip(owners, starts, origins, strict=True)):
             recording = self.split.codes(owner)
-            first = self.ends[owner] - -(-len(recording) // self.target_length)
-            start = (index - first) * self.target_length
-            target = recording[start:start + self.target_length]
+            target = recording[start:start + outputs]
             targets[row, :len(target)] = target
-            origins[row] = origin = start - self.receptive_field
             seen = recording[max(origin, 0):origin + shape[1]]
             skipped = max(-origin, 0)
             codes[row, skipped:skipped + len(seen)] = seen
         if self.may_exceed and max(codes.max(initial=0), targets.max(initial=0)) >= self.levels:
-            for owner, inputs, outputs in zip(owners, codes, targets, strict=True):
-                check_codes(np.concatenate([inputs, outputs]), self.levels,
-                            self.split.shard(owner))
+            for owner, *parts in zip(owners, codes, targets, strict=True):
+                check_codes(np.concatenate(parts), self.levels, self.split.shard(owner))
         label = None
         if self.labelled:
             label = torch.tensor([self.split.recordings[owner].label for owner in owners],
                                  dtype=torch.long)
-        frames = self._frames(owners, origins) if self.split.features else None
+        frames = self._frames(owners, origins, shape[1]) if self.split.features else None
         return Batch(torch.from_numpy(codes), torch.from_numpy(targets), label, frames)
 
-    def _frames(self, owners, origins):
-        """Return the Frames of windows of recordings `owners` that begin at samples `origins`."""
+    def _frames(self, owners, origins, inputs):
+        """Return the Frames of windows of recordings `owners`, for `inputs` samples from the
+        samples `origins` on.
+        """
         features = self.split.features
-        inputs = self.receptive_field + self.target_length - 1
         # The worst case: the first input is the last sample of its frame.
         count = self.margin + (features.hop - 1 + inputs) // features.hop + 1 + self.margin
         values = np.zeros((len(owners), count, features.width), np.float32)
