@@ -17,7 +17,7 @@ matrix products. This operation avoids them:
 
 Columns are stored as rows of matrices: row t · B + b is time t of sequence b.
 
-This is the plain form, for all devices and types. On a CPU in single precision, `dilated_compiled`
+This is the plain form, for all devices and types. On a CPU in single precision, `compiled_layers`
 computes the same in fewer passes through memory.
 """
 
@@ -73,7 +73,7 @@ def dilated_layers(x: torch.Tensor, outputs: int, weights: Sequence[torch.Tensor
         zero = torch.stack([part.sum() for part in inputs]).sum()
         return zero.expand(outputs, 0, weights[-1].shape[2])
     if compiled.suits(x) and p <= WIDEST_COMPILED.get(dtype, 0):
-        from models.dilated_compiled import run_compiled  # which imports numba
+        from models.compiled_layers import run_compiled  # which imports numba
         return run_compiled(x, outputs, weights, dilations, workspace, dropout, frame_inputs,
                             interpolation)
     needs_grad = torch.is_grad_enabled() and any(part.requires_grad for part in inputs)

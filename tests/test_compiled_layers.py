@@ -9,7 +9,7 @@ from test_local_conditioning import frames_for
 from test_wavenet import labels_for, sounds
 from test_wavenet_training import plain
 
-from models import compiled, dilated, dilated_compiled
+from models import compiled, compiled_layers, dilated
 from models.wavenet import WaveNet, WaveNetConfig
 
 WIDTHS = [(1, 1), (5, 3), (32, 32), (35, 18), (48, 70)]  # hidden_dim, out_hidden_dim
@@ -24,7 +24,7 @@ def network(**config):
 
 @pytest.fixture(autouse=True)
 def _threads_for_any_work(monkeypatch):
-    monkeypatch.setattr(dilated_compiled, "LEAST_WORK", 1)
+    monkeypatch.setattr(compiled_layers, "LEAST_WORK", 1)
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
@@ -123,20 +123,20 @@ def test_dropout_equals_plain_autograd_with_the_same_factors(dropout, threads, m
     single, double = network(hidden_dim=20, out_hidden_dim=8, stacks_num=2, layers_num=4)
     single.dropout, plans = dropout, []
 
-    class Recorded(dilated_compiled._Passes):
+    class Recorded(compiled_layers._Passes):
         def run(self, call):
             plans.append(self.plan)
             super().run(call)
 
     randoms = []
-    draw = dilated_compiled._dropout
+    draw = compiled_layers._dropout
 
     def recorded(*args):
         randoms.append(draw(*args))
         return randoms[-1]
 
-    monkeypatch.setattr(dilated_compiled, "_Passes", Recorded)
-    monkeypatch.setattr(dilated_compiled, "_dropout", recorded)
+    monkeypatch.setattr(compiled_layers, "_Passes", Recorded)
+    monkeypatch.setattr(compiled_layers, "_dropout", recorded)
     codes = sounds(4, single.config.receptive_field + 130, single.config)
     actual = single(codes)
     plan, random = plans[-1], randoms[-1]
@@ -158,8 +158,8 @@ def test_the_compiled_form_is_for_single_precision_and_narrow_layers(dtype, widt
                                                                      expected, monkeypatch):
     monkeypatch.setattr(compiled, "enabled", enabled)
     called = []
-    run = dilated_compiled.run_compiled
-    monkeypatch.setattr(dilated_compiled, "run_compiled",
+    run = compiled_layers.run_compiled
+    monkeypatch.setattr(compiled_layers, "run_compiled",
                         lambda *args: called.append(args) or run(*args))
     model = WaveNet(WaveNetConfig(levels=4, hidden_dim=width, layers_num=1)).to(dtype)
     model(sounds(1, model.config.receptive_field, model.config))
