@@ -25,6 +25,7 @@ from typing import NamedTuple, cast
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])  # the repository, not this folder
+    import cli  # noqa: F401, before torch: as in the scripts
 
 import numpy as np
 import torch

@@ -34,6 +34,7 @@ from typing import NamedTuple
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])  # the repository, not this folder
+    import cli  # noqa: F401, before torch: as in the scripts
 
 import numpy as np
 import torch

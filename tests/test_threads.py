@@ -1,5 +1,10 @@
 """Threads that run a kernel side by side: parts of a range, and the barrier between phases."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numba
 import numpy as np
 import pytest
@@ -43,3 +48,17 @@ def test_a_barrier_lets_no_thread_read_what_another_has_yet_to_write(threads):
     run_threads(lambda thread, barrier: neighbours_of_neighbours(
         numbers, rounds, thread, threads, barrier), threads)
     assert numbers[rounds % 2].tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("arguments, before, expected", [
+    ([], None, "2000"), (["--precision", "bf16"], None, None), ([], "7", "7")])
+def test_torch_spins_briefly_unless_it_computes_the_layers_or_the_user_decides(arguments, before,
+                                                                               expected):
+    environment = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
+    if before:
+        environment["GOMP_SPINCOUNT"] = before
+    code = ("import sys; assert 'torch' not in sys.modules; import cli.arguments, os; "
+            "print(os.environ.get('GOMP_SPINCOUNT'))")
+    run = subprocess.run([sys.executable, "-c", code, *arguments], env=environment, text=True,
+                         capture_output=True, check=True, cwd=Path(__file__).resolve().parents[1])
+    assert run.stdout.strip() == str(expected)
