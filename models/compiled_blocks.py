@@ -17,7 +17,7 @@ from models import compiled
 from models.block_matrices import BlockMatrices, PackedMatrices, block_matrices
 from models.dropout import dropout_mask
 from models.kernels import pixelcnn_blocks as kernels
-from models.kernels.layout import round_up
+from models.kernels.layout import flat, round_up
 from models.kernels.pixelcnn_blocks import Sizes
 from models.kernels.threads import run_threads
 from models.kernels.vectors import TILE
@@ -80,15 +80,15 @@ class _Blocks(torch.autograd.Function):
         p = blocks[0].out.shape[0]
         sizes = _sizes(image, blocks, keep)
         packed = PackedMatrices(blocks, backward=keep)
-        images = _flat(image)
+        images = flat(image)
         added, step = np.zeros(len(blocks) * 2 * 2 * p, np.float32), 0
         if conditions is not None:
-            added, step = _flat(conditions), 2 * p
-        dropped = np.empty(0, np.float32) if masks is None else _flat(masks)
+            added, step = flat(conditions), 2 * p
+        dropped = np.empty(0, np.float32) if masks is None else flat(masks)
         outputs = image.new_empty(B, H, W, p)
-        out = _flat(outputs)
+        out = flat(outputs)
         store = torch.empty(B * sizes.image if keep else 0)
-        kept = _flat(store)
+        kept = flat(store)
 
         def work(_, first, end):
             own = kept if keep else np.empty(_store_size(sizes), np.float32)
@@ -108,7 +108,7 @@ class _Blocks(torch.autograd.Function):
         sizes, packed, blocks = ctx.sizes, ctx.packed, _group(tensors)
         B, H, W, p = grad_outputs.shape
         threads, wide = _threads(B), round_up(2 * p)
-        kept, grad_out = _flat(store), _flat(grad_outputs)
+        kept, grad_out = flat(store), flat(grad_outputs)
         grads = np.zeros((threads, packed.gradients), np.float32)
         sums = np.zeros((2, len(blocks), B, wide), np.float32)
         positions = np.zeros((threads, 2 * H * W * 2 * p if packed.weights.position_step else 0),
@@ -156,10 +156,6 @@ def _condition_gradients(sums: torch.Tensor, blocks: Sequence[BlockMatrices]) ->
     for n, block in enumerate(blocks[1:-1], start=1):
         vertical[n] -= sums[1, n] @ block.into.flatten(1)
     return torch.stack((vertical, sums[1]), dim=1)
-
-
-def _flat(tensor: torch.Tensor) -> np.ndarray:
-    return tensor.detach().reshape(-1).numpy()
 
 
 def _threads(count: int) -> int:

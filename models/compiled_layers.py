@@ -11,6 +11,7 @@ another number of threads.
 """
 
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from models.kernels import dilated_backward, dilated_forward
 from models.kernels.dilated_backward import BackwardWeights, Gradients
 from models.kernels.dilated_forward import Dropout, ForwardWeights, Plan
 from models.kernels.interpolation import TAPS, LocalInputs
-from models.kernels.layout import gate_lanes, round_up
+from models.kernels.layout import flat, gate_lanes, round_up
 from models.kernels.threads import run_threads
 from models.kernels.vectors import HALF
 from models.local_conditioning import Interpolation
@@ -37,12 +38,12 @@ def run_compiled(x: torch.Tensor, outputs: int, weights: Sequence[torch.Tensor],
                  frame_inputs: torch.Tensor | None, interpolation: Interpolation | None
                  ) -> torch.Tensor:
     """`models.dilated.dilated_layers` in compiled passes: see there."""
-    dilated_forward.cache.prepare("WaveNet's layers", _load_forward)
+    _prepare_forward()
     conditioning = () if interpolation is None else (frame_inputs, interpolation.weights)
     inputs = x, *weights, *conditioning
     needs_grad = torch.is_grad_enabled() and any(part.requires_grad for part in inputs)
     if needs_grad:
-        dilated_backward.cache.prepare("gradients of WaveNet's layers", _load_both)
+        _prepare_backward()
     passes = _Passes(x.shape, outputs, weights[-1].shape[2], dilations)
     return _CompiledLayers.apply(passes, workspace, dropout, needs_grad, interpolation, *inputs)
 
@@ -92,7 +93,7 @@ class _Passes:
 
     def slots(self, size: int) -> np.ndarray:
         """A buffer of `size` floats for each thread, and one for a sequence that all share."""
-        return _flat(torch.empty(self.threads + 1, size)).reshape(self.threads + 1, size)
+        return flat(torch.empty(self.threads + 1, size)).reshape(self.threads + 1, size)
 
     def slot(self, owner: int, threads: int) -> int:
         """The buffer in `slots` of a sequence that `threads` threads share."""
@@ -110,14 +111,14 @@ class _Passes:
         """The weights that `dilated_layers` takes, for each sequence."""
         past, now, bias, residual, skip = weights
         past, now, bias = map(self.to_gates, (past, now, bias))
-        shared = ForwardWeights(*map(_flat, (
+        shared = ForwardWeights(*map(flat, (
             past, now, bias[:, 0], _pad(residual, self.width), _pad(skip, self.skips))))
-        return [shared._replace(bias=_flat(bias[:, b])) for b in range(self.batch)]
+        return [shared._replace(bias=flat(bias[:, b])) for b in range(self.batch)]
 
     def backward_weights(self, weights: Sequence[torch.Tensor]) -> BackwardWeights:
         """The weights that `dilated_layers` takes, transposed."""
         past, now, _, residual, skip = weights
-        return BackwardWeights(*map(_flat, (
+        return BackwardWeights(*map(flat, (
             *(_pad(self.to_gates(w).mT, self.width) for w in (past, now)),
             _pad(residual.mT, self.width), _pad(skip.mT, self.width),
             _pad(-residual, self.width))))
@@ -131,7 +132,7 @@ class _Passes:
         count = conditioning[0].shape[2]
         frames, weights = self.to_gates(conditioning[0]), conditioning[1]
         first = interpolation.frames.clamp(0, count - TAPS)
-        return [LocalInputs(_flat(frames[:, b]), count, _flat(first[b]), _flat(weights[b]))
+        return [LocalInputs(flat(frames[:, b]), count, flat(first[b]), flat(weights[b]))
                 for b in range(self.batch)]
 
 
@@ -149,14 +150,14 @@ class _CompiledLayers(torch.autograd.Function):
         buffers, x = passes.slots(2 * size), _pad(x.transpose(0, 1), passes.width)
         if passes.count == 1:
             columns.copy_(x.reshape(passes.batch, size))
-        x = _flat(x).reshape(passes.batch, size)
+        x = flat(x).reshape(passes.batch, size)
         random = _dropout(dropout, passes.batch)
 
         def call(b, owner, thread, threads, barrier):
             buffer = buffers[passes.slot(owner, threads)]
             dilated_forward.forward(
-                passes.plan, weights[b], local[b], random[b], x[b], buffer, _flat(columns[b]),
-                _flat(activations[b]), _flat(sums[b]), needs_grad, thread, threads, barrier)
+                passes.plan, weights[b], local[b], random[b], x[b], buffer, flat(columns[b]),
+                flat(activations[b]), flat(sums[b]), needs_grad, thread, threads, barrier)
 
         passes.run(call)
         if needs_grad:
@@ -184,13 +185,13 @@ class _CompiledLayers(torch.autograd.Function):
         grad_gates = passes.slots(2 * passes.rows * gates)
 
         def call(b, owner, thread, threads, barrier):
-            own = Gradients(*(_flat(grad[owner]) for grad in grads))
+            own = Gradients(*(flat(grad[owner]) for grad in grads))
             own = own._replace(bias=own.bias.reshape(batch, -1)[b])
             dilated_backward.backward(
-                passes.plan, weights, local[b], ctx.random[b], _flat(inputs[b]),
-                _flat(activations[b]), _flat(grad_sums[b]), _flat(grad_columns[b]),
-                grad_gates[passes.slot(owner, threads)], own, _flat(grad_frames[b]),
-                _flat(grad_weights[b]), thread, threads, barrier)
+                passes.plan, weights, local[b], ctx.random[b], flat(inputs[b]),
+                flat(activations[b]), flat(grad_sums[b]), flat(grad_columns[b]),
+                grad_gates[passes.slot(owner, threads)], own, flat(grad_frames[b]),
+                flat(grad_weights[b]), thread, threads, barrier)
 
         passes.run(call)
         ctx.workspace.give_back(activations)
@@ -220,21 +221,26 @@ def _pad(x: torch.Tensor, width: int) -> torch.Tensor:
     return F.pad(x, (0, width - x.shape[-1]))
 
 
-def _flat(tensor: torch.Tensor) -> np.ndarray:
-    """The numbers of a tensor as kernels take them; those of a contiguous one are not copied."""
-    return tensor.detach().contiguous().view(-1).numpy()
+@cache
+def _prepare_forward() -> None:
+    """Compile or load the kernel."""
+    dilated_forward.cache.prepare("WaveNet's layers", _run_smallest)
 
 
-def _load_forward() -> torch.Tensor:
-    """Call the kernel for the smallest network, which compiles or loads it."""
+@cache
+def _prepare_backward() -> None:
+    """Compile or load the kernel of the gradients."""
+    def call() -> None:
+        with torch.enable_grad():
+            _run_smallest().sum().backward()
+
+    dilated_backward.cache.prepare("gradients of WaveNet's layers", call)
+
+
+def _run_smallest() -> torch.Tensor:
+    """The forward pass of the smallest network."""
     passes = _Passes(torch.Size((2, 1, 1)), 1, 1, [1])
     weights = [torch.zeros(shape) for shape in (
         (1, 1, 2), (1, 1, 2), (1, 1, 2), (0, 1, 1), (1, 1, 1))]
     x = torch.zeros(2, 1, 1, requires_grad=True)
     return _CompiledLayers.apply(passes, Workspace(), 0.0, True, None, x, *weights)
-
-
-def _load_both() -> None:
-    """Also call the kernel of the gradients."""
-    with torch.enable_grad():
-        _load_forward().sum().backward()

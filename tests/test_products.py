@@ -19,8 +19,6 @@ from models.kernels.layout import (
     round_up,
 )
 from models.kernels.products import (
-    accumulate,
-    add_bias,
     copy_tiles,
     gate_sums,
     gate_tiles,
@@ -30,12 +28,14 @@ from models.kernels.products import (
 from models.kernels.vectors import HALF, TILE, pointer
 
 INF, NAN = math.inf, math.nan
+ONE = np.ones(1, np.float32)
 RANDOM = np.random.default_rng(0)
 
 
 @numba.njit
 def products(weights, at, n, inputs, i, i_step, outputs, o, o_step, tiles, columns):
-    accumulate(weights, at, n, inputs, i, i_step, outputs, o, o_step, tiles, columns)
+    multiply(pointer(outputs, o), o_step, pointer(weights, at * TILE), n * TILE, TILE,
+             pointer(inputs, i), i_step, 1, n, pointer(outputs, o), o_step, tiles, columns)
 
 
 @numba.njit
@@ -56,7 +56,8 @@ def relu_and_gate(inputs, i_step, bias, relus, gates, tiles, columns):
 def copy_add_gate(bias, b, tiles, outputs, o, o_step, columns, gated, g, g_step):
     """Copy a bias to the first column, add it to all columns, then gate them."""
     copy_tiles(bias, b, outputs, o, tiles)
-    add_bias(outputs, o, o_step, bias, b, tiles, columns)
+    multiply(pointer(outputs, o), o_step, pointer(bias, b), TILE, 0, pointer(ONE, 0), 0, 0, 1,
+             pointer(outputs, o), o_step, tiles, columns)
     gate_tiles(outputs, o, o_step, gated, g, g_step, tiles, columns)
 
 

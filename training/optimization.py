@@ -34,7 +34,7 @@ def make_optimizer(name: str, parameters: Iterable[torch.nn.Parameter], learning
 
 
 def embedding_weights(model: torch.nn.Module) -> list[torch.Tensor]:
-    """The weights of the model's embeddings, of which a batch uses some rows only."""
+    """The weights of the model's embeddings. A batch uses only some of their rows."""
     return [module.weight for module in model.modules() if isinstance(module, torch.nn.Embedding)]
 
 

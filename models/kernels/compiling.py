@@ -42,8 +42,6 @@ OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
 # more than half of the time in which one small image is drawn.
 _INLINED: dict[str, Any] = {**OPTIONS, "forceinline": True, "_nrt": False}
 inlined = numba.njit(**_INLINED)
-# A function that its callers contain and that creates arrays, or parts of arrays.
-inlined_with_arrays = numba.njit(forceinline=True, **OPTIONS)
 
 
 class KernelCache:

@@ -13,7 +13,6 @@ distance between rows, their `pitch`, is in pixels.
 """
 
 import numba
-import numpy as np
 
 from models.kernels.compiling import OPTIONS
 from models.kernels.layout import round_up
@@ -84,8 +83,11 @@ def add_kernel_gradient(inputs, i, pitch, n, R, C, dy, g, dy_pitch, height, widt
 
 
 @numba.njit(**OPTIONS)
-def add_pixels(dy, g, dy_pitch, height, width, wide, totals, t):
-    """Add the numbers of all pixels, laid out as in `add_kernel_gradient`: `wide` sums from t."""
-    one, total = np.ones(1, np.float32), pointer(totals, t)
+def add_pixels(dy, g, dy_pitch, height, width, wide, totals, t, one):
+    """Add the numbers of all pixels, laid out as in `add_kernel_gradient`: `wide` sums from t.
+
+    one: an array of a 1, by which the product multiplies them.
+    """
+    total = pointer(totals, t)
     multiply(total, 0, pointer(dy, g), TILE, wide, pointer(one, 0), 0, 0,
              (height - 1) * dy_pitch + width, total, 0, wide // TILE, 1)

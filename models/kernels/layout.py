@@ -53,8 +53,14 @@ def to_numpy(tensor: torch.Tensor | np.ndarray | None) -> np.ndarray:
     return tensor.detach().cpu().numpy() if isinstance(tensor, torch.Tensor) else tensor
 
 
+def flat(tensor: torch.Tensor) -> np.ndarray:
+    """A tensor's numbers, one-dimensional as kernels take them. Those of a contiguous tensor on the
+    CPU are not copied, so what a kernel writes to them is in the tensor."""
+    return to_numpy(tensor).reshape(-1)
+
+
 def pack_rows(weight: torch.Tensor | np.ndarray, lanes: np.ndarray) -> np.ndarray:
-    """Lay out a matrix (out, inputs) for `products.accumulate`, tile after tile.
+    """Lay out a matrix (out, inputs) for `products.multiply`, tile after tile.
 
     Returns (tiles · inputs, TILE), float32; 0 where a lane computes nothing.
     """

@@ -18,8 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from models.kernels.compiling import KernelCache
-from models.kernels.compiling import inlined_with_arrays as inlined
+from models.kernels.compiling import KernelCache, inlined
 from models.kernels.convolutions import PANEL, add_kernel_gradient, add_pixels, convolve_row
 from models.kernels.gates import gate_row, gate_row_gradient
 from models.kernels.layout import round_up
@@ -199,6 +198,7 @@ def backward(first, end, sizes, store, weights, conditions, condition_step, mask
     y = np.ones(H * W * (p + 1), np.float32)
     grad_y, grad_v = np.empty(W * p, np.float32), np.empty(H * W * p, np.float32)
     grad_h, panel = np.zeros(H * W * wide_h, np.float32), np.empty(PANEL, np.float32)
+    one = np.ones(1, np.float32)
     # With two columns of zeros at the left, a row of zeros below and two pixels more, so that the
     # reversed kernels read zeros there.
     grad_above = np.zeros(((H + 1) * pitch + 2) * wide, np.float32)
@@ -234,7 +234,7 @@ def backward(first, end, sizes, store, weights, conditions, condition_step, mask
                 gate_row_gradient(store, row_above, p, W, conditions, condition, grad_v, i * W * p,
                                   grad_above, o, wide, n > 0)
             _add_kernel_gradients(sizes, n, image, batch, store, v, h, above, y, grad_above, grad_x,
-                                  grad_h, weights, grads, sums, panel)
+                                  grad_h, weights, grads, sums, panel, one)
             if n == 0:
                 _add_position_gradients(sizes, grad_above, grad_x, wide, position_grads)
                 continue
@@ -253,7 +253,7 @@ def backward(first, end, sizes, store, weights, conditions, condition_step, mask
 
 @inlined
 def _add_kernel_gradients(sizes, n, image, batch, store, v, h, above, y, grad_above, grad_x, grad_h,
-                          weights, grads, sums, panel):
+                          weights, grads, sums, panel, one):
     """Add the gradients of block n's kernels and biases: arguments as in `backward`."""
     H, W, p = sizes.height, sizes.width, sizes.p
     pitch, wide, wide_h, last = W + 2, round_up(2 * p), round_up(p), sizes.blocks - 1
@@ -269,11 +269,11 @@ def _add_kernel_gradients(sizes, n, image, batch, store, v, h, above, y, grad_ab
         add_kernel_gradient(store, v, in_pitch, features, R, C, grad_x, 2 * wide, pitch, H, W, wide,
                             grads, weights.into_grad[n], panel)
     at, kind = (n * batch + image) * wide, sizes.blocks * batch * wide
-    add_pixels(grad_x, 2 * wide, pitch, H, W, wide, sums, at + kind)
+    add_pixels(grad_x, 2 * wide, pitch, H, W, wide, sums, at + kind, one)
     if n < last:
         add_kernel_gradient(store, v, in_pitch, features, R, C, grad_above, 2 * wide, pitch, H, W,
                             wide, grads, weights.vertical_grad[n], panel)
-        add_pixels(grad_above, 2 * wide, pitch, H, W, wide, sums, at)
+        add_pixels(grad_above, 2 * wide, pitch, H, W, wide, sums, at, one)
 
 
 @inlined

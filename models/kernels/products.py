@@ -39,7 +39,6 @@ from models.kernels.vectors import (
     load,
     load_weights,
     multiply_add,
-    pointer,
     relu,
     shift,
     store,
@@ -184,29 +183,7 @@ def multiply(addend, addend_step, weights, tile_step, row_step, inputs, column_s
                     shift(outputs, c * output_step), output_step, tiles)
 
 
-@inlined
-def accumulate(weights, at, n, inputs, i, i_step, outputs, o, o_step, tiles, columns):
-    """Add weights · inputs to each of `columns` columns of outputs.
-
-    weights: rows as in `layout`; the first tile's n rows begin at row `at`. Column c has its n
-    inputs from i + c · i_step on, and its tiles · TILE outputs from o + c · o_step on.
-    """
-    width = weights.shape[1]
-    columns_of_outputs = pointer(outputs, o)
-    multiply(columns_of_outputs, o_step, pointer(weights, at * width), n * width, width,
-             pointer(inputs, i), i_step, 1, n, columns_of_outputs, o_step, tiles, columns)
-
-
-# ------------------------------------------------------------------------------ biases and gates
-
-@inlined
-def add_bias(outputs, o, o_step, bias, b, tiles, columns):
-    """Add the tiles of `bias` from b on to each column's tiles of outputs."""
-    for c in range(columns):
-        for i in range(0, tiles * TILE, TILE):
-            at = o + c * o_step + i
-            store(outputs, at, add(load(outputs, at), load(bias, b + i)))
-
+# ------------------------------------------------------------------------------ copies and gates
 
 @inlined
 def copy_tiles(source, s, outputs, o, tiles):
