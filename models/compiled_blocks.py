@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch.autograd.function import once_differentiable
 
-from models import compiled
 from models.block_matrices import BlockMatrices, PackedMatrices, block_matrices
 from models.dropout import dropout_mask
 from models.kernels import pixelcnn_blocks as kernels
@@ -21,20 +20,6 @@ from models.kernels.layout import flat, round_up
 from models.kernels.pixelcnn_blocks import Sizes
 from models.kernels.threads import run_threads
 from models.kernels.vectors import TILE
-
-IDLE = 1.25  # the most that the thread with most images may have, relative to an equal share
-
-
-def is_compiled(blocks: Any, image: torch.Tensor) -> bool:
-    """Whether compiled loops are for this nn.ModuleList of blocks and this batch of images (B, …).
-
-    Each thread computes whole images. Compiled loops call no hooks of modules.
-    """
-    batch, threads = len(image), torch.get_num_threads()
-    return (compiled.suits(image, blocks[0].out.weight)
-            and 0 < -(-batch // threads) * threads <= IDLE * batch
-            and not any(module._forward_hooks or module._forward_pre_hooks
-                        for module in blocks.modules()))
 
 
 def compute_blocks(blocks: Sequence[Any], image: torch.Tensor, label: torch.Tensor | None,

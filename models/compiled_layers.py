@@ -22,10 +22,11 @@ from models.dilated_plan import plan_layers
 from models.kernels import dilated_backward, dilated_forward
 from models.kernels.dilated_backward import BackwardWeights, Gradients
 from models.kernels.dilated_forward import Dropout, ForwardWeights, Plan
-from models.kernels.interpolation import TAPS, LocalInputs
+from models.kernels.interpolation import LocalInputs
 from models.kernels.layout import flat, gate_lanes, round_up
 from models.kernels.threads import run_threads
 from models.kernels.vectors import HALF
+from models.local_conditioning import INTERPOLATION_TAPS as TAPS
 from models.local_conditioning import Interpolation
 from models.workspace import Workspace
 

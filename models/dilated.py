@@ -30,8 +30,7 @@ from models import compiled
 from models.dilated_plan import plan_layers
 from models.dropout import dropout_mask
 from models.gated import gate_backward, gate_forward_, gate_scale
-from models.local_conditioning import INTERPOLATION_TAPS as TAPS
-from models.local_conditioning import Interpolation
+from models.local_conditioning import Interpolation, interpolation_matrix
 from models.workspace import Workspace
 
 # The most channels for which the compiled passes are faster than torch's products. Beyond, a
@@ -192,7 +191,7 @@ class _LocalConditioning:
     The interpolation is a matrix (B, columns, frames) for each chunk of columns.
 
     Args:
-        conditioning: the frames (L, B, K, 2p) and the weights (B, T, TAPS); or nothing.
+        conditioning: the frames (L, B, K, 2p) and the weights (B, T, taps); or nothing.
         first: (B, T), the first frame of each column.
         length: columns of a chunk.
         dtype: the precision of the matrix products; None for the frames'.
@@ -207,11 +206,9 @@ class _LocalConditioning:
         self.frames = frames * gate_scale(frames) if scaled else frames
         self.grad_frames = torch.zeros_like(conditioning[0])
         for chunk, part in zip(first.split(length, 1), weights.split(length, 1), strict=True):
-            low, high = int(chunk.min()), int(chunk.max()) + TAPS
-            taps = chunk[..., None] - low + torch.arange(TAPS, device=chunk.device)
-            matrix = part.new_zeros(*chunk.shape, high - low).scatter(2, taps, part)
-            self.chunks.append((matrix, taps, low, high))
-            self.grads.append(torch.zeros_like(matrix, dtype=conditioning[1].dtype))
+            self.chunks.append(interpolation_matrix(chunk, part))
+            self.grads.append(torch.zeros_like(self.chunks[-1].matrix,
+                                               dtype=conditioning[1].dtype))
 
     def add(self, gates, layer, row):
         """Add to `gates` (rows, 2p), the inputs of a layer's gates from row `row` on."""
@@ -229,7 +226,7 @@ class _LocalConditioning:
         """The gradients of `conditioning`."""
         if not self.chunks:
             return []
-        return [self.grad_frames, torch.cat([grad.gather(2, taps) for grad, (_, taps, _, _) in zip(
+        return [self.grad_frames, torch.cat([grad.gather(2, chunk.taps) for grad, chunk in zip(
             self.grads, self.chunks, strict=True)], dim=1)]
 
     def _sequences(self, gates, layer, row):

@@ -54,6 +54,26 @@ class Interpolation(NamedTuple):
     weights: torch.Tensor
 
 
+class InterpolationMatrix(NamedTuple):
+    """An Interpolation as a matrix (B, columns, frames) of the frames `low` to high - 1.
+
+    taps: (B, columns, INTERPOLATION_TAPS), where in a row of the matrix the weights are.
+    """
+
+    matrix: torch.Tensor
+    taps: torch.Tensor
+    low: int
+    high: int
+
+
+def interpolation_matrix(frames: torch.Tensor, weights: torch.Tensor) -> InterpolationMatrix:
+    """The matrix of an Interpolation's `frames` and `weights`, or of some of their columns."""
+    low, high = int(frames.min()), int(frames.max()) + INTERPOLATION_TAPS
+    taps = frames[..., None] - low + torch.arange(INTERPOLATION_TAPS, device=frames.device)
+    matrix = weights.new_zeros(*frames.shape, high - low)
+    return InterpolationMatrix(matrix.scatter(2, taps, weights), taps, low, high)
+
+
 class FrameNetwork(nn.Module):
     """f of the module's docstring: a convolution over frames, and the interpolation weights.
 

@@ -38,7 +38,7 @@ import torch.nn.functional as F
 from msgspec import Meta
 from torch import nn
 
-from models.compiled_blocks import compute_blocks, is_compiled
+from models import compiled
 from models.convolutions import GroupedConv2d, add_padded, convolve, groups
 from models.dropout import dropout_mask
 from models.gated import GatedActivation
@@ -238,7 +238,8 @@ class PixelCNN(nn.Module):
         image = self.scale(codes).permute(0, 2, 3, 1)
         image = image.to(self.compute_dtype or image.dtype)
         condition, dropout = self.scale_vectors(label), self.dropout if self.training else 0
-        if is_compiled(self.blocks, image):
+        if compiled.suits_blocks(self.blocks, image):
+            from models.compiled_blocks import compute_blocks  # which imports numba
             h = compute_blocks(self.blocks, image, condition, dropout)
         else:
             v, h = self.blocks[0].pad_image(image)

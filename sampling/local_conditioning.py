@@ -11,7 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from models.local_conditioning import CONTEXT_FRAMES, MARGIN_FRAMES, Frames
+from models.local_conditioning import (
+    CONTEXT_FRAMES,
+    MARGIN_FRAMES,
+    Frames,
+    interpolation_matrix,
+)
 from models.wavenet import WaveNet
 
 # Samples after the last one that a sampler may ask for. The compiled sampler's lookahead needs 8,
@@ -79,9 +84,9 @@ class Conditioning:
         Returns (L, B, samples, 2p).
         """
         low, h = self.hidden_frames(number, samples)
-        first, weights = self.network.interpolation(self.valid, self.frames(number).offset, samples)
-        rows = (h @ self.projection).unflatten(2, (len(self.model.layers), -1))
-        taps = torch.arange(weights.shape[2], device=h.device)
-        frames = first[..., None] - (low + self.before - CONTEXT_FRAMES) + taps
-        sequences = torch.arange(len(h), device=h.device)[:, None, None]
-        return torch.einsum("btk,btklp->lbtp", weights, rows[sequences, frames])
+        interpolation = interpolation_matrix(*self.network.interpolation(
+            self.valid, self.frames(number).offset, samples))
+        skipped = interpolation.low - (low + self.before - CONTEXT_FRAMES)
+        h = h[:, skipped:skipped + interpolation.high - interpolation.low]
+        frames = (h @ self.projection).unflatten(2, (len(self.model.layers), -1))
+        return torch.einsum("btk,bklp->lbtp", interpolation.matrix, frames)

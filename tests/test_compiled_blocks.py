@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from test_pixelcnn import images, labels_for
 
-from models import pixelcnn
-from models.compiled_blocks import is_compiled
+from models import compiled_blocks
+from models.compiled import suits_blocks
 from models.kernels.vectors import HALF, TILE
 from models.pixelcnn import PixelCNN, PixelCNNConfig
 
@@ -82,7 +82,7 @@ def test_one_thread_computes_any_batch(batch, set_threads):
     set_threads(1)
     model, plain = network(channels=3, hidden_dim=9, blocks_num=3, labels=2)
     codes, label = images(batch, 28, 28, model.config), labels_for(batch, model.config)
-    assert is_compiled(model.blocks, codes.float())
+    assert suits_blocks(model.blocks, codes.float())
     (logits, grads), (wanted, wanted_grads) = (run(each, codes, label) for each in (model, plain))
     assert_close(logits, wanted, "logits")
     for name, grad in grads.items():
@@ -96,9 +96,9 @@ def test_a_batch_that_threads_cannot_share_is_left_to_torch(batch, threads, comp
     set_threads(threads)
     model, plain = network(hidden_dim=2, blocks_num=2)
     image = torch.zeros(batch, 2, 2, 1)
-    assert is_compiled(model.blocks, image) == compiled
-    assert not is_compiled(model.blocks, image.bfloat16())
-    assert not is_compiled(plain.blocks, image.double())
+    assert suits_blocks(model.blocks, image) == compiled
+    assert not suits_blocks(model.blocks, image.bfloat16())
+    assert not suits_blocks(plain.blocks, image.double())
 
 
 def test_without_gradients_nothing_is_kept_and_the_logits_are_the_same():
@@ -182,7 +182,7 @@ def test_hooks_are_called(name):
 
 
 def test_the_plain_form_is_used_where_compiled_loops_are_not(monkeypatch):
-    monkeypatch.setattr(pixelcnn, "compute_blocks", lambda *_: pytest.fail("compiled"))
+    monkeypatch.setattr(compiled_blocks, "compute_blocks", lambda *_: pytest.fail("compiled"))
     model, plain = network(hidden_dim=4, blocks_num=2)
     codes = images(2, 4, 4, model.config)
     plain(codes)

@@ -7,8 +7,7 @@ import numpy as np
 from models.kernels.compiling import inlined
 from models.kernels.threads import share
 from models.kernels.vectors import TILE, add, add_scaled, load, store, sum_lanes, times, zeros
-
-TAPS = 2  # frames that a row is interpolated from
+from models.local_conditioning import INTERPOLATION_TAPS as TAPS
 
 
 class LocalInputs(NamedTuple):
