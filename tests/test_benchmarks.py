@@ -143,7 +143,7 @@ def cells_of(line):
 
 
 def test_the_gpu_benchmark_runs_on_any_device():
-    """Here on the CPU; test_cuda.py runs it on a GPU."""
+    """Here on the CPU; test_cuda_scripts.py runs it on a GPU."""
     torch.set_num_threads(1)
     training, sampling = "16 images 28×28×3", "PixelCNN 32 wide, 5 blocks, 4 levels, 1 image"
     lines = "\n".join(cuda.tables(CPU, 0.05, [f"{training}, fp32", f"{training}, tf32", sampling,

@@ -1,7 +1,8 @@
 """The scripts' path for a GPU, on one in name only: every tensor is on the device that it is to be.
 
 The arithmetic is the CPU's, so the result is that of the plain form on the CPU, to the last bit;
-but for dropout, which a GPU draws in another way. What only a GPU can show is in test_cuda.py.
+but for dropout, which a GPU draws in another way. What only a GPU can show is in test_cuda.py
+and test_cuda_scripts.py.
 """
 
 from types import SimpleNamespace
