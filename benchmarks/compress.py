@@ -35,12 +35,12 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
+from benchmarks.evaluate import load_test_images
 from cli.arguments import positive_int
 from cli.script import run_script
 from common.errors import UserError
 from datasets.audio.recordings import read_recording
 from datasets.batches import evaluation_batches
-from datasets.images.dataset import ImageCodes, load_images
 from datasets.quantization import mu_law_encode, silence
 from models.model_file import load
 from models.pixelcnn import PixelCNN
@@ -144,23 +144,14 @@ class Source(NamedTuple):
 
 def image_source(args: argparse.Namespace) -> Source:
     """Load the test images of the model's data set."""
-    model, label_names, data, _ = load(args.model, "pixelcnn")
-    if model.config.vector:
-        raise UserError(f"{args.model}: is conditioned on vectors; name a model with classes or "
-                        "without labels")
-    dataset, levels = data["dataset"], model.config.levels
-    test = load_images(dataset, args.data, data["height"], data["width"], validation=0,
-                       condition="class" if label_names else "none").test
-    if test is None:
-        raise UserError(f"{args.model}: was trained on a folder of images, which has no test "
-                        "images; name a model of a published set")
-    first = np.arange(len(test.pixels))[:args.items]
-    test_set = ImageCodes(*test.take(first), levels, data["binarize"], fixed=True)
+    file = load(args.model, "pixelcnn")
+    model, levels = file.model, file.model.config.levels
+    test_set = load_test_images(args.model, file, args.data, args.items)
     nll = likelihood.evaluate(model, evaluation_batches(test_set, 50), torch.device("cpu"))
     codes, _, label, *_ = test_set[np.arange(len(test_set))]
     pixels = codes.permute(0, 2, 3, 1).numpy().astype(np.uint8)
     return Source(
-        f"{len(codes)} test images of {dataset}", codes,
+        f"{len(codes)} test images of {file.data['dataset']}", codes,
         lambda coder, known: code_images(model, label, codes.shape, coder, known), nll,
         {"PNG, one for each": sum(len(png(image, levels)) for image in pixels),
          "PNG, one of all": len(png(pixels.reshape(-1, *pixels.shape[2:]), levels))})
