@@ -12,9 +12,10 @@ import soundfile
 import torch
 from PIL import Image
 
-from benchmarks import judging
+from benchmarks import judges, judging
 from common.errors import UserError
 from datasets.corpus.reader import Corpus
+from datasets.images.dataset import load_images
 from models.model_file import model_content, save
 from models.pixelcnn import PixelCNN, PixelCNNConfig
 from models.wavenet import WaveNet, WaveNetConfig
@@ -86,18 +87,18 @@ def test_new_images_are_distinguished_from_copies(digits, monkeypatch, capsys):
     def draw_new(model, streams, label, *size_and_more):
         return torch.from_numpy(stripes(label.numpy(), generator)).long()
 
-    monkeypatch.setattr(judging, "sample_images", draw_new)
+    monkeypatch.setattr(judges, "sample_images", draw_new)
     recognised, unseen, samples, equal = run(monkeypatch, capsys, *flags)
     assert recognised["samples"] >= 0.8  # all but the two classes without data
     assert samples == pytest.approx(unseen, rel=0.1) and equal == 0
 
-    train = judging.load_images("mnist", digits).train
+    train = load_images("mnist", digits).train
 
     def draw_copies(model, streams, label, *size_and_more):
         return torch.from_numpy(np.stack([
             train.pixels[np.flatnonzero(train.labels == kind % 8)[0]] for kind in label])).long()
 
-    monkeypatch.setattr(judging, "sample_images", draw_copies)
+    monkeypatch.setattr(judges, "sample_images", draw_copies)
     _, unseen, samples, equal = run(monkeypatch, capsys, *flags)
     assert samples == 0 < unseen and equal == 50
 
@@ -143,7 +144,7 @@ def test_sounds_are_distinguished_from_noise_and_from_copies(spoken, monkeypatch
         codes = torch.tensor(np.stack([train.codes(kinds.index(kind)) for kind in label]))
         yield from codes.split(length - 100, dim=1)
 
-    monkeypatch.setattr(judging, "sample_sounds", draw_copies)
+    monkeypatch.setattr(judges, "sample_sounds", draw_copies)
     recognised, _, samples, equal = run(monkeypatch, capsys, *flags)
     assert recognised["samples"] == 1 and samples == 0 and equal == 12
 
