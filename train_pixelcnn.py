@@ -46,6 +46,9 @@ def arguments():
     parser.add_argument("--binarize", choices=("threshold", "sampled"), default="threshold",
                         help="how pixels become 2 levels: at 128, or drawn afresh each epoch with "
                              "the pixel as probability (default: threshold)")
+    parser.add_argument("--flip", action="store_true",
+                        help="mirror training images left to right, half of them in each epoch, "
+                             "drawn afresh")
     parser.add_argument("--dataset", default="mnist", metavar="NAME|FOLDER",
                         help="mnist, fashion-mnist, cifar, or a folder of images, its sub-folders "
                              "being classes (default: mnist)")
@@ -87,11 +90,11 @@ def main():
     _, channels, height, width = images.train.pixels.shape
     shown = images.validation if len(images.validation.pixels) else images.train
 
-    def codes(split, fixed):
+    def codes(split, fixed, flip=False):
         if split is None or not len(split.pixels):
             return None
-        return ImageCodes(split.pixels, split.labels, args.levels, args.binarize, seed=start.seed,
-                          fixed=fixed)
+        return ImageCodes(split.pixels, split.labels, args.levels, args.binarize, start.seed,
+                          fixed, flip)
 
     with parameters_as_flags("levels", "hidden_dim", "out_hidden_dim", "blocks_num"):
         config = PixelCNNConfig(args.levels, channels, args.hidden_dim, args.out_hidden_dim,
@@ -105,7 +108,7 @@ def main():
         preview_labels = range(len(images.label_names))
     task = Task(
         kind="pixelcnn", model=model,
-        training_set=codes(images.train, fixed=False),
+        training_set=codes(images.train, fixed=False, flip=args.flip),
         validation_set=codes(images.validation, fixed=True),
         test_set=codes(images.test, fixed=True),
         data={"dataset": images.name, "levels": args.levels, "channels": channels,

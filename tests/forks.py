@@ -31,7 +31,7 @@ SCRIPTS = {f"{script.__name__}.py": script for script in (
 
 # Small runs of both networks on what `write_data` leaves: 8 updates an epoch, the last a small one.
 PIXELCNN = ("train_pixelcnn.py --data data --height 8 --width 8 --validation 0.22 --binarize "
-            "sampled -d 6 -n 2 -b 4 -e 3")
+            "sampled --flip -d 6 -n 2 -b 4 -e 3")
 WAVENET = "train_wavenet.py -d corpus --hidden_dim 4 --out_hidden_dim 4 -b 2 -e 3"
 UPDATES = 24  # of either
 

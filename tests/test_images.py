@@ -247,6 +247,33 @@ def test_sampled_binarisation_has_the_probability_of_the_pixel(pixel):
     assert abs(drawn.mean() - probability) <= 4 * deviation  # exactly equal at both ends
 
 
+def test_mirroring_is_a_function_of_seed_epoch_and_index():
+    pixels = GENERATOR.integers(0, 256, (60, 3, 4, 5), np.uint8)
+    before = pixels.copy()
+    plain = ImageCodes(pixels, None, 256)[np.arange(60)].codes
+
+    def mirrored(images):
+        codes = images[np.arange(60)].codes
+        is_mirrored = (codes == plain.flip(3)).all(dim=(1, 2, 3))
+        assert ((codes == plain).all(dim=(1, 2, 3)) != is_mirrored).all()
+        return is_mirrored
+
+    images = ImageCodes(pixels, None, 256, seed=3, flip=True)
+    first = mirrored(images)
+    assert 15 < first.sum() < 45
+    assert torch.equal(images[[41, 7]].codes, images[np.arange(60)].codes[[41, 7]])
+    images.epoch = 1
+    assert not torch.equal(mirrored(images), first)
+    assert not torch.equal(mirrored(ImageCodes(pixels, None, 256, seed=4, flip=True)), first)
+    assert (pixels == before).all()
+
+
+def test_a_mirrored_image_is_binarised_as_it_stands():
+    pixels = np.repeat(np.array([[[[0, 0, 255, 255]]]], np.uint8), 20, 0)
+    codes = ImageCodes(pixels, None, 2, "sampled", flip=True)[np.arange(20)].codes[:, 0, 0]
+    assert sorted(map(tuple, torch.unique(codes, dim=0).tolist())) == [(0, 0, 1, 1), (1, 1, 0, 0)]
+
+
 def test_impossible_codes():
     pixels = np.zeros((2, 1, 4, 4), np.uint8)
     with pytest.raises(UserError, match="binarize.*--levels"):

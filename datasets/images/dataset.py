@@ -135,14 +135,17 @@ class ImageCodes(Dataset):
     probability pixel/255, as published nats of MNIST do: afresh each `epoch`, depending only on
     (seed, epoch, index). With `fixed` it draws once for all epochs and seeds, so that likelihoods
     of different runs are of the same codes.
+    flip: mirror an image left to right with probability 1/2, likewise afresh each epoch.
     Raises UserError for what `check_codes` refuses.
     """
 
     def __init__(self, pixels: np.ndarray, labels: np.ndarray | None, levels: int,
-                 binarize: str = "threshold", seed: int = 0, fixed: bool = False):
+                 binarize: str = "threshold", seed: int = 0, fixed: bool = False,
+                 flip: bool = False):
         check_codes(levels, binarize)
         self.pixels, self.labels, self.levels = pixels, labels, levels
         self.sampled, self.seed, self.fixed = binarize == "sampled", seed, fixed
+        self.flip = flip
         self.epoch = 0  # set by the loader
 
     def __len__(self) -> int:
@@ -159,6 +162,10 @@ class ImageCodes(Dataset):
         """Return the Batch of the images `indices`: codes (B, C, H, W)."""
         indices = np.asarray(indices, np.int64)
         pixels = self.pixels[indices]
+        if self.flip:
+            for image, index in zip(pixels, indices, strict=True):
+                if self.generator(index, purpose=1).integers(2):
+                    image[...] = image[..., ::-1].copy()
         if self.sampled:
             codes = np.empty(pixels.shape, np.bool_)
             for image, index, code in zip(pixels, indices, codes, strict=True):
@@ -171,7 +178,14 @@ class ImageCodes(Dataset):
 
     def draw(self, index: int, image: np.ndarray) -> np.ndarray:
         """Draw Bernoulli(pixel/255) for image number `index`: an integer 0..254 is below."""
-        # Each image has its own stream, set by the key and the upper words of Philox's counter.
-        key = [0, 0] if self.fixed else [self.seed, self.epoch + 1]
-        generator = np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, int(index)]))
+        generator = self.generator(index, purpose=0)
         return generator.integers(0, 255, image.shape, dtype=np.uint8) < image
+
+    def generator(self, index: int, purpose: int) -> np.random.Generator:
+        """The random numbers of image number `index`, in this epoch unless they are fixed.
+
+        purpose: 0 for the binarisation, 1 for mirroring; each has a stream of its own.
+        """
+        # Streams are set by the key and the upper words of Philox's counter.
+        key = [0, 0] if self.fixed else [self.seed, self.epoch + 1]
+        return np.random.Generator(np.random.Philox(key=key, counter=[0, 0, purpose, int(index)]))
