@@ -26,15 +26,17 @@ def main():
     found, skipped = scan_recordings(args.data)
     root = Path(args.data) if Path(args.data).is_dir() else Path(args.data).parent
     features = make_features(args.features, found, args.rate, args.hop_seconds, args.bins)
-    config = EncodingConfig(Labelling(root, args.labels, args.genres), args.rate, args.levels,
+    labelling = Labelling(root, tuple(args.labels), args.genres)
+    config = EncodingConfig(labelling, args.rate, args.levels,
                             Excerpt(args.offset_seconds, args.max_seconds, args.min_seconds),
                             args.silence_threshold, features)
     paths = {path.relative_to(root).as_posix(): path for path in found}
     result = build_corpus(
         paths, config, args.output,
-        data=args.data, validation=args.validation, strict=args.strict, workers=args.workers,
-        part=args.part, labels=args.labels, stacks_num=args.stacks_num,
-        layers_num=args.layers_num, target_length=args.target_length, flush_every=args.flush_every)
+        data=args.data, validation=args.validation, validation_of=args.validation_of,
+        strict=args.strict, workers=args.workers, part=args.part, labels=" ".join(args.labels),
+        stacks_num=args.stacks_num, layers_num=args.layers_num, target_length=args.target_length,
+        flush_every=args.flush_every)
 
     reasons = {name: problem.removeprefix(f"{paths[name]}: ")
                for name, problem in result.problems.items()}

@@ -2,9 +2,10 @@
 
     python benchmarks/preparing.py
 
-Speed: on 60 recordings of 60 s and on 1,200 of 3 s, each a tone and noise, 48 kHz, 16 bits, mono.
-Prints seconds of sound per second, in all and per working core, from the time that preprocess.py
-reports; for each number of --workers, without features and with --features mel.
+Speed: on 60 recordings of 60 s as wav, ogg and mp3, and on 1,200 wavs of 3 s, each a tone and
+noise, 48 kHz, mono, wavs with 16 bits. Prints seconds of sound per second, in all and per working
+core, from the time that preprocess.py reports; for each number of --workers, without features and
+with --features mel.
 Memory: on one recording of four hours, 48 kHz stereo, for each worker. Prints the peak of all
 processes together, with shared memory counted once (the sum of PSS).
 """
@@ -56,10 +57,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         print(f"from {RATE} Hz to {args.rate} Hz on {format_count(cores, 'core')}")
-        for seconds in (60, 3):
+        for seconds, ending in ((60, "wav"), (60, "ogg"), (60, "mp3"), (3, "wav")):
             count = args.minutes * MINUTE // seconds
-            data = folder / f"{count} × {seconds} s"
-            write_recordings(data, count, seconds)
+            data = folder / f"{count} × {seconds} s, {ending}"
+            write_recordings(data, count, seconds, ending)
             for features, workers in product(("none", "mel"), args.workers):
                 elapsed, _ = prepare(data, folder / "corpus", args.rate, workers, features)
                 rate = count * seconds / elapsed
@@ -78,14 +79,14 @@ def main() -> None:
                       f"{memory / 2**20:,.0f} MB", flush=True)
 
 
-def write_recordings(folder: Path, count: int, seconds: int) -> None:
-    """Write `count` recordings of a tone and noise, each of `seconds`."""
+def write_recordings(folder: Path, count: int, seconds: int, ending: str) -> None:
+    """Write `count` recordings of a tone and noise, each of `seconds`. ending: wav, ogg or mp3."""
     folder.mkdir()
     generator = np.random.default_rng(0)
     for index in range(count):
         tone = 0.3 * np.sin(np.arange(RATE * seconds) * (0.02 + index / count))
         samples = tone + 0.1 * generator.standard_normal(len(tone))
-        soundfile.write(folder / f"{index:05}.wav", samples, RATE, subtype="PCM_16")
+        soundfile.write(folder / f"{index:05}.{ending}", samples, RATE)
 
 
 def write_long_recording(path: Path, hours: float) -> None:

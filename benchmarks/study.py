@@ -14,12 +14,11 @@ whose takes 0 to 4 are held back; --vctk holds the recordings of VCTK's speaker 
 
 Each figure is the mean over seeds ± the standard deviation: nats per image or bits/dim on the
 published test set; for sound on the validation recordings, or on the training data if nothing is
-held back. Figures from a part of the published training set stand in a column of their own and do
-not compare with published ones. The model column has the checksum of seed 0's model file.
+held back. Figures from a part of the published training set don't compare with published ones; the
+table says "a part". Times are those of seed 0.
 """
 
 import argparse
-import hashlib
 import json
 import os
 import shlex
@@ -32,7 +31,7 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])  # the repository, not this folder
 
 from benchmarks.formatting import format_count, format_duration, format_mean
-from benchmarks.study_runs import RUNS, Run, normalize_flags, read_recorded_flags
+from benchmarks.study_runs import RUNS, Run
 from cli.arguments import positive_int
 from cli.script import run_script
 from common.errors import UserError
@@ -118,10 +117,10 @@ def check_flags(run: Run, folder: Path) -> None:
     if not path.exists():
         return
     try:
-        recorded = normalize_flags(read_recorded_flags(run, path.read_text(encoding="utf-8")))
+        recorded = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:  # cut off while it was written
         recorded = None
-    if recorded != normalize_flags(run.flags()):
+    if recorded != run.flags():
         raise UserError(f"{folder}: was started with other flags than {run.config} has, see "
                         f"{path}; move the folder away (for sound also its corpus), or give "
                         "another --output")
@@ -170,8 +169,8 @@ def run_to_end(command: str, args: argparse.Namespace, path: Path) -> None:
 
 # ------------------------------------------------------------------------------ the table
 
-def describe_data(run: Run, args: argparse.Namespace, dataset: str) -> tuple[str, bool]:
-    """(The numbers of training and test items as text, whether the training set is complete).
+def describe_data(run: Run, args: argparse.Namespace, dataset: str) -> str:
+    """The numbers of training and test items.
 
     dataset: the name of the image set.
     """
@@ -185,9 +184,9 @@ def describe_data(run: Run, args: argparse.Namespace, dataset: str) -> tuple[str
         training, held_back = (len(split.recordings)
                                for split in (corpus.train, corpus.validation))
         unseen = held_back
-    tested = format_count(unseen, "other") if unseen else "the same"
-    return (f"{training:,} of {run.published_items:,}, {tested}",
-            training + held_back == run.published_items)
+    total = training + held_back
+    part = "" if total == run.published_items else f"a part, {total:,} of {run.published_items:,}: "
+    return f"{part}{training:,}; {f'{unseen:,}' if unseen else 'the same'}"
 
 
 def table_row(run: Run, args: argparse.Namespace) -> str | None:
@@ -196,23 +195,19 @@ def table_row(run: Run, args: argparse.Namespace) -> str | None:
                if is_complete(run, folder := run_folder(run, args, seed))]
     if not folders:
         return None
-    first = folders[0]
-    last = read_log(first)[-1]
-    path = model_file.find_best_model(first, run.kind)
+    last = read_log(folders[0])[-1]
+    path = model_file.find_best_model(folders[0], run.kind)
     model, _, described, _ = model_file.load(path, run.kind)
     size = sum(weight.numel() for weight in model.parameters())
-    data, is_whole = describe_data(run, args, described.get("dataset", ""))
     # The best model's results.
     results = [min(entry[run.result] for entry in read_log(folder) if run.result in entry)
                for folder in folders]
     values = format_mean(results, ".2f" if run.unit == "nats" else ".4f")
-    ours = f"{values} {run.unit}"
     return "".join(f"| {cell} " for cell in (
-        run.name, run.published, ours if is_whole else "", "" if is_whole else ours, data,
-        format_count(len(folders), "seed"), f"{size:,}",
+        f"[{run.name}](../configs/{run.config.name})", run.published,
+        f"{values} {run.unit}, {format_count(len(folders), 'seed')}", f"{size:,}",
         f"{format_duration(last['elapsed_time'])}, {format_count(last['epoch'], 'epoch')}",
-        (first / "commit").read_text().strip(),
-        hashlib.sha256(path.read_bytes()).hexdigest()[:12])) + "|"
+        describe_data(run, args, described.get("dataset", "")))) + "|"
 
 
 def main() -> None:
@@ -234,8 +229,8 @@ def main() -> None:
                 pool.shutdown(cancel_futures=True)
                 raise
     rows = {run: row for run in runs if (row := table_row(run, args))}
-    print("| run | published | ours | ours, of a part | trained on, tested on | of | parameters | "
-          "trained | commit | model |\n" + 10 * "|---" + "|")
+    print("| run | published | ours | parameters | training | trained on; tested on |\n"
+          + 6 * "|---" + "|")
     print("\n".join(rows.values()) + "\n")
     for run in rows:
         if run.source:

@@ -15,6 +15,7 @@ from datasets.audio.features import KINDS as FEATURES
 from datasets.audio.labels import KINDS as LABELS
 from datasets.audio.recordings import HIGHEST_RATE, LOWEST_RATE
 from datasets.corpus.manifest import ENTIRE_CORPUS, CorpusPart
+from datasets.corpus.splitting import UNITS
 
 
 def read_arguments(description: str) -> argparse.Namespace:
@@ -31,8 +32,13 @@ def read_arguments(description: str) -> argparse.Namespace:
                         help="treat a recording that can't be used as an error, instead of leaving "
                              "it out")
     args = parse(parser)
-    if args.genres and args.labels != "genre":
+    if args.genres and "genre" not in args.labels:
         parser.error("--genres goes with --labels genre")
+    if "none" in args.labels and len(args.labels) > 1:
+        parser.error("--labels none: stands alone; leave it or the others out")
+    if args.validation_of == "each" and isinstance(args.validation, str):
+        parser.error(f"--validation {args.validation}: must be a fraction, such as 0.1, with "
+                     "--validation_of each")
     for name in ("silence_threshold", "max_seconds", "offset_seconds"):
         if args.features == "npy" and getattr(args, name):
             parser.error(f"--{name}: cuts recordings, and not the features that --features npy "
@@ -66,16 +72,21 @@ def _add_network(add):
 
 
 def _add_recordings(add):
-    add("--labels", type=label_kind, default="folder", metavar="|".join(LABELS) + "|REGEX",
+    add("--labels", type=label_kind, nargs="+", default=["folder"],
+        metavar="|".join(LABELS) + "|REGEX",
         help="what the network is conditioned on: nothing; each recording's folder; its speaker, "
              "from the file name; genre or year, from the tags in the file; or the first group of "
-             "a regular expression, found in the path below --data (default: folder)")
+             "a regular expression, found in the path below --data; of several, the first that "
+             "gives a recording a label (default: folder)")
     add("--genres", type=genre_list, default=(), metavar="A,B,…",
         help="with --labels genre: fold sub-genres into these, such as metalcore into metal, and "
              "leave others out")
     add("--validation", type=fraction_or_expression, default=0.1, metavar="X|REGEX",
         help="fraction of the recordings to hold back for validation, or a regular expression that "
              "is found in their paths (default: 0.1)")
+    add("--validation_of", choices=UNITS, default="recordings",
+        help="what --validation is a fraction of: the recordings; or each recording, whose end is "
+             "held back, as suits a few long ones (default: recordings)")
     add("--min_seconds", type=non_negative_float, default=0, metavar="S",
         help="leave out shorter recordings")
     add("--max_seconds", type=positive_float, default=0, metavar="S",

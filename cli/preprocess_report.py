@@ -9,7 +9,7 @@ from pathlib import Path
 
 from common.text import printable
 from datasets.audio.encoding import EncodingConfig
-from datasets.corpus.builder import BuildResult
+from datasets.corpus.builder import BuildResult, Entry
 from datasets.corpus.manifest import ENTIRE_CORPUS, CorpusPart
 from datasets.corpus.summary import draw_summary, sparse_label_warnings, summary_table
 
@@ -60,10 +60,18 @@ def _print_totals(corpus: Preparation) -> None:
     if len(names) > LISTED:
         labels += f" and {len(names) - LISTED} more"
     length = timedelta(seconds=round(sum(entry.seconds for entry in entries)))
-    held_back = sum(entry.held_back for entry in entries)
     print(f"{len(entries)} recordings read, {length} of sound, in {corpus.seconds:.1f} s; "
-          f"{len(corpus.result.problems)} left out; {held_back} held back for validation; labels: "
+          f"{len(corpus.result.problems)} left out; {_held_back(entries)}; labels: "
           f"{labels}")
+
+
+def _held_back(entries: Collection[Entry]) -> str:
+    """Tell what is held back: recordings, or ends of recordings."""
+    held_back = [entry for entry in entries if entry.held_back]
+    if all(entry.held_back == entry.seconds for entry in held_back):
+        return f"{len(held_back)} held back for validation"
+    length = timedelta(seconds=round(sum(entry.held_back for entry in held_back)))
+    return f"the ends of {len(held_back)} held back for validation, {length}"
 
 
 def _print_remarks(corpus: Preparation) -> None:

@@ -142,7 +142,7 @@ def built(data, out, features=None, silence_threshold=0.0, **changes):
     paths = {path.relative_to(data).as_posix(): path for path in sorted(data.rglob("*.wav"))}
     settings = dict(validation=0.1, strict=False, workers=1, labels="folder", stacks_num=5,
                     layers_num=10, target_length=1600, flush_every=6)
-    config = EncodingConfig(Labelling(data, "folder"), RATE, 256,
+    config = EncodingConfig(Labelling(data, ("folder", )), RATE, 256,
                             silence_threshold=silence_threshold, features=features)
     return build_corpus(paths, config, out, data=str(data), **settings | changes)
 
@@ -161,12 +161,14 @@ def interrupted(after, data, out, **changes):
         built(data, out, **changes)
 
 
-@pytest.mark.parametrize("features", [None, make_features("mel", [], RATE, 0.0125, 20)])
-def test_a_run_killed_before_any_disk_operation_continues(data, tmp_path, monkeypatch, features):
+@pytest.mark.parametrize("features, unit", [
+    (None, "recordings"), (make_features("mel", [], RATE, 0.0125, 20), "each")])
+def test_a_run_killed_before_any_disk_operation_continues(data, tmp_path, monkeypatch, features,
+                                                          unit):
     """At each fsync and each renaming, in turns, until one run gets through."""
     for path in [*data.rglob("*.wav")][:5]:
         path.unlink()
-    built(data, tmp_path / "whole", features)
+    built(data, tmp_path / "whole", features, validation_of=unit)
     monkeypatch.setattr(journal, "SECONDS", 0)
     for moment in count():
         out = tmp_path / str(moment)
@@ -184,10 +186,10 @@ def test_a_run_killed_before_any_disk_operation_continues(data, tmp_path, monkey
 
             monkeypatch.setattr(os, "fsync", until_then(os.fsync))
             monkeypatch.setattr(os, "replace", until_then(os.replace))
-            built(data, out, features)
+            built(data, out, features, validation_of=unit)
             os._exit(0)
         _, status = os.waitpid(child, 0)
-        result = built(data, out, features)
+        result = built(data, out, features, validation_of=unit)
         assert contents(out) == contents(tmp_path / "whole"), moment
         assert len(result.entries) + len(result.problems) == 7
         if not os.waitstatus_to_exitcode(status):

@@ -10,7 +10,8 @@ import torch
 
 from common.errors import UserError
 from datasets.batches import IGNORED, training_batches
-from datasets.corpus.reader import ENTIRE_CORPUS, Corpus, validation_names
+from datasets.corpus.reader import ENTIRE_CORPUS, Corpus
+from datasets.corpus.splitting import validation_names
 from datasets.corpus.windows import Windows
 from datasets.corpus.writer import CorpusWriter
 

@@ -23,7 +23,7 @@ RATE = 8000
 
 
 def config_for(folder, levels=256, threshold=0.0):
-    return EncodingConfig(Labelling(folder, "none"), RATE, levels, silence_threshold=threshold)
+    return EncodingConfig(Labelling(folder, ("none", )), RATE, levels, silence_threshold=threshold)
 
 
 def bursts(seed, rate=RATE, seconds=3.0, channels=1):

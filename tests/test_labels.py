@@ -4,7 +4,7 @@ import pytest
 
 from cli.labels import find_label
 from common.errors import UserError
-from datasets.audio.labels import Labelling, speaker_of
+from datasets.audio.labels import Labelling, shared_label_warnings, speaker_of
 from datasets.audio.tags import match_genre
 
 
@@ -18,18 +18,37 @@ def test_speaker_from_the_file_name(name, speaker):
 
 
 def test_folder_is_the_immediate_parent():
-    assert Labelling(Path("root"), "folder").label_of(Path("root/a/b/x.wav")) == "b"
-    assert Labelling(Path("root"), "folder").label_of(Path("root/x.wav")) == "root"
+    assert Labelling(Path("root"), ("folder", )).label_of(Path("root/a/b/x.wav")) == "b"
+    assert Labelling(Path("root"), ("folder", )).label_of(Path("root/x.wav")) == "root"
 
 
 def test_files_in_the_root_have_its_resolved_name(tmp_path, monkeypatch):
     (tmp_path / "p225").mkdir()
     monkeypatch.chdir(tmp_path / "p225")
-    assert Labelling(Path("."), "folder").label_of(Path("x.wav")) == "p225"
+    assert Labelling(Path("."), ("folder", )).label_of(Path("x.wav")) == "p225"
+
+
+def test_the_first_kind_that_gives_a_label_wins():
+    labelling = Labelling(Path("root"), (r"(guitar)\.ogg", r"/(\d+)_", "folder"))
+    assert labelling.label_of(Path("root/a/guitar.ogg")) == "guitar"
+    assert labelling.label_of(Path("root/a/7_song.ogg")) == "7"
+    assert labelling.label_of(Path("root/a/song.ogg")) == "a"
+    with pytest.raises(UserError, match="root/a/song.ogg: no label"):
+        Labelling(Path("root"), labelling.kinds[:2]).label_of(Path("root/a/song.ogg"))
+
+
+def test_folders_of_one_name_are_told_where_folders_give_the_label():
+    paths = [Path("root", name) for name in ("a/live/1.ogg", "b/live/2.ogg", "c/live/guitar.ogg")]
+    warnings = {kinds: shared_label_warnings(Labelling(Path("root"), kinds), paths) for kinds in
+                [("folder",), (r"(guitar)\.", "folder"), (r"(\w+)\.", "folder"), (r"(\w)\.",)]}
+    first, second, *others = warnings.values()
+    assert "3 folders, a/live, b/live, c/live" in first[0]
+    assert "2 folders, a/live, b/live;" in second[0]
+    assert others == [[], []]
 
 
 def test_no_labels():
-    assert Labelling(Path("root"), "none").label_of(Path("root/a/p225_001.wav")) is None
+    assert Labelling(Path("root"), ("none", )).label_of(Path("root/a/p225_001.wav")) is None
 
 
 def test_find_label_by_name_and_by_number():
@@ -68,7 +87,7 @@ def test_sub_genres_are_folded_by_their_last_word(genre, label):
 
 
 def test_the_first_group_of_a_regular_expression_in_the_path_below_the_root():
-    labelling = Labelling(Path("root"), r"(\w+)/take(\d)?")
+    labelling = Labelling(Path("root"), (r"(\w+)/take(\d)?", ))
     assert labelling.label_of(Path("root/a/b/take.wav")) == "b"
     assert labelling.label_of(Path("root/日本/take1.wav")) == "日本"
     with pytest.raises(UserError, match="root/x.wav: no label"):

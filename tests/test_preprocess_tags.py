@@ -25,6 +25,22 @@ def test_labels_from_tags_with_sub_genres_folded(tmp_path, ending):
         assert Corpus(tmp_path / "out").label_names == labels
 
 
+def test_labels_from_expressions_then_tags_then_folders(tmp_path):
+    for name, tags in (("songs/one/guitar.ogg", {"genre": "Death Metal"}),
+                       ("songs/one/song.ogg", {"genre": "Death Metal"}), ("electronic/a.ogg", {}),
+                       ("tales/b.ogg", {"genre": "Romantic Classical"})):
+        tagged(tmp_path / "data" / name, **tags)
+    code, _, err = preprocess("--data", "data", "--output", "out", "--labels", r"(guitar)\.ogg",
+                              "genre", "folder", "--genres", "metal,classical", "--validation", 0,
+                              cwd=tmp_path)
+    assert (code, err) == (0, "")
+    corpus = Corpus(tmp_path / "out")
+    labels = {recording.name: corpus.label_names[recording.label]
+              for recording in corpus.train.recordings}
+    assert labels == {"electronic/a.ogg": "electronic", "songs/one/guitar.ogg": "guitar",
+                      "songs/one/song.ogg": "metal", "tales/b.ogg": "classical"}
+
+
 def test_unusable_tags_are_reported(tmp_path):
     tagged(tmp_path / "good.flac", date="2001")
     tagged(tmp_path / "text.flac", date="last year")

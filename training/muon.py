@@ -35,8 +35,9 @@ class Muon(torch.optim.Optimizer):
     """Muon for the matrices among `parameters`, Adam for the rest and for the `embeddings`.
 
     The state is that of one optimizer: a matrix has a `momentum_buffer`, any other parameter has
-    Adam's state. weight_decay is decoupled for matrices (each step multiplies them by
-    1 - lr · weight_decay) and an L2 penalty for the rest.
+    Adam's state. weight_decay is decoupled and of matrices only: each step multiplies them by
+    1 - lr · weight_decay. A long run at a high learning rate needs it. Muon's steps have one size
+    whatever the gradient is, so without a decay the matrices grow and the gates saturate.
     """
 
     def __init__(self, parameters: Iterable[torch.nn.Parameter], lr: float,
@@ -74,7 +75,7 @@ class Muon(torch.optim.Optimizer):
                                     alpha=-lr * size)
         if self._adam:
             self._adam.state = self.state  # which loading replaces
-            self._adam.param_groups[0].update(lr=lr, weight_decay=weight_decay)
+            self._adam.param_groups[0].update(lr=lr)
             self._adam.step()
         return loss
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from itertools import chain
 from pathlib import Path
@@ -19,18 +19,22 @@ from datasets.audio.encoding import EncodedRecording, EncodingConfig, encode_rec
 from datasets.audio.recordings import BLOCK_FRAMES
 from datasets.corpus.journal import Journal, JournalLockedError
 from datasets.corpus.manifest import ENTIRE_CORPUS, CorpusPart, Count
-from datasets.corpus.reader import validation_names
+from datasets.corpus.splitting import Piece, Splitting, check_split, validation_names
 from datasets.corpus.writer import CorpusWriter, needing_room
 from datasets.quantization import code_dtype
 
 
 class Entry(NamedTuple):
-    """A recording in the corpus. loudness: its root mean square, full scale being 1."""
+    """A recording in the corpus.
+
+    seconds: of sound. loudness: its root mean square, full scale being 1. held_back: the seconds
+    held back for validation.
+    """
 
     label: str | None
     seconds: float
     loudness: float
-    held_back: bool
+    held_back: float
 
 
 class JournalRecord(NamedTuple):
@@ -64,37 +68,43 @@ class BuildResult(NamedTuple):
 
 def build_corpus(paths: dict[str, Path], config: EncodingConfig, output: str | Path, *,
                  data: str, validation: float | str, strict: bool, workers: int,
-                 part: CorpusPart = ENTIRE_CORPUS, **settings: Any) -> BuildResult:
+                 validation_of: str = "recordings", part: CorpusPart = ENTIRE_CORPUS,
+                 **settings: Any) -> BuildResult:
     """Write the recordings {name: path}, or a part of them, as a corpus into the folder `output`.
 
-    data: how the user names the recordings. validation: see `validation_names`. strict: refuse
-    recordings that can't be used. settings: of the CorpusWriter. Continues an interrupted run of
-    the same task.
+    data: how the user names the recordings. validation: see `validation_names`; with
+    `validation_of` "each" the fraction of each recording that is held back, at its end. strict:
+    refuse recordings that can't be used. settings: of the CorpusWriter. Continues an interrupted
+    run of the same task.
     Raises UserError if nothing is left to train on, and what the called functions raise; an earlier
     corpus then stays.
     """
-    _check_split(validation, len(validation_names(paths, validation)), len(paths))
+    check_split(validation, len(validation_names(paths, validation)), len(paths))
+    tail = float(validation) if validation_of == "each" else 0.0
+    wanted = 0 if tail else validation  # of whole recordings
+    hop = config.features.hop if config.features else 1
     problems: dict[str, str] = {}
     while True:
         usable = [name for name in paths if name not in problems]
-        held_back = validation_names(usable, validation)
+        splitting = Splitting(validation_names(usable, wanted), config.rate, tail, hop)
         own = {name: paths[name] for name in usable[part.number - 1::part.count]}
-        collection = _fingerprint(usable, sorted(held_back), _config_values(config),
-                                  config.labelling[1:], _folder_labels(paths, config), settings)
+        collection = _fingerprint(usable, sorted(splitting.names), _config_values(config),
+                                  config.labelling.values, _folder_labels(paths, config), settings,
+                                  *([tail] if tail else []))
         task = _fingerprint(collection, config.labelling.root.resolve(),
                             [_file_state(file) for path in own.values()
                              for file in config.files(path)])
         writer = CorpusWriter(output, rate=config.rate, levels=config.levels, part=part,
                               features=config.features, collection=collection, **settings)
         with needing_room(output), _open_journal(writer, task, output) as journal, writer:
-            result = _add_recordings(writer, journal, own, held_back, config, workers, problems,
+            result = _add_recordings(writer, journal, own, splitting, config, workers, problems,
                                      strict)
             if part == ENTIRE_CORPUS:
                 _check_usable(data, paths, problems)
-                wanted = validation_names(paths.keys() - problems.keys(), validation)
-                _check_split(validation, len(wanted), len(paths) - len(problems))
+                names = validation_names(paths.keys() - problems.keys(), wanted)
+                check_split(validation, len(names), len(paths) - len(problems))
                 filled = writer.recordings
-                if not filled["train"] or bool(filled["validation"]) != bool(wanted):
+                if not tail and (not filled["train"] or bool(filled["validation"]) != bool(names)):
                     # Unreadable recordings were all there was of one split: split again.
                     continue
             writer.close()
@@ -111,14 +121,14 @@ def _open_journal(writer: CorpusWriter, task: str, output: str | Path) -> Journa
 
 
 def _add_recordings(writer: CorpusWriter, journal: Journal, paths: dict[str, Path],
-                    held_back: Collection[str], config: EncodingConfig, workers: int,
+                    splitting: Splitting, config: EncodingConfig, workers: int,
                     problems: dict[str, str], strict: bool) -> BuildResult:
     """Add the recordings {name: path} to the corpus. Adds to `problems`, and returns them too."""
     entries: list[Entry] = []
     clipped, silent = 0, 0
     notes: dict[str, str] = {}
-    earlier = _resume_from_journal(writer, journal, paths, held_back,
-                                   config.labelling.kind != "none")
+    earlier = _resume_from_journal(writer, journal, paths, splitting,
+                                   config.labelling.kinds != ("none",))
     if earlier:
         print(f"going on after {len(earlier)} of {len(paths)} recordings that an interrupted run "
               "had prepared", file=sys.stderr)
@@ -135,13 +145,15 @@ def _add_recordings(writer: CorpusWriter, journal: Journal, paths: dict[str, Pat
                         raise UserError(f"{recording.note}; copy it again, or remove it")
                     notes[name] = recording.note
                 if recording.codes:
-                    writer.add(_split_of(name, held_back), name, recording.label,
-                               *_read_blocks(recording, config))
+                    for piece in splitting.pieces(name, recording.length):
+                        writer.add(piece.split, piece.name, recording.label,
+                                   *_read_blocks(recording, piece, config))
                 if recording.problem:
                     problems[name] = recording.problem
                 else:
                     entries.append(Entry(recording.label, recording.length / config.rate,
-                                         recording.loudness, name in held_back))
+                                         recording.loudness,
+                                         splitting.held_back(name, recording.length) / config.rate))
                 clipped += recording.clipped
                 silent += recording.silent
                 if len(entries) + len(problems) > len(earlier):
@@ -155,7 +167,7 @@ def _add_recordings(writer: CorpusWriter, journal: Journal, paths: dict[str, Pat
 
 
 def _resume_from_journal(writer: CorpusWriter, journal: Journal, paths: dict[str, Path],
-                         held_back: Collection[str], is_labelled: bool) -> list[EncodedRecording]:
+                         splitting: Splitting, is_labelled: bool) -> list[EncodedRecording]:
     """Let `writer` take over what an interrupted run made of the first `paths`; return it."""
     try:
         earlier = [_encoded_from_record(record, is_labelled) for record in journal.records]
@@ -164,9 +176,10 @@ def _resume_from_journal(writer: CorpusWriter, journal: Journal, paths: dict[str
     except (ValueError, RecursionError):  # damaged, or not written by us
         earlier = []
         journal.reset()
-    if writer.resume([(_split_of(name, held_back), name, recording.label, recording.length)
+    if writer.resume([(piece.split, piece.name, recording.label, piece.last - piece.first)
                       for name, recording in zip(paths, earlier, strict=False)
-                      if not recording.problem]):
+                      if not recording.problem
+                      for piece in splitting.pieces(name, recording.length)]):
         return earlier
     journal.reset()
     return []
@@ -189,23 +202,24 @@ def _sync(writer: CorpusWriter, journal: Journal) -> None:
     journal.sync()
 
 
-def _split_of(name: str, held_back: Collection[str]) -> str:
-    """Return the split that the recording `name` belongs to."""
-    return "validation" if name in held_back else "train"
-
-
-def _read_blocks(recording: EncodedRecording,
+def _read_blocks(recording: EncodedRecording, piece: Piece,
                  config: EncodingConfig) -> Iterator[Iterator[np.ndarray]]:
-    """Yield the codes of a recording and, with features, its frames: each as blocks."""
-    yield _read_rows(recording.codes, code_dtype(config.levels))
+    """Yield the codes of a piece of a recording and, with features, its frames: each as blocks."""
+    yield _read_rows(recording.codes, code_dtype(config.levels), piece.first, piece.last)
     if config.features:
-        yield _read_rows(recording.frames, np.dtype((np.float32, config.features.width)))
+        row = np.dtype((np.float32, config.features.width))
+        yield _read_rows(recording.frames, row, config.features.count(piece.first),
+                         config.features.count(piece.last))
 
 
-def _read_rows(path: str | None, row: np.dtype) -> Iterator[np.ndarray]:
-    """Yield the rows in a file, each of the dtype `row`, block by block."""
+def _read_rows(path: str | None, row: np.dtype, first: int, last: int) -> Iterator[np.ndarray]:
+    """Yield the rows `first` to before `last` of a file, each of the dtype `row`, in blocks."""
     with open(str(path), "rb") as file:
-        while len(rows := np.fromfile(file, row, max(BLOCK_FRAMES // row.itemsize, 1))):
+        file.seek(first * row.itemsize)
+        while first < last:
+            count = min(max(BLOCK_FRAMES // row.itemsize, 1), last - first)
+            rows = np.fromfile(file, row, count)
+            first += count
             yield rows
 
 
@@ -235,7 +249,7 @@ def _file_state(path: Path) -> tuple[int, int] | None:
 
 def _folder_labels(paths: dict[str, Path], config: EncodingConfig) -> list[str]:
     """List the labels that come from folders, whose names may differ on another machine."""
-    if config.labelling.kind != "folder":
+    if "folder" not in config.labelling.kinds:
         return []
     return sorted({str(config.labelling.label_of(path)) for path in paths.values()})
 
@@ -249,10 +263,3 @@ def _check_usable(data: str, paths: dict[str, Path], problems: dict[str, str]) -
         raise UserError(first, parameter="data")
     raise UserError(f"{data}: no recording in it can be used, the first: {first}",
                     parameter="data")
-
-
-def _check_split(validation: float | str, held_back: int, count: int) -> None:
-    """Raise UserError if a regular expression leaves nothing to train on, or to validate with."""
-    if isinstance(validation, str) and not 0 < held_back < count:
-        raise UserError(f"{validation}: matches {held_back} of {count} recordings; give an "
-                        "expression that some match and some don't", parameter="validation")

@@ -16,10 +16,8 @@ recording lies in one shard, and shards are read as memory maps.
 """
 
 import os
-import re
-import zlib
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -51,26 +49,6 @@ class Recording(NamedTuple):
     shard: int
     offset: int
     length: int
-
-
-def validation_names(names: Collection[str], wanted: float | str) -> set[str]:
-    """Choose the `names` that are held back for validation.
-
-    wanted: the fraction, or a regular expression (text) that matches the names. A hash of the name
-    selects a fraction, so every run selects the same, in any order of the names: at least one of
-    two or more, and never all. Two microphones' recordings of one take, as VCTK's
-    p225_001_mic1.flac and p225_001_mic2.flac, stay together.
-    """
-    if isinstance(wanted, str):
-        return {name for name in names if re.search(wanted, name)}
-    takes: dict[str, list[str]] = {}
-    for name in set(names):
-        takes.setdefault(re.sub(r"_mic\d+(?=\.\w+$)", "", name), []).append(name)
-    order = sorted(takes, key=lambda take: (zlib.crc32(os.fsencode(take)), take))
-    if not wanted or len(order) < 2:
-        return set()
-    held_back = order[:min(max(1, round(len(order) * wanted)), len(order) - 1)]
-    return {name for take in held_back for name in takes[take]}
 
 
 class Split:

@@ -82,8 +82,8 @@ def draw_summary(entries: Sequence[Entry], path: str | Path) -> None:
     figure = Figure(figsize=(10, max(3.0, 0.9 + 0.22 * len(labels))), layout="constrained")
     of_labels, lengths, loudness = figure.subplots(1, 3)
     label_counts = {
-        str(label or "all"): [total_seconds(entry for entry in own if entry.held_back == held_back)
-                              for held_back in (False, True)]
+        str(label or "all"): [sum(entry.seconds - entry.held_back for entry in own),
+                              sum(entry.held_back for entry in own)]
         for label, own in labels.items()}
     draw_label_counts(of_labels, label_counts, "seconds")
     of_labels.set(title="sound of each label")
