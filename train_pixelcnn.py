@@ -14,6 +14,7 @@ from cli.arguments import (
     parse,
     positive_float,
     positive_int,
+    whole_number,
 )
 from cli.script import run_script
 from cli.training_request import (
@@ -39,6 +40,9 @@ def arguments():
     parser.add_argument("--no_position", action="store_true",
                         help="don't tell the network where in the picture a pixel is, as the paper "
                              "doesn't")
+    parser.add_argument("--embedding", type=whole_number(0, 2 ** 16), default=0, metavar="N",
+                        help="also read N learned numbers for each value of a sub-pixel, which "
+                             "helps with 256 levels; 16 is plenty (default: 0, as the paper)")
     parser.add_argument("--gradclip", type=positive_float, default=1.0, metavar="X",
                         help="cut the gradient's L2 norm to this (default: 1.0)")
     parser.add_argument("--levels", type=positive_int, default=2, metavar="N",
@@ -96,10 +100,10 @@ def main():
         return ImageCodes(split.pixels, split.labels, args.levels, args.binarize, start.seed,
                           fixed, flip)
 
-    with parameters_as_flags("levels", "hidden_dim", "out_hidden_dim", "blocks_num"):
+    with parameters_as_flags("levels", "hidden_dim", "out_hidden_dim", "blocks_num", "embedding"):
         config = PixelCNNConfig(args.levels, channels, args.hidden_dim, args.out_hidden_dim,
                                 args.blocks_num, len(images.label_names), images.vector,
-                                position=not args.no_position)
+                                position=not args.no_position, embedding=args.embedding)
     model = PixelCNN(config)
     if images.vector:
         model.vector_scale.fill_(images.vector_scale)

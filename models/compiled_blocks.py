@@ -28,7 +28,7 @@ def compute_blocks(blocks: Sequence[Any], image: torch.Tensor, label: torch.Tens
 
     Args:
         blocks: all `pixelcnn.Block`s of a network.
-        image: (B, H, W, C), scaled.
+        image: (B, H, W, C · code_features), encoded; it gets no gradient.
         label: (B,) or vectors (B, width), or None.
         dropout: the probability of zeroing a gated feature of the horizontal stack.
 

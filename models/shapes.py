@@ -36,7 +36,7 @@ def _of_pixelcnn(config):
     for i in range(config.blocks_num):
         first, last = i == 0, i == config.blocks_num - 1
         size = FIRST_KERNEL if first else KERNEL
-        inputs, reach = channels if first else p, size // 2
+        inputs, reach = channels * config.code_features if first else p, size // 2
         rows = reach if first else reach + 1
         block = {"vertical.weight": (2 * p, inputs, rows, size), "vertical.bias": (2 * p,)}
         if first and config.position:
@@ -52,8 +52,11 @@ def _of_pixelcnn(config):
         block |= _with_bias("out", p, p, 1, 1)
         shapes |= {f"blocks.{i}.{name}": shape for name, shape in block.items()}
     out = config.out_hidden_dim
-    return (shapes | _with_bias("hidden", out, p, 1, 1)
-            | _with_bias("logits", channels * config.levels, out, 1, 1))
+    shapes |= _with_bias("hidden", out, p, 1, 1)
+    shapes |= _with_bias("logits", channels * config.levels, out, 1, 1)
+    if config.embedding:
+        shapes["embed_code.weight"] = config.levels, config.embedding
+    return shapes
 
 
 def _of_wavenet(config):

@@ -147,8 +147,8 @@ class _VerticalStack:
         `_group_order`.
         """
         first = self.model.blocks[0]
-        seen = self.codes[:, :, max(self.row - first.radius, 0):row].permute(0, 2, 3, 1)
-        v = F.pad(self.model.scale(seen), (0, 0, 0, 0, max(first.radius - self.row, 0), 0))
+        seen = self.codes[:, :, max(self.row - first.radius, 0):row]
+        v = F.pad(self.model.encode(seen), (0, 0, 0, 0, max(first.radius - self.row, 0), 0))
         contexts = []
         for number, block in enumerate(self.model.blocks):
             above = block.vertical_features(v, self.row)
@@ -183,7 +183,7 @@ class _HorizontalStack:
     """Runs the horizontal stack a sub-pixel at a time, and caches the features of the row."""
 
     def __init__(self, model: PixelCNN, batch: int, width: int) -> None:
-        config, self.scale = model.config, model.scale
+        config, self.read_code = model.config, model.read_code
         self.features = _group_slices(config.hidden_dim, config.channels)
         self.hidden = _group_slices(config.out_hidden_dim, config.channels)
         self.blocks = [_HorizontalWeights(block, config) for block in model.blocks]
@@ -227,8 +227,9 @@ class _HorizontalStack:
 
     def set_code(self, code: torch.Tensor, column: int, channel: int) -> None:
         """Set the code (B,) of the sub-pixel at `column` and `channel`."""
-        first = self.blocks[0]
-        self.rows[0][(column + first.radius) * first.inputs + channel] = self.scale(code)
+        first, features = self.blocks[0], self.read_code(code).t()
+        begin = (column + first.radius) * first.inputs + channel * len(features)
+        self.rows[0][begin:begin + len(features)] = features
 
 
 class _HorizontalWeights:
@@ -245,7 +246,8 @@ class _HorizontalWeights:
         kernel = kernel[:, :, 0].transpose(1, 2).flatten(1)[_group_order(config)]
         # In the first block channel c sees the channels before it; in the others the groups up to
         # its own.
-        self.sees = list(range(config.channels)) if block.first else [end for _, end in bounds]
+        self.sees = ([channel * config.code_features for channel in range(config.channels)]
+                     if block.first else [end for _, end in bounds])
         self.weight = [kernel[2 * a:2 * b, :self.radius * self.inputs + seen].contiguous()
                        for (a, b), seen in zip(bounds, self.sees, strict=True)]
         self.out = [block.out.weight[a:b, :b, 0, 0].contiguous() for a, b in bounds]

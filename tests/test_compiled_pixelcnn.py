@@ -22,7 +22,7 @@ HERE = Path(__file__).resolve().parent
 
 
 def sensitive_network(widths, channels=1, blocks=2, levels=4, labels=0, seed=2, vector=0,
-           position=None):
+                      position=None, embedding=0):
     """A network in single precision that depends on its past, with logits of order 1 to 10.
 
     position: by default in networks wide enough to depend on their past even then.
@@ -30,7 +30,7 @@ def sensitive_network(widths, channels=1, blocks=2, levels=4, labels=0, seed=2, 
     position = widths[0] >= 4 if position is None else position
     model = network(seed, gain=3, hidden_dim=widths[0], out_hidden_dim=widths[1],
                     channels=channels, blocks_num=blocks, levels=levels, labels=labels,
-                    vector=vector, position=position)
+                    vector=vector, position=position, embedding=embedding)
     with torch.no_grad():
         if position:  # larger inputs would close the gates
             for layer in model.blocks[0].position.children():
@@ -187,6 +187,21 @@ def test_equals_naive(widths, channels, blocks, labels, size, options, rows, pos
                      **options)
     codes, _ = drawn(model, range(5), size, label, **options)
     assert torch.equal(codes, naive)
+
+
+@pytest.mark.parametrize("rows", [0, 2])
+@pytest.mark.parametrize("channels, blocks, embedding", [(1, 1, 1), (1, 3, 16), (3, 2, 5)])
+def test_embedded_codes_are_read_as_in_the_plain_network(channels, blocks, embedding, rows):
+    model = sensitive_network((24, 16), channels, blocks, levels=10, labels=2, embedding=embedding)
+    options = {"prefix": torch.randint(10, (5, channels, rows, 5))}
+    label = labels_for(model, 5)
+    naive, _ = drawn(deepcopy(model).double(), range(5), (5, 5), label, NaivePixelCNNSampler,
+                     **options)
+    codes, _ = drawn(model, range(5), (5, 5), label, **options)
+    assert torch.equal(codes, naive)
+    model.embed_code.weight.data.neg_()  # what is embedded matters
+    other, _ = drawn(model, range(5), (5, 5), label, **options)
+    assert not torch.equal(codes, other)
 
 
 @pytest.mark.parametrize("model,size", [

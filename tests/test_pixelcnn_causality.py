@@ -19,7 +19,8 @@ def influence(height, width, alter=lambda model: model, **config):
         n = model.config.channels * height * width
         image = torch.rand(1, model.config.channels, height, width, dtype=torch.double) * 2 - 1
         leaf = image.repeat(n, 1, 1, 1).requires_grad_()
-        model.scale = lambda codes, leaf=leaf: leaf
+        numbers = torch.linspace(1, 2, model.config.code_features, dtype=torch.double)
+        model.read_code = lambda codes, leaf=leaf, numbers=numbers: leaf[..., None] * numbers
         label = labels_for(n, model.config)
         logits = model(torch.zeros(leaf.shape, dtype=torch.long), label)
         at_o = logits.flatten(2).diagonal(dim1=0, dim2=2)  # (levels, o)
@@ -89,11 +90,12 @@ def test_the_cone_widens_by_one_pixel_to_each_side_with_each_block(blocks_num):
     assert field[-1].sum() == reach
 
 
+@pytest.mark.parametrize("embedding", [0, 3])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_a_deep_enough_network_sees_the_whole_past(channels):
+def test_a_deep_enough_network_sees_the_whole_past(channels, embedding):
     height, width = 5, 6
     seen = influence(height, width, levels=2, channels=channels, hidden_dim=7, out_hidden_dim=8,
-                     blocks_num=3)  # reach 5
+                     blocks_num=3, embedding=embedding)  # reach 5
     # A strict triangle in the order of generation: pixel by pixel, then channel by channel.
     n = channels * height * width
     order = torch.arange(n).view(channels, height * width).t().flatten()

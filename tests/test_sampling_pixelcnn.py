@@ -56,6 +56,8 @@ def both(model, logits, size, seed=0, batch=3, **options):
     dict(channels=3, hidden_dim=7, blocks_num=4, vector=11),
     dict(channels=1, hidden_dim=5, blocks_num=1, position=True),
     dict(channels=3, hidden_dim=7, blocks_num=4, labels=3, position=True),
+    dict(channels=1, hidden_dim=5, blocks_num=1, embedding=1),
+    dict(channels=3, hidden_dim=7, blocks_num=3, labels=3, position=True, embedding=4),
 ], ids=str)
 def test_cached_equals_naive(config, logits):
     model = network(**config)
@@ -82,7 +84,8 @@ def test_small_images(size, logits):
 @pytest.mark.parametrize("config", [dict(channels=1, hidden_dim=5, blocks_num=2, labels=2),
                                     dict(channels=3, hidden_dim=7, blocks_num=3),
                                     dict(channels=1, hidden_dim=7, blocks_num=3, vector=4),
-                                    dict(channels=3, hidden_dim=9, blocks_num=3, position=True)],
+                                    dict(channels=3, hidden_dim=9, blocks_num=3, position=True),
+                                    dict(channels=3, hidden_dim=6, blocks_num=2, embedding=3)],
                          ids=str)
 def test_completion(config, rows, logits):
     model = network(**config)

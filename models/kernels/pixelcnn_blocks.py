@@ -107,9 +107,9 @@ def forward(first, end, sizes, store, images, weights, conditions, condition_ste
     """Compute h after the last block for the images `first` to end - 1.
 
     store: an image's begins at image · sizes.image, which is 0 if nothing is kept.
-    images: (B, H, W, C), scaled. conditions: of both gates of each block, (blocks, 2, B, 2p), or
-    (blocks, 2, 1, 2p) with condition_step 0 instead of 2p. masks: (blocks, B, H, W, p) of dropout,
-    or empty. outputs: (B, H, W, p).
+    images: (B, H, W, C), encoded: C numbers of a pixel. conditions: of both gates of each block,
+    (blocks, 2, B, 2p), or (blocks, 2, 1, 2p) with condition_step 0 instead of 2p. masks:
+    (blocks, B, H, W, p) of dropout, or empty. outputs: (B, H, W, p).
     """
     H, W, channels, p = sizes.height, sizes.width, sizes.channels, sizes.p
     pitch, last, data = W + 2, sizes.blocks - 1, weights.data

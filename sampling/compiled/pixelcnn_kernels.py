@@ -48,7 +48,8 @@ class PixelCNNWeights(NamedTuple):
     levels: int
     features: int
     rows: np.ndarray  # (rows, TILE)
-    scaled_codes: np.ndarray  # (levels,): what the network reads for a code
+    code_features: int  # the numbers that the network reads for a code
+    code_table: np.ndarray  # (levels · code_features,): these numbers
     vertical_at: np.ndarray  # (L,): one matrix for each row of the kernel
     first_bias: np.ndarray  # (2 features,) for all pixels, or (H · W · 2 features,) with positions
     vertical_bias: np.ndarray  # (L · 2 features,): nothing for the first block
@@ -75,7 +76,8 @@ class PixelCNNState(NamedTuple):
 
     codes: np.ndarray  # (images, C, H, W)
     label: np.ndarray  # (images,)
-    image: np.ndarray  # (images, PADDING + H, PADDING + W + PADDING, C): scaled codes amid zeros
+    # (images, PADDING + H, PADDING + W + PADDING, C · code_features): codes, encoded, amid zeros
+    image: np.ndarray
     vertical: np.ndarray  # (L - 1, images, 2, 1 + W + 1, features): two rows between zeros
     above: np.ndarray  # (W, 2 features): the vertical gate's inputs for an image
     contexts: np.ndarray  # (L, W, images, contexts): partial sums of the horizontal gates' inputs
@@ -97,11 +99,12 @@ def init_state(weights: PixelCNNWeights, codes: np.ndarray, label: np.ndarray) -
     images, channels, height, width = codes.shape
     contexts, logits = weights.context_bounds[-1], weights.logits_bias.size // channels
     features, blocks = weights.features, weights.blocks
+    line = (width + 2 * PADDING) * channels * weights.code_features  # of the padded image
     gated = aligned_zeros((blocks * images, HALF + features + HALF))
     gated[:, HALF - 1] = 1
     return PixelCNNState(
         codes=codes, label=label,
-        image=aligned_zeros(images * (PADDING + height) * (width + 2 * PADDING) * channels),
+        image=aligned_zeros(images * (PADDING + height) * line),
         vertical=aligned_zeros((blocks - 1) * images * 2 * (width + 2) * features),
         above=aligned_zeros(width * 2 * features),
         contexts=aligned_zeros(blocks * width * images * contexts),
@@ -152,7 +155,8 @@ def vertical_stack(weights, state, row):
     features, blocks, contexts = weights.features, weights.blocks, weights.context_bounds[-1]
     gates = 2 * features
     tiles, context_tiles = gates // TILE, contexts // TILE
-    line = (width + 2 * PADDING) * channels  # of the padded image
+    numbers = channels * weights.code_features  # of a pixel
+    line = (width + 2 * PADDING) * numbers  # of the padded image
     stride = (width + 2) * features  # of a row of vertical features
     for block in range(blocks):
         for image in range(images):
@@ -162,7 +166,7 @@ def vertical_stack(weights, state, row):
                 addend = pointer(weights.first_bias, 0)
                 if weights.first_bias.size > gates:
                     addend, addend_step = pointer(weights.first_bias, row * width * gates), gates
-                n, step, kernel_rows = FIRST_KERNEL * channels, channels, PADDING
+                n, step, kernel_rows = FIRST_KERNEL * numbers, numbers, PADDING
             for r in range(kernel_rows):
                 if block == 0:
                     inputs = pointer(state.image, (image * (PADDING + height) + row + r) * line)
@@ -188,11 +192,13 @@ def vertical_stack(weights, state, row):
 
 @inlined
 def set_code(weights, state, image, channel, row, column):
-    """Copy a sub-pixel's code to the padded image."""
+    """Write what the network reads for a sub-pixel's code to the padded image."""
     _, channels, height, width = state.codes.shape
     pixel = (image * (PADDING + height) + PADDING + row) * (width + 2 * PADDING) + PADDING + column
-    state.image[pixel * channels + channel] = weights.scaled_codes[
-        state.codes[image, channel, row, column]]
+    code, numbers = state.codes[image, channel, row, column], weights.code_features
+    for i in range(numbers):
+        state.image[(pixel * channels + channel) * numbers + i] = weights.code_table[
+            code * numbers + i]
 
 
 @inlined
@@ -203,10 +209,11 @@ def read_left(weights, state, block, row, column):
     """
     images, channels, height, width = state.codes.shape
     p, contexts = weights.p, weights.context_bounds[-1]
-    line, lines = (width + 2 * PADDING) * channels, PADDING + height  # of the padded image
+    numbers = channels * weights.code_features  # of a pixel
+    line, lines = (width + 2 * PADDING) * numbers, PADDING + height  # of the padded image
     if block == 0:
-        n, step = PADDING * channels, lines * line
-        inputs = pointer(state.image, (PADDING + row) * line + column * channels)
+        n, step = PADDING * numbers, lines * line
+        inputs = pointer(state.image, (PADDING + row) * line + column * numbers)
     else:
         n, step = p, p + TILE
         inputs = pointer(state.horizontal, block * images * step)
@@ -221,13 +228,14 @@ def horizontal_block(weights, state, block, row, column, channel):
     """Compute a block's features of group `channel` for one pixel of each image."""
     images, channels, height, width = state.codes.shape
     contexts, stride = weights.context_bounds[-1], weights.p + TILE
-    line, lines = (width + 2 * PADDING) * channels, PADDING + height  # of the padded image
+    numbers = channels * weights.code_features  # of a pixel
+    line, lines = (width + 2 * PADDING) * numbers, PADDING + height  # of the padded image
     a, b = weights.feature_bounds[channel], weights.feature_bounds[channel + 1]
     first_gate = weights.context_bounds[channel]
     tiles = (weights.context_bounds[channel + 1] - first_gate) // TILE
     if block == 0:
-        n, step = channel, lines * line
-        inputs = pointer(state.image, (PADDING + row) * line + (PADDING + column) * channels)
+        n, step = channel * weights.code_features, lines * line
+        inputs = pointer(state.image, (PADDING + row) * line + (PADDING + column) * numbers)
     else:
         n, step = b, stride
         inputs = pointer(state.horizontal, block * images * stride)

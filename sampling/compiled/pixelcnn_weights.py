@@ -75,7 +75,8 @@ def pack_pixelcnn(model: PixelCNN, height: int, width: int,
     vertical_at = [_pack_vertical(block, lanes, rows) for block in blocks]
     context_at = [_pack_context(block, lanes, rows) for block in blocks]
     left_at = [_pack_left(block, lanes, rows) for block in blocks]
-    horizontal_at = np.array([[(_pack_here(block, c, lanes, rows), _pack_out(block, c, lanes, rows))
+    horizontal_at = np.array([[(_pack_here(block, c, config, lanes, rows),
+                                _pack_out(block, c, lanes, rows))
                                for block in blocks] for c in channels])  # (C, L, 2)
     hidden_at = [_pack_pointwise(model.hidden, lanes.features, lanes.group_hidden, c, rows)
                  for c in channels]
@@ -84,7 +85,8 @@ def pack_pixelcnn(model: PixelCNN, height: int, width: int,
     return align_arrays(PixelCNNWeights(
         p=config.hidden_dim, blocks=len(blocks), levels=config.levels,
         features=round_up(config.hidden_dim, HALF), rows=rows.concatenated(),
-        scaled_codes=to_numpy(model.scale(torch.arange(config.levels))),
+        code_features=config.code_features,
+        code_table=to_numpy(model.read_code(torch.arange(config.levels))).ravel(),
         vertical_at=np.array(vertical_at),
         first_bias=_first_bias(blocks[0], height, width, lanes),
         vertical_bias=np.concatenate([pack_lanes(block.vertical.bias, lanes.gate)
@@ -127,9 +129,10 @@ def _pack_left(block: Block, lanes: _Lanes, rows: _Rows) -> int:
     return rows.add(kernel.transpose(0, 2, 1).reshape(len(kernel), -1), lanes.contexts)
 
 
-def _pack_here(block: Block, channel: int, lanes: _Lanes, rows: _Rows) -> int:
+def _pack_here(block: Block, channel: int, config: PixelCNNConfig, lanes: _Lanes,
+               rows: _Rows) -> int:
     """Pack the weights of what `channel` sees of its own pixel."""
-    seen = channel if block.first else lanes.features[channel + 1]
+    seen = channel * config.code_features if block.first else lanes.features[channel + 1]
     kernel = (np.zeros((2 * lanes.p, 0)) if block.here is None
               else to_numpy(block.here.weight)[:, :seen, 0, 0])
     return rows.add(kernel, lanes.group_gates[channel])
