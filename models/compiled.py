@@ -22,12 +22,10 @@ def suits(*tensors: torch.Tensor) -> bool:
 def suits_blocks(blocks: Any, image: torch.Tensor) -> bool:
     """Whether the compiled form computes an nn.ModuleList of PixelCNN's blocks for images (B, …).
 
-    Each thread computes whole images. Compiled loops call no hooks of modules, and have no gradient
-    of the image, which learned embeddings of its codes need.
+    Each thread computes whole images. Compiled loops call no hooks of modules.
     """
     batch, threads = len(image), torch.get_num_threads()
     return (suits(image, blocks[0].out.weight)
-            and not (torch.is_grad_enabled() and image.requires_grad)
             and 0 < -(-batch // threads) * threads <= IDLE * batch
             and not any(module._forward_hooks or module._forward_pre_hooks
                         for module in blocks.modules()))

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch.autograd.function import once_differentiable
+from torch.nn.grad import conv2d_input
 
 from models.block_matrices import BlockMatrices, PackedMatrices, block_matrices
 from models.dropout import dropout_mask
@@ -28,7 +29,7 @@ def compute_blocks(blocks: Sequence[Any], image: torch.Tensor, label: torch.Tens
 
     Args:
         blocks: all `pixelcnn.Block`s of a network.
-        image: (B, H, W, C · code_features), encoded; it gets no gradient.
+        image: (B, H, W, C · code_features), encoded.
         label: (B,) or vectors (B, width), or None.
         dropout: the probability of zeroing a gated feature of the horizontal stack.
 
@@ -40,7 +41,8 @@ def compute_blocks(blocks: Sequence[Any], image: torch.Tensor, label: torch.Tens
     masks = torch.stack([dropout_mask(like, dropout) for _ in blocks]) if dropout else None
     matrices = [block_matrices(block, *size[1:]) for block in blocks]
     tensors = [tensor for block in matrices for tensor in block]
-    keep = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+    keep = torch.is_grad_enabled() and any(t is not None and t.requires_grad
+                                           for t in (image, *tensors))
     return _Blocks.apply(image, keep, _conditions(blocks, label), masks, *tensors)
 
 
@@ -96,19 +98,45 @@ class _Blocks(torch.autograd.Function):
         kept, grad_out = flat(store), flat(grad_outputs)
         grads = np.zeros((threads, packed.gradients), np.float32)
         sums = np.zeros((2, len(blocks), B, wide), np.float32)
-        positions = np.zeros((threads, 2 * H * W * 2 * p if packed.weights.position_step else 0),
-                             np.float32)
+        needed = packed.weights.position_step or ctx.needs_input_grad[0]
+        first = np.zeros(2 * B * H * W * 2 * p if needed else 0, np.float32)
         flat_sums = sums.reshape(-1)
-        _in_threads(B, lambda thread, first, end: kernels.backward(
-            first, end, sizes, kept, packed.weights, *ctx.arguments, grad_out, grads[thread],
-            flat_sums, positions[thread]))
+        _in_threads(B, lambda thread, begin, end: kernels.backward(
+            begin, end, sizes, kept, packed.weights, *ctx.arguments, grad_out, grads[thread],
+            flat_sums, first))
         total, per_image = torch.from_numpy(grads.sum(0)), torch.from_numpy(sums)[..., :2 * p]
         grad_conditions = None if conditions is None else _condition_gradients(per_image, blocks)
-        position = None
-        if positions.size:
-            position = torch.from_numpy(positions.sum(0)).view(2, H, W, 2 * p)
+        position = grad_image = None
+        if needed:
+            grad_above, grad_x = torch.from_numpy(first).view(2, B, H, W, 2 * p)
+            if packed.weights.position_step:
+                position = torch.stack((grad_above.sum(0), grad_x.sum(0)))
+            if ctx.needs_input_grad[0]:
+                grad_image = _image_gradient(grad_above, grad_x, blocks[0])
         result = packed.unpack(total, per_image.sum(2), position)
-        return None, None, grad_conditions, None, *result
+        return grad_image, None, grad_conditions, None, *result
+
+
+def _image_gradient(grad_above: torch.Tensor, grad_x: torch.Tensor,
+                    block: BlockMatrices) -> torch.Tensor:
+    """The gradient of the image (B, H, W, C), through the first block's convolutions.
+
+    grad_above, grad_x: of what the vertical kernel, and the others, add up to, (B, H, W, 2p). In
+    torch, because it is a small part of the work.
+    """
+    B, H, W, _ = grad_x.shape
+    channels, (rows, columns) = block.into.shape[1], block.into.shape[2:]
+    radius, wide = columns // 2, block.horizontal.shape[3]
+    # With the zeros around it: `rows` above, `radius` columns at each side.
+    padded = grad_x.new_zeros(B, channels, rows + H, radius + W + radius)
+    for kernel, grad in ((block.vertical, grad_above), (block.into, grad_x)):
+        if kernel is not None:
+            size = B, channels, rows + H - 1, radius + W + radius
+            padded[:, :, :-1] += conv2d_input(size, kernel, grad.permute(0, 3, 1, 2))
+    size = B, channels, H, W + wide - 1
+    padded[:, :, rows:, :W + wide - 1] += conv2d_input(size, block.horizontal,
+                                                       grad_x.permute(0, 3, 1, 2))
+    return padded[:, :, rows:, radius:radius + W].permute(0, 2, 3, 1)
 
 
 def _group(tensors: Sequence[Any]) -> list[BlockMatrices]:

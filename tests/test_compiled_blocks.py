@@ -22,7 +22,10 @@ NETWORKS = {  # width, channels and the rest; widths that fill vectors, and that
     "vectors": dict(channels=2, hidden_dim=TILE, blocks_num=3, vector=4),
     "position": dict(channels=3, hidden_dim=TILE + HALF, blocks_num=3, position=True),
     "position, one block": dict(hidden_dim=HALF, blocks_num=1, position=True),
-    "all": dict(channels=3, hidden_dim=HALF + 3, blocks_num=4, labels=3, position=True),
+    "embedding": dict(hidden_dim=HALF, blocks_num=3, embedding=5),
+    "embedding, one block": dict(channels=3, hidden_dim=9, blocks_num=1, embedding=1),
+    "all": dict(channels=3, hidden_dim=HALF + 3, blocks_num=4, labels=3, position=True,
+                embedding=2),
 }
 
 
@@ -188,18 +191,3 @@ def test_the_plain_form_is_used_where_compiled_loops_are_not(monkeypatch):
     plain(codes)
     model.compute_dtype = torch.bfloat16
     model(codes)
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_a_network_that_embeds_codes_is_compiled_where_no_gradient_is_needed(channels):
-    model, plain = network(channels=channels, hidden_dim=9, blocks_num=3, labels=2, embedding=5)
-    codes, label = images(4, 6, 5, model.config), labels_for(4, model.config)
-    assert not suits_blocks(model.blocks, model.encode(codes))
-    with torch.no_grad():
-        assert suits_blocks(model.blocks, model.encode(codes))
-        assert_close(model(codes, label), plain(codes, label), "logits")
-    (logits, grads), (wanted, wanted_grads) = (run(each, codes, label) for each in (model, plain))
-    assert_close(logits, wanted, "logits")
-    assert grads["embed_code.weight"].any(dim=1).all()
-    for name, grad in grads.items():
-        assert_close(grad, wanted_grads[name], name)

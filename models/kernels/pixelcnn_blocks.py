@@ -182,12 +182,13 @@ def _mask_row(y, o, o_step, masks, mask, width, p):
 
 @cache.kernel
 def backward(first, end, sizes, store, weights, conditions, condition_step, masks, grad_outputs,
-             grads, sums, position_grads):
+             grads, sums, first_grads):
     """Add the gradients of the kernels for the images `first` to end - 1.
 
     grads: of all kernels, see `Weights`. sums: of the gradients of `above` and of `x` over an
     image's pixels, (2, blocks, B, round_up(2p)).
-    position_grads: of the first block's `above` and `x`, (2, H, W, 2p), or empty.
+    first_grads: written with those of the first block's `above` and `x`, (2, B, H, W, 2p), unless
+    it is empty.
     """
     H, W, p = sizes.height, sizes.width, sizes.p
     pitch, last, data = W + 2, sizes.blocks - 1, weights.data
@@ -236,7 +237,7 @@ def backward(first, end, sizes, store, weights, conditions, condition_step, mask
             _add_kernel_gradients(sizes, n, image, batch, store, v, h, above, y, grad_above, grad_x,
                                   grad_h, weights, grads, sums, panel, one)
             if n == 0:
-                _add_position_gradients(sizes, grad_above, grad_x, wide, position_grads)
+                _store_first_gradients(sizes, image, batch, grad_above, grad_x, wide, first_grads)
                 continue
             for i in range(H):
                 o = (i * pitch + 2) * wide
@@ -277,14 +278,14 @@ def _add_kernel_gradients(sizes, n, image, batch, store, v, h, above, y, grad_ab
 
 
 @inlined
-def _add_position_gradients(sizes, grad_above, grad_x, wide, position_grads):
-    """Add the gradients of the first block's inputs of gates, for each pixel."""
+def _store_first_gradients(sizes, image, batch, grad_above, grad_x, wide, first_grads):
+    """Store an image's gradients of the first block's inputs of gates, for each pixel."""
     H, W, p = sizes.height, sizes.width, sizes.p
-    if position_grads.size:
+    if first_grads.size:
         for i in range(H):
             for j in range(W):
-                o, a = (i * (W + 2) + 2 + j) * wide, (i * W + j) * 2 * p
+                o, a = (i * (W + 2) + 2 + j) * wide, ((image * H + i) * W + j) * 2 * p
                 for k in range(2 * p):
                     if sizes.blocks > 1:
-                        position_grads[a + k] += grad_above[o + k]
-                    position_grads[H * W * 2 * p + a + k] += grad_x[o + k]
+                        first_grads[a + k] = grad_above[o + k]
+                    first_grads[batch * H * W * 2 * p + a + k] = grad_x[o + k]
