@@ -86,7 +86,10 @@ def write_recordings(folder: Path, count: int, seconds: int, ending: str) -> Non
     for index in range(count):
         tone = 0.3 * np.sin(np.arange(RATE * seconds) * (0.02 + index / count))
         samples = tone + 0.1 * generator.standard_normal(len(tone))
-        soundfile.write(folder / f"{index:05}.{ending}", samples, RATE)
+        # In blocks, because libsndfile's Vorbis encoder crashes if it gets a minute at once.
+        with soundfile.SoundFile(folder / f"{index:05}.{ending}", "w", RATE, 1) as file:
+            for second in samples.reshape(seconds, RATE):
+                file.write(second)
 
 
 def write_long_recording(path: Path, hours: float) -> None:

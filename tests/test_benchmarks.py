@@ -173,7 +173,8 @@ def test_preparing_prints_speed_and_memory():
     printed = run("preparing.py", "--minutes", 1, "--hours", 0.02, "--workers", 2,
                   "--memory_workers", 3)
     lines = iter(printed.splitlines()[1:])
-    for data, features in product(("1 × 60 s", "20 × 3 s"), ("none", "mel")):
+    for data, features in product(
+            ("1 × 60 s, wav", "1 × 60 s, ogg", "1 × 60 s, mp3", "20 × 3 s, wav"), ("none", "mel")):
         total, per_core = (float(text.replace(",", "")) for text in re.fullmatch(
             rf"{data}, --features {features}, 2 workers: ([\d,]+) × real time, ([\d,]+) a core",
             next(lines)).groups())
