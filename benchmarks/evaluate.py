@@ -116,7 +116,7 @@ def evaluate_images(path: str, data: str, items: int | None) -> None:
     dimensions = math.prod(images.pixels.shape[1:])
     given = " with their classes" if file.label_names else ""
     print(f"{len(images):,} test images of {file.data['dataset']}{given}: "
-          f"{describe_nats(nats_of_each_image(file.model, images), dimensions)}")
+          f"{describe_nats(nats_of_each_image(file.model, images), dimensions)}", flush=True)
     if file.label_names:
         nats = nats_without_labels(file.model, images, len(file.label_names))
         print(f"without their classes: {describe_nats(nats, dimensions)}")

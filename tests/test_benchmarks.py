@@ -33,7 +33,7 @@ def run(script, *args):
 
 
 # Long enough for the WaveNet to learn something that rounding its weights changes.
-@pytest.mark.parametrize("network, minutes", [("pixelcnn", 0.02), ("wavenet", 0.08)])
+@pytest.mark.parametrize("network, minutes", [("pixelcnn", 0.05), ("wavenet", 0.08)])
 def test_likelihood_trains_for_the_given_time_and_prints_the_test_likelihood(network, minutes,
                                                                              tmp_path):
     write_mnist(tmp_path / "MNIST/raw")

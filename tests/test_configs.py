@@ -97,13 +97,13 @@ def test_the_config_of_a_model_describes_it(path, monkeypatch):
         assert config["blocks_num"] == flags["blocks_num"]
         assert config["position"] is not flags["no_position"]
         assert bool(config["labels"]) == (flags["condition"] == "class")
-        assert config["vector"] == 0
+        assert config["vector"] == 0 and config.get("embedding", 0) == flags["embedding"]
         assert all(data[name] == flags[name] for name in ("dataset", "levels", "binarize"))
     else:
         flags = parsed(settings, "preprocess", monkeypatch)
         assert all(config[name] == flags[name] for name in ("levels", "stacks_num", "layers_num"))
         assert data["rate"] == flags["rate"]
-        assert bool(config["labels"]) == (flags["labels"] != "none")
+        assert bool(config["labels"]) == (flags["labels"] != ["none"])
         mel = flags["features"] == "mel"
         assert config["features"] == (flags["bins"] if mel else 0)
         assert config["hop"] == (round(flags["hop_seconds"] * flags["rate"]) if mel else 0)
