@@ -33,6 +33,7 @@ import torch
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
+from benchmarks.evaluate import bits_per_sample
 from benchmarks.spoken_digits import (
     FLOOR_DB,
     digit_features,
@@ -45,16 +46,12 @@ from cli.script import run_script
 from common.errors import UserError
 from datasets.audio.features import Features, mel_filterbank
 from datasets.audio.recordings import read_recording
-from datasets.batches import evaluation_batches
 from datasets.corpus.reader import Corpus, Split
-from datasets.corpus.windows import Windows
 from datasets.quantization import mu_law_decode
-from models.local_conditioning import MARGIN_FRAMES
 from models.model_file import load
 from models.wavenet import WaveNet
 from sampling.random_streams import RandomStreams
 from sampling.wavenet import sample_sounds
-from training import likelihood
 
 ITERATIONS = 200  # of Griffin-Lim; more change nothing
 PLOTTED = 4  # recordings in copies.png
@@ -73,17 +70,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=positive_int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
-
-
-# ------------------------------------------------------------------------------- likelihood
-
-
-def bits_per_sample(model: WaveNet, corpus: Corpus) -> float:
-    """The mean over all validation samples, each recording starting from silence."""
-    windows = Windows(corpus.validation, corpus.target_length, model.config.receptive_field,
-                      corpus.levels, MARGIN_FRAMES)
-    batches = tqdm(evaluation_batches(windows, 16), desc="test", disable=None)
-    return likelihood.evaluate(model, batches, torch.device("cpu")) / math.log(2)
 
 
 # ----------------------------------------------------------------------------------- copies

@@ -40,6 +40,7 @@ from datasets.corpus.windows import Windows
 from datasets.images.dataset import ImageCodes, load_images
 from models.local_conditioning import MARGIN_FRAMES
 from models.model_file import ModelFile, load
+from models.wavenet import WaveNet
 from training import likelihood
 
 BATCH_SIZE = 16  # images or windows
@@ -122,6 +123,14 @@ def evaluate_images(path: str, data: str, items: int | None) -> None:
         print(f"without their classes: {describe_nats(nats, dimensions)}")
 
 
+def bits_per_sample(model: WaveNet, corpus: Corpus) -> float:
+    """The mean over all validation samples, each recording starting from silence."""
+    windows = Windows(corpus.validation, corpus.target_length, model.config.receptive_field,
+                      corpus.levels, MARGIN_FRAMES)
+    nll = likelihood.evaluate(model, batches_with_progress(windows), torch.device("cpu"))
+    return nll / math.log(2)
+
+
 def evaluate_recordings(path: str, data: str) -> None:
     """Print the likelihood of a corpus' held-back recordings."""
     file, corpus = load(path, "wavenet"), Corpus(data)
@@ -139,11 +148,9 @@ def evaluate_recordings(path: str, data: str) -> None:
     if not split.recordings:
         raise UserError(f"{data}: has no recordings held back; call preprocess.py with "
                         "--validation")
-    windows = Windows(split, corpus.target_length, config.receptive_field, corpus.levels,
-                      MARGIN_FRAMES)
-    nll = likelihood.evaluate(file.model, batches_with_progress(windows), torch.device("cpu"))
-    print(f"{len(split.recordings):,} recordings held back, {sum(windows.lengths):,} samples: "
-          f"{nll / math.log(2):.4f} bits per sample")
+    samples = sum(recording.length for recording in split.recordings)
+    print(f"{len(split.recordings):,} recordings held back, {samples:,} samples: "
+          f"{bits_per_sample(file.model, corpus):.4f} bits per sample")
 
 
 def main() -> None:

@@ -73,6 +73,24 @@ class Judge(NamedTuple):
         return self.classifier.predict(items.vectors) == np.array(items.classes)
 
 
+def draw_sounds(model: WaveNet, labels: torch.Tensor, lengths: list[int], drawing: Drawing,
+                first_stream: int = 0) -> list[np.ndarray]:
+    """Draw a sound of each of the labels (N,), with so many samples each.
+
+    first_stream: the random stream of the first sound; the others have the next ones.
+    """
+    sounds: list[np.ndarray] = []
+    batches = torch.arange(len(labels)).split(BATCH_SIZE)
+    for batch in tqdm(batches, desc="drawing", disable=None):
+        longest = max(lengths[index] for index in batch)
+        streams = RandomStreams(drawing.seed, (first_stream + batch).tolist())
+        codes = torch.cat(list(sample_sounds(model, streams, labels[batch], longest,
+                                             drawing.temperature, drawing.top_p)), dim=1)
+        sounds += [mu_law_decode(row[:lengths[index]].numpy(), model.config.levels)
+                   for row, index in zip(codes, batch, strict=True)]
+    return sounds
+
+
 def make_judge(network: str, path: str | Path, file: ModelFile, data: str,
                drawing: Drawing) -> Judge:
     """Make the judge of a model's samples.
@@ -144,15 +162,7 @@ def sound_judge(path: str | Path, file: ModelFile, data: str, drawing: Drawing) 
         generator = np.random.default_rng(drawing.seed)
         lengths = [int(generator.choice([recording.length for recording in corpus.train.recordings
                                          if recording.label == label])) for label in labels]
-        sounds: list[np.ndarray] = []
-        batches = torch.arange(len(labels)).split(BATCH_SIZE)
-        for batch in tqdm(batches, desc="drawing", disable=None):
-            longest = max(lengths[index] for index in batch)
-            codes = torch.cat(list(sample_sounds(
-                model, RandomStreams(drawing.seed, batch.tolist()), labels[batch], longest,
-                drawing.temperature, drawing.top_p)), dim=1)
-            sounds += [mu_law_decode(row[:lengths[index]].numpy(), corpus.levels)
-                       for row, index in zip(codes, batch, strict=True)]
+        sounds = draw_sounds(model, labels, lengths, drawing)
         return make_items(sounds, [label_names[label][0] for label in labels])
 
     train = read_items(corpus.train)

@@ -47,10 +47,10 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def add_drawing(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of `Drawing`."""
-    parser.add_argument("-c", "--count", type=positive_int, default=100,
-                        help="samples in all for each class or digit (default: 100)")
+def add_drawing(parser: argparse.ArgumentParser, count: int = 100) -> None:
+    """Add the flags of `Drawing`. count: the default number of samples."""
+    parser.add_argument("-c", "--count", type=positive_int, default=count,
+                        help="samples in all for each class or digit (default: %(default)s)")
     parser.add_argument("--temperature", type=non_negative_float, default=1.0)
     parser.add_argument("--top_p", type=probability, default=1.0)
     parser.add_argument("--seed", type=int, default=0)

@@ -36,18 +36,17 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 from tqdm import tqdm
 
+from benchmarks.judges import Drawing, draw_sounds
+from benchmarks.judging import add_drawing
 from benchmarks.music_spectra import MusicSpectra, distances, music_spectra, noise_like
-from cli.arguments import non_negative_float, positive_float, positive_int, probability
+from cli.arguments import positive_float, positive_int
 from cli.script import run_script
 from common.errors import UserError
 from datasets.corpus.reader import Corpus, Split
 from datasets.quantization import mu_law_decode
 from models.model_file import load
 from models.wavenet import WaveNet
-from sampling.random_streams import RandomStreams
-from sampling.wavenet import sample_sounds
 
-BATCH_SIZE = 64  # sounds drawn at once
 LONG_SOUNDS, LONG_STEP = 2, 10.0  # of each class; seconds that are judged together
 MOST_TRAINING_EXCERPTS = 300  # of each class
 
@@ -71,15 +70,11 @@ def arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-m", "--model", required=True, metavar="FILE|DIR")
     parser.add_argument("--data", required=True, metavar="CORPUS")
-    parser.add_argument("-c", "--count", type=positive_int, default=40,
-                        help="excerpts drawn of each class (default: 40)")
     parser.add_argument("--seconds", type=positive_float, default=10.0,
                         help="of an excerpt (default: 10)")
     parser.add_argument("--long", type=positive_float, metavar="S",
                         help="also judge sounds of so many seconds, every 10 s of them")
-    parser.add_argument("--temperature", type=non_negative_float, default=1.0)
-    parser.add_argument("--top_p", type=probability, default=1.0)
-    parser.add_argument("--seed", type=int, default=0)
+    add_drawing(parser, count=40)
     parser.add_argument("--threads", type=positive_int, default=2)
     return parser.parse_args()
 
@@ -113,16 +108,11 @@ def append(excerpts: Excerpts, sound: np.ndarray, name: str, rate: int) -> None:
     excerpts.classes.append(name)
 
 
-def draw_sounds(model: WaveNet, label: int, count: int, length: int,
-                args: argparse.Namespace) -> list[np.ndarray]:
-    """Draw `count` sounds of a label, (length,) each."""
-    sounds: list[np.ndarray] = []
-    for batch in torch.arange(count).split(BATCH_SIZE):
-        streams = RandomStreams(args.seed, (label * count + batch).tolist())
-        codes = torch.cat([*sample_sounds(model, streams, torch.full((len(batch),), label), length,
-                                          args.temperature, args.top_p)], dim=1)
-        sounds += [*mu_law_decode(codes.numpy(), model.config.levels)]
-    return sounds
+def draw_class(model: WaveNet, label: int, count: int, length: int,
+               drawing: Drawing) -> list[np.ndarray]:
+    """Draw `count` sounds of a label, (length,) each, from random streams of their own."""
+    return draw_sounds(model, torch.full((count,), label), [length] * count, drawing,
+                       first_stream=label * count)
 
 
 # --------------------------------------------------------------------------------- judgement
@@ -179,13 +169,13 @@ def print_nearest(train: Excerpts, unseen: Excerpts, drawn: Excerpts) -> None:
 
 
 def print_course(model: WaveNet, corpus: Corpus, unseen: Excerpts,
-                 args: argparse.Namespace) -> None:
-    """Print loudness and distances of long sounds for every LONG_STEP seconds."""
+                 seconds: float, drawing: Drawing) -> None:
+    """Print loudness and distances of sounds of `seconds` for every LONG_STEP seconds."""
     step = round(LONG_STEP * corpus.rate)
     print("\n| class, from second | loudness | dB from held-back music, timbre / rhythm |\n"
           "|---|---|---|")
     for label, name in enumerate(corpus.label_names):
-        sounds = draw_sounds(model, label, LONG_SOUNDS, round(args.long * corpus.rate), args)
+        sounds = draw_class(model, label, LONG_SOUNDS, round(seconds * corpus.rate), drawing)
         for begin in range(0, len(sounds[0]) - step + 1, step):
             pieces = [sound[begin:begin + step] for sound in sounds]
             power = np.mean(np.square(pieces, dtype=np.float64))
@@ -206,9 +196,11 @@ def main() -> None:
                         "none; name the corpus that it was trained on")
     train = cut_excerpts(corpus.train, corpus, args.seconds, MOST_TRAINING_EXCERPTS)
     unseen = cut_excerpts(corpus.validation, corpus, args.seconds, MOST_TRAINING_EXCERPTS)
+    drawing = Drawing(args.count, args.temperature, args.top_p, args.seed)
     drawn = Excerpts([], [], [])
     for label, name in enumerate(label_names):
-        for sound in draw_sounds(model, label, args.count, round(args.seconds * corpus.rate), args):
+        for sound in draw_class(model, label, args.count, round(args.seconds * corpus.rate),
+                                drawing):
             append(drawn, sound, name, corpus.rate)
     classifier = train_classifier(train)
     print_recognition(classifier, unseen, "held-back music")
@@ -216,7 +208,7 @@ def main() -> None:
     print_distances(train, unseen, drawn, corpus.rate)
     print_nearest(train, unseen, drawn)
     if args.long:
-        print_course(model, corpus, unseen, args)
+        print_course(model, corpus, unseen, args.long, drawing)
 
 
 if __name__ == "__main__":

@@ -7,9 +7,9 @@
     python benchmarks/learning_curve.py wavenet --run runs/spoken_digits \
         --data corpora/spoken_digits -o curve.png
 
-The likelihood of held-back data comes from the run's log, one point per epoch. The samples are
-drawn with the snapshots that --keep_every kept and with the run's best model: --count for each
-class or digit, of which a classifier recognises a share, as in judging.py. Below the curves stand
+The likelihood of held-back data comes from the run's log, one point per epoch. The script draws
+--count samples for each class or digit with every snapshot that --keep_every kept and with the
+run's best model. A classifier recognises a share of them, as in judging.py. The plot also shows
 samples of four of these models: one of each class of images, or the spectrogram of a spoken digit.
 
 It also prints the figures as a Markdown table.

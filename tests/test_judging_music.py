@@ -1,4 +1,4 @@
-"""Music is told from noise, its classes from each other, and copies from new music."""
+"""The judge of music distinguishes noise, the classes, and copies of training music."""
 
 import re
 import subprocess
@@ -10,7 +10,7 @@ import pytest
 import soundfile
 import torch
 
-from benchmarks import judging_music
+from benchmarks import judges, judging_music
 from benchmarks.music_spectra import (
     BANDS,
     GROUPS,
@@ -112,7 +112,7 @@ def test_copies_are_recognised_and_near(music, monkeypatch, capsys):
                                        for kind in label])).long()
         yield from codes.split(length - 100, dim=1)
 
-    monkeypatch.setattr(judging_music, "sample_sounds", draw_copies)
+    monkeypatch.setattr(judges, "sample_sounds", draw_copies)
     printed = run(monkeypatch, capsys, music)
     assert "drawn: 100.0% recognised" in printed
     held_back, drawn = (float(re.search(rf"^{what} excerpts: .* at ([\d.]+) \(median", printed,

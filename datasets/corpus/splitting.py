@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from common.errors import UserError
 
-UNITS = ("recordings", "each")  # of which a fraction is held back: the recordings, or each of them
+UNITS = ("recordings", "each")  # hold back some whole recordings, or the end of each one
 
 
 class Piece(NamedTuple):
