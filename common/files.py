@@ -121,6 +121,15 @@ def atomic_write(path: str | PathLike[str]) -> Iterator[Path]:
         Path(temporary).unlink(missing_ok=True)
 
 
+def temporary_files(folder: str | PathLike[str], name: str) -> list[Path]:
+    """List what `atomic_write` of the files `name` in `folder` left when their process was killed.
+
+    name: a pattern, as of `Path.glob`.
+    """
+    random = "[a-z0-9_]" * 8  # as tempfile.mkstemp makes it
+    return list(Path(folder).glob(f".{name}.{random}{Path(name).suffix}"))
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)

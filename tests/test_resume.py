@@ -6,14 +6,17 @@ import random
 import shutil
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import torch
 from forks import PIXELCNN, UPDATES, WAVENET, Fork, difference, forked, once, snapshot_in
 
+from common.files import atomic_write
 from training import likelihood
 from training.extensions.evaluator import Evaluator
+from training.resuming import delete_temporary_files
 from training.trainer import Trainer
 
 BOTH = pytest.mark.parametrize("command", [PIXELCNN, WAVENET], ids=["pixelcnn", "wavenet"])
@@ -192,9 +195,28 @@ def test_killed_while_an_earlier_runs_files_are_set_aside(world, whole, tmp_path
 
 def test_temporary_files_of_a_killed_process_are_deleted(world, tmp_path):
     command = f"{PIXELCNN} {FLAGS[0]}"
-    moments = [at("replace", name) for name in ("snapshot_iter_15", "pixelcnn_16")]
-    assert check_killed(world, command, tmp_path, moments) == 2
-    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+    moments = [at("replace", name) for name in
+               ("config.json", "snapshot_iter_15", "pixelcnn_16", "log", "data.png")]
+    assert check_killed(world, command, tmp_path, moments) == 5
+    assert [path.name for path in tmp_path.rglob(".*")] == []
+
+
+def test_temporary_files_of_every_kind_are_deleted_and_no_others(tmp_path):
+    mine = tmp_path / ".log.old"
+    for name in ("log", "config.json", "loss.png", "pixelcnn_16", "snapshot_iter_15",
+                 "samples/iteration_8.png", "samples/iteration_8_bass.wav",
+                 "tensorboard/projector_config.pbtxt", "tensorboard/labels/tensors.tsv"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        with suppress(KeyboardInterrupt), atomic_write(tmp_path / name) as temporary:
+            os.link(temporary, mine)  # stays when the writer removes its own
+            name = temporary
+            raise KeyboardInterrupt
+        mine.rename(name)
+    mine.write_text("the user's")
+    (tmp_path / ".pixelcnn_notes.txt").write_text("the user's")
+    delete_temporary_files(tmp_path, "pixelcnn")
+    assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {
+        ".log.old", ".pixelcnn_notes.txt"}
 
 
 def test_ctrl_c_stops_the_run_and_not_its_workers(world, tmp_path):

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
-from common.files import real_path
-from common.run_files import UNNUMBERED, numbered_files
+from common.files import real_path, temporary_files
+from common.run_files import SAMPLES, SNAPSHOT, TENSORBOARD, UNNUMBERED, numbered_files
 from models import model_file
 from training.settings import flag_hint
 from training.task import Task
@@ -30,7 +30,7 @@ def find_snapshot(resume: str, out: str, kind: str) -> tuple[Path | None, Conten
     folder = Path(out if is_auto else resume)
     if not folder.is_dir():
         return folder, _read_snapshot(folder, kind)
-    for path in reversed(numbered_files(folder, "snapshot_iter")):
+    for path in reversed(numbered_files(folder, SNAPSHOT)):
         try:
             content = _read_snapshot(path, kind)
         except UserError as error:
@@ -77,7 +77,7 @@ def set_aside(out: Path, kind: str, path: Path | None, content: Content | None) 
     path, content: of the snapshot that is resumed. If it lies in `out`, only models and snapshots
     that were written after it are moved.
     """
-    models = numbered_files(out, "snapshot_iter") + numbered_files(out, kind)
+    models = numbered_files(out, SNAPSHOT) + numbered_files(out, kind)
     if path and content and real_path(path).parent == real_path(out):
         resumed_at = content["run"]["iteration"]
         old = [model for model in models if int(model.name.rpartition("_")[2]) > resumed_at]
@@ -98,6 +98,10 @@ def set_aside(out: Path, kind: str, path: Path | None, content: Content | None) 
 
 def delete_temporary_files(out: Path, kind: str) -> None:
     """Delete what a killed process had begun to write."""
-    for pattern in (".snapshot_iter_*.*", f".{kind}_*.*", "samples/.iteration_*.*"):
-        for path in out.glob(pattern):
+    tensorboard = out / TENSORBOARD
+    for folder, name in ((out, f"{SNAPSHOT}_*"), (out, f"{kind}_*"),
+                         *((out, name) for name in UNNUMBERED),
+                         (out / SAMPLES, "iteration_*.*"),
+                         (tensorboard, "*.pbtxt"), (tensorboard / "labels", "*.tsv")):
+        for path in temporary_files(folder, name):
             path.unlink(missing_ok=True)
