@@ -1,11 +1,19 @@
-"""Draw sound from a trained WaveNet, from silence or going on from a recording."""
+"""Draw sound from a trained WaveNet: from silence, going on from a recording, or from a text."""
 
 import argparse
 import sys
 from functools import partial
 from pathlib import Path
 
-from cli.arguments import Every, every, length, parse, positive_float, whole_number
+from cli.arguments import (
+    Every,
+    every,
+    length,
+    number_from,
+    parse,
+    positive_float,
+    whole_number,
+)
 from cli.sampling_arguments import (
     add_network_checks,
     add_randomness,
@@ -34,7 +42,7 @@ def arguments() -> argparse.Namespace:
                         help="what to draw, if the model has labels (default: 0); all: COUNT "
                              "sounds for each label, sample_NAME_0.wav, …")
     parser.add_argument("-c", "--count", type=whole_number(1, 100_000), metavar="N",
-                        help="sounds to draw (default: 10; 1 with --output - or "
+                        help="sounds to draw (default: 10; 1 with --output -, --text or "
                              "--features_from)")
     parser.add_argument("--length", type=length, metavar="N|SECONDSs",
                         help="to draw for each: samples, or seconds such as 30s; 0: until Ctrl+C "
@@ -51,6 +59,13 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--features_from", metavar="FILE|DIR",
                         help="say what the features of a recording say, or those in a .npy, or all "
                              "in a folder of them; as long as they are")
+    parser.add_argument("--text", metavar="WORDS|FILE|-",
+                        help="say these words, those in a file, or those that come from standard "
+                             "input, with a model that was trained on texts")
+    parser.add_argument("--speed", type=number_from(0.5, 2), default=1.0, metavar="X",
+                        help="with --text: so many times as fast, 0.5 to 2 (default: 1.0)")
+    parser.add_argument("--pitch", type=number_from(0.5, 2), default=1.0, metavar="X",
+                        help="with --text: so many times as high, 0.5 to 2 (default: 1.0)")
     parser.add_argument("--save_every", type=every, default=Every(0.5, True), metavar="N[s|m|h]",
                         help="bring the wavs on the disk up to date whenever so many samples are "
                              "drawn, or so much time has passed (default: half a second)")
@@ -83,7 +98,8 @@ def main() -> int:
         prepare_output(args.output, requests, page)
     with Signals("finishing the block in hand") as signals:
         for request in requests:
-            total = None if endless else sum(sound.length or 0 for sound in request.sounds)
+            total = None if endless or args.text else sum(
+                sound.length or 0 for sound in request.sounds)
             with Progress(total, request.rate, request.model.name) as progress:
                 model = load(request.model.file, "wavenet").model.to(device)
                 seconds = render_sounds(model, request.sounds, request.options,

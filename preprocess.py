@@ -16,6 +16,7 @@ from datasets.audio.recordings import Excerpt, scan_recordings
 from datasets.corpus.builder import build_corpus
 from datasets.corpus.left_out import write_left_out
 from datasets.endings import describe_skipped
+from datasets.text.transcripts import Transcripts, unused_warnings
 
 LESS_MEMORY = "--workers"  # the flag to lower if memory runs out
 
@@ -26,10 +27,12 @@ def main():
     found, skipped = scan_recordings(args.data)
     root = Path(args.data) if Path(args.data).is_dir() else Path(args.data).parent
     features = make_features(args.features, found, args.rate, args.hop_seconds, args.bins)
+    transcripts = (Transcripts(root, args.transcripts and Path(args.transcripts))
+                   if args.features == "text" else None)
     labelling = Labelling(root, tuple(args.labels), args.genres)
     config = EncodingConfig(labelling, args.rate, args.levels,
                             Excerpt(args.offset_seconds, args.max_seconds, args.min_seconds),
-                            args.silence_threshold, features)
+                            args.silence_threshold, features, transcripts)
     paths = {path.relative_to(root).as_posix(): path for path in found}
     result = build_corpus(
         paths, config, args.output,
@@ -46,6 +49,7 @@ def main():
     warnings = [describe_skipped(skipped)] if skipped else []
     warnings += shared_label_warnings(config.labelling, (path for name, path in paths.items()
                                                          if name not in result.problems))
+    warnings += unused_warnings(transcripts, found)
     print_report(Preparation(args.output, args.part, config, bool(args.validation), result,
                              left_out, time.monotonic() - began), warnings)
 

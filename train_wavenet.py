@@ -37,6 +37,9 @@ def arguments():
                         help="cut the gradient's L2 norm to this (default: 1.0)")
     parser.add_argument("--levels", type=positive_int, metavar="N",
                         help="values of a sample; must be the data's (default: those)")
+    parser.add_argument("--speech_updates", type=positive_int, default=3000, metavar="N",
+                        help="with texts: updates of the network that turns them into frames, "
+                             "before the WaveNet's training (default: 3000)")
     return parse(parser)
 
 
@@ -61,7 +64,13 @@ def main():
     if args.levels not in (None, corpus.levels):
         raise UserError(f"--levels {args.levels}: the corpus in {args.data} has {corpus.levels} "
                         f"levels; leave the flag out, or run preprocess.py --levels {args.levels}")
-    features = corpus.features
+    train, validation, features = corpus.train, corpus.validation, corpus.features
+    speech = None
+    if features and features.kind == "text":
+        from training.speech import obtain
+        speech = obtain(corpus, start, args.speech_updates)
+        train, validation = train.with_mel_frames(), validation.with_mel_frames()
+        features = features.mel
     with parameters_as_flags("levels", "hidden_dim", "out_hidden_dim", "stacks_num",
                              "layers_num"):
         config = WaveNetConfig(corpus.levels, args.hidden_dim, args.out_hidden_dim,
@@ -79,16 +88,16 @@ def main():
     model = WaveNet(config)
     data = {"levels": corpus.levels, "rate": corpus.rate}
     if features:
-        model.frames.set_normalization(*corpus.train.frame_statistics())
+        model.frames.set_normalization(*train.frame_statistics())
         data["features"] = features.as_dict()
-    preview_split = corpus.validation if corpus.validation.recordings else corpus.train
+    preview_split = validation if validation.recordings else train
     task = Task(
         kind="wavenet", model=model,
-        training_set=windows(corpus.train), validation_set=windows(corpus.validation),
+        training_set=windows(train), validation_set=windows(validation),
         data=data, label_names=corpus.label_names,
         unit="samples", count_samples=likelihood.count_targets,
         draw=partial(draw_sound_previews, label_names=corpus.label_names, rate=corpus.rate,
-                     part=preview_split))
+                     part=preview_split), speech=speech)
     run.train(start, task, training_settings(args, clip=args.clip), recorded_flags(args))
 
 

@@ -62,6 +62,12 @@ def probability(text: str) -> float:
     return _number(text, float, lambda x: 0 < x <= 1, "a number above 0, up to 1")
 
 
+def number_from(least: float, most: float) -> Callable[[str], float]:
+    """Return an argparse type: a number from `least` to `most`."""
+    return lambda text: _number(text, float, lambda x: least <= x <= most,
+                                f"a number from {least:g} to {most:g}")
+
+
 def label_pair(text: str) -> str:
     """NEW=OLD, the names of two labels."""
     if not all(text.partition("=")):

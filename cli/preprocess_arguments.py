@@ -40,9 +40,15 @@ def read_arguments(description: str) -> argparse.Namespace:
         parser.error(f"--validation {args.validation}: must be a fraction, such as 0.1, with "
                      "--validation_of each")
     for name in ("silence_threshold", "max_seconds", "offset_seconds"):
-        if args.features == "npy" and getattr(args, name):
-            parser.error(f"--{name}: cuts recordings, and not the features that --features npy "
-                         "takes; cut both beforehand, and leave it out")
+        uncut = {"npy": "features", "text": "words"}.get(args.features)
+        if uncut and getattr(args, name):
+            parser.error(f"--{name}: cuts recordings, and not the {uncut} that --features "
+                         f"{args.features} takes; cut both beforehand, and leave it out")
+    if args.features == "text" and args.validation_of == "each":
+        parser.error("--validation_of each: cuts recordings, and not the words that --features "
+                     "text takes; leave it out")
+    if args.transcripts and args.features != "text":
+        parser.error("--transcripts goes with --features text")
     return args
 
 
@@ -101,12 +107,16 @@ def _add_recordings(add):
 def _add_features(add):
     add("--features", choices=FEATURES, default="none",
         help="what else the network is conditioned on, frame by frame: nothing; log-mel spectra of "
-             "the recordings; or arrays (frames, width) in NAME.npy next to NAME.wav (default: "
-             "none)")
+             "the recordings; arrays (frames, width) in NAME.npy next to NAME.wav; or what the "
+             "recordings say, in English (default: none)")
+    add("--transcripts", metavar="FILE",
+        help="with --features text: a file of lines NAME: TEXT, or LJSpeech's metadata.csv "
+             "(default: NAME.txt next to NAME.wav, VCTK's folder txt, or transcripts.txt or "
+             "metadata.csv in or above the folder of the recordings)")
     add("--hop_seconds", type=positive_float, default=0.0125, metavar="S",
         help="sound that each frame of the features covers, rounded to samples (default: 0.0125)")
     add("--bins", type=positive_int, default=80, metavar="N",
-        help="numbers in a frame of --features mel (default: 80)")
+        help="numbers in a mel spectrum of --features mel and text (default: 80)")
 
 
 def sampling_rate(text: str) -> int:

@@ -1,4 +1,4 @@
-"""What sounds start from, beside a label: recordings to continue, or features to speak."""
+"""What sounds start from, beside a label: recordings to continue, or features or texts to speak."""
 
 import os
 import sys
@@ -22,11 +22,12 @@ from sampling.sound_rendering import NO_PRIME
 
 @dataclass(frozen=True)
 class SoundFlags:
-    """--prime, --prime_seconds and --features_from, as they were given."""
+    """--prime, --prime_seconds and --features_from, as they were given, and what --text says."""
 
     prime: str | None
     prime_seconds: float | None
     features_from: str | None
+    text: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,27 +35,35 @@ class SoundSource:
     """What a sound starts from.
 
     name: short, of its file; empty for silence. prime: codes (P,) of a recording to continue.
-    frames: (K, width), features of a recording to speak; None without.
+    frames: (K, width), features of a recording to speak; None without. text: to speak, or None.
     """
 
     name: str = ""
     prime: np.ndarray = field(default_factory=lambda: NO_PRIME)
     frames: np.ndarray | None = None
+    text: str | None = None
 
 
-def resolve_sources(flags: SoundFlags, file: Path, config: WaveNetConfig, data: dict[str, Any]
-                    ) -> list[SoundSource]:
+def resolve_sources(flags: SoundFlags, file: Path, config: WaveNetConfig, data: dict[str, Any],
+                    speaks_texts: bool) -> list[SoundSource]:
     """Read what the flags name; silence if they name nothing.
 
-    file: of the model. config: of its network. data: what it was trained on.
+    file: of the model. config: of its network. data: what it was trained on. speaks_texts: whether
+    the file holds a network for texts.
     Raises UserError for files that are no recordings or features, or do not fit the model.
     """
+    if flags.text is not None:
+        if not speaks_texts:
+            raise UserError(f"--text: {file} was trained without texts; prepare recordings with "
+                            "preprocess.py --features text, or name another model")
+        return [SoundSource(text=flags.text)]
     if flags.features_from and not config.features:
         raise UserError(f"--features_from: {file} was trained without features; leave it out, or "
                         "name another model")
     if config.features and not flags.features_from:
-        raise UserError(f"{file}: was trained on features; give --features_from a recording, a "
-                        ".npy, or a folder of them")
+        text = "--text words, or " if speaks_texts else ""
+        raise UserError(f"{file}: was trained on features; give {text}--features_from a recording, "
+                        "a .npy, or a folder of them")
     if flags.features_from:
         features = Features(**data["features"])
         return [SoundSource(name, frames=compute_features(path, features))

@@ -46,12 +46,17 @@ def complete_sound_flags(args: argparse.Namespace) -> None:
     piped = args.output == "-"
     if piped:
         _check_pipe(args)
-    for flag in ("prime", "length"):
-        if args.features_from and getattr(args, flag):
-            raise UserError(f"--{flag}: can't go with --features_from, which says it; leave it out")
+    for teller in ("text", "features_from"):
+        for flag in ("prime", "length", *(["features_from"] if teller == "text" else [])):
+            if getattr(args, teller) is not None and getattr(args, flag):
+                raise UserError(f"--{flag}: can't go with --{teller}, which says it; leave it out")
+    for flag in ("speed", "pitch"):
+        if args.text is None and getattr(args, flag) != 1:
+            raise UserError(f"--{flag} goes with --text; give words, or leave it out")
     if args.prime_seconds and not args.prime:
         raise UserError("--prime_seconds goes with --prime; name a recording, or leave it out")
-    args.count = args.count or (1 if piped or args.features_from else 10)
+    args.count = args.count or (1 if piped or args.features_from or args.text is not None
+                                else 10)
     args.length = args.length or length("4096")
 
 

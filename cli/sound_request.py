@@ -2,9 +2,10 @@
 
 import argparse
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from cli.labels import resolve_labels
 from cli.model_flags import resolve_model_files
 from cli.primes import SoundFlags, SoundSource, resolve_sources
 from cli.requests import RequestedModel, open_models, sampling_options
+from cli.texts import read_text
 from common.errors import UserError
 from common.file_names import distinct_file_names
 from common.files import make_folder
@@ -23,6 +25,7 @@ from sampling.output import sound as sound_output
 from sampling.output.sound import Pipe, WavFiles, check_writable
 from sampling.rendering import SamplingOptions
 from sampling.sound_rendering import Sound, sound_batches
+from sampling.speech import SpokenText
 
 
 @dataclass(frozen=True)
@@ -61,20 +64,24 @@ def resolve_sound_requests(args: argparse.Namespace) -> list[SoundRequest]:
     if len(files) > 1 and (endless or not folder):
         raise UserError(f"{'--length 0' if folder else '--output -'}: is for one model, and "
                         f"--model names {len(files)}; name one")
-    flags = SoundFlags(args.prime, args.prime_seconds, args.features_from)
+    text = None if args.text is None else read_text(args.text)
+    flags = SoundFlags(args.prime, args.prime_seconds, args.features_from, text)
     naming = WavNaming(f"pred_{datetime.now():%Y%m%d-%H%M%S}" if args.timestamp else "sample",
                        number_single=not args.timestamp, name_labels=args.label == "all")
     requests: list[SoundRequest] = []
     sources_of_format: dict[tuple, list[SoundSource]] = {}  # models of one format share them
     for requested, loaded in open_models(files, "wavenet", folder, args):
         config, rate = loaded.model.config, loaded.data["rate"]
-        key = rate, config.levels, str(loaded.data.get("features"))
+        speech = loaded.speech()
+        key = rate, config.levels, str(loaded.data.get("features")), speech is None
         if key not in sources_of_format:
-            sources_of_format[key] = resolve_sources(flags, requested.file, config, loaded.data)
+            sources_of_format[key] = resolve_sources(flags, requested.file, config, loaded.data,
+                                                     speaks_texts=speech is not None)
         sources = sources_of_format[key]
         labels = resolve_labels(loaded.label_names, args.label, requested.file, len(files) > 1)
         lengths = lengths_of(sources, args.length, config, rate, limited=folder is not None)
-        sounds = list_sounds(requested, labels, sources, args.count, lengths, naming)
+        speak = speech and partial(SpokenText, speech, speed=args.speed, pitch=args.pitch)
+        sounds = list_sounds(requested, labels, sources, args.count, lengths, naming, speak)
         if not folder and len(sounds) > 1:
             raise UserError(f"--output -: is one sound, and below "
                             f"{args.prime or args.features_from} there are {len(sounds)} files; "
@@ -124,7 +131,8 @@ def lengths_of(sources: Sequence[SoundSource], length: Length, config: WaveNetCo
     limited: to what a wav can hold. Raises UserError for a length that a wav can't hold.
     """
     samples = length.samples(rate)
-    lengths = [samples if source.frames is None else len(source.frames) * config.hop
+    lengths = [None if source.text is not None
+               else samples if source.frames is None else len(source.frames) * config.hop
                for source in sources]
     if not limited:
         return lengths
@@ -148,8 +156,12 @@ def length_of_wav(samples: int | None, prime: int, rate: int) -> int:
 
 def list_sounds(model: RequestedModel, labels: Sequence[int | None],
                 sources: Sequence[SoundSource], count: int, lengths: Sequence[int | None],
-                naming: WavNaming) -> list[Sound]:
-    """List `count` sounds of a model for each source and label."""
+                naming: WavNaming,
+                speak: Callable[[str, int | None], SpokenText] | None = None) -> list[Sound]:
+    """List `count` sounds of a model for each source and label.
+
+    speak: makes a text of the words and the label, if the model speaks.
+    """
     label_parts = (distinct_file_names(model.label_names) if naming.name_labels
                    else [""] * len(model.label_names))
     several = len(sources) > 1
@@ -163,7 +175,8 @@ def list_sounds(model: RequestedModel, labels: Sequence[int | None],
                                             str(number) if number_all else "")
         name = "" if label is None else model.label_names[label]
         row = ", ".join(filter(None, [name, source.name if several else ""])) or "samples"
-        sounds.append(Sound(number, label, length, source.prime, source.frames, path, row))
+        text = speak(source.text, label) if speak and source.text is not None else None
+        sounds.append(Sound(number, label, length, source.prime, source.frames, text, path, row))
     return sounds
 
 

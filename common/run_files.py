@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 CONFIG, LOG, TENSORBOARD, SAMPLES = "config.json", "log", "tensorboard", "samples"
+SPEECH = "speech"  # the network that turns text into frames, and the state of its training
 SNAPSHOT = "snapshot_iter"  # files snapshot_iter_N, N counts updates
 # The plots and their titles, in the order in which a page shows them.
 PLOTS = {"loss.png": "Likelihood", "labels.png": "Validation of each label",

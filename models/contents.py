@@ -9,9 +9,10 @@ import torch
 
 from common.errors import UserError
 from common.headers import checked
-from models.descriptions import DATA, OptimizerState, Parts, Run, Values
+from models.descriptions import DATA, OptimizerState, Parts, Run, Speech, Values
 from models.pixelcnn import PixelCNNConfig
 from models.shapes import embeddings, parameter_shapes, weight_shapes
+from models.speech import speech_shapes
 from models.wavenet import WaveNetConfig
 
 CONFIGS = {"pixelcnn": PixelCNNConfig, "wavenet": WaveNetConfig}
@@ -39,6 +40,8 @@ def check_content(path: Path, content: dict[str, Any]) -> None:
     data = _part(path, "data", parts.data, DATA[kind])
     _check_weights(path, "weights", parts.weights, _shapes(path, config, len(parts.weights)))
     _check_agreement(path, config, parts.label_names, data)
+    if "speech" in content:
+        _check_speech(path, content["speech"], config, data)
     if "run" in content:
         _check_run(path, content["run"], kind, config)
 
@@ -98,6 +101,21 @@ def _check_agreement(path, config, label_names, data):
     for name, (ours, theirs) in wanted.items():
         if ours != theirs:
             raise _misfit(path, f"{name} are {ours} in one place, {theirs} in another")
+
+
+def _check_speech(path, content, wavenet, data):
+    """Refuse a SpeechNetwork that makes no frames for this WaveNet."""
+    speech = _part(path, "speech", content, Speech)
+    config = speech.config
+    if config.hidden_dim ** 2 > sum(weight.numel() for weight in speech.weights.values()):
+        raise _misfit(path, f"speech: {config.hidden_dim} channels, and few weights")
+    _check_weights(path, "speech.weights", speech.weights, speech_shapes(config))
+    features = getattr(data, "features", None)
+    if not features or features.kind != "mel" or features.width != config.bins:
+        raise _misfit(path, f"speech: makes mel frames of {config.bins} numbers, the network reads "
+                            "others")
+    if config.labels != wavenet.labels:
+        raise _misfit(path, f"speech: {config.labels} labels, and the network has {wavenet.labels}")
 
 
 def _check_run(path, content, kind, config):

@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal
 import torch
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
+from models.speech import SpeechConfig
+
 Count = Annotated[int, Meta(ge=0, le=2 ** 53)]
 # Runs on several processes wrote these counts as floats once.
 FloatCount = Annotated[float, Meta(ge=0, le=2 ** 53)]
@@ -71,6 +73,13 @@ class SoundData(Struct):
     levels: Annotated[int, Meta(ge=2, le=65_536)]
     rate: Rate
     features: FeatureData | None = None
+
+
+class Speech(Struct, forbid_unknown_fields=True):
+    """`speech` of a WaveNet that speaks texts."""
+
+    config: SpeechConfig
+    weights: dict[str, torch.Tensor]
 
 
 DATA = {"pixelcnn": ImageData, "wavenet": SoundData}

@@ -21,6 +21,7 @@ from common.run_files import SNAPSHOT, numbered_files
 from models.archive import read_archive
 from models.contents import check_content
 from models.pixelcnn import PixelCNN, PixelCNNConfig
+from models.speech import SpeechConfig, SpeechNetwork
 from models.wavenet import WaveNet, WaveNetConfig
 
 FORMAT_VERSION = 1
@@ -45,17 +46,35 @@ class ModelFile(NamedTuple):
     data: dict[str, Any]
     content: dict[str, Any]
 
+    def speech(self) -> SpeechNetwork | None:
+        """Build the network that turns text into frames; None for a model without one."""
+        return build_speech(self.content["speech"]) if "speech" in self.content else None
+
 
 def model_content(kind: str, model: torch.nn.Module, label_names: Iterable[str],
-                  data: Mapping[str, Any]) -> dict[str, Any]:
-    """Collect the content of a model file, with a copy of the weights of `model` on the CPU.
+                  data: Mapping[str, Any], speech: torch.nn.Module | None = None
+                  ) -> dict[str, Any]:
+    """Collect the content of a model file, with a copy of all weights on the CPU.
 
-    kind: pixelcnn or wavenet. label_names, data: as in `ModelFile`.
+    kind: pixelcnn or wavenet. label_names, data: as in `ModelFile`. speech: the SpeechNetwork that
+    makes the frames of texts, or None.
     """
-    config: Any = model.config
-    return {"kind": kind, "format": FORMAT_VERSION, "config": dataclasses.asdict(config),
-            "label_names": list(label_names), "data": dict(data),
-            "weights": copy_to_cpu(model.state_dict())}
+    content = {"kind": kind, "format": FORMAT_VERSION, **network_content(model),
+               "label_names": list(label_names), "data": dict(data)}
+    return content if speech is None else content | {"speech": network_content(speech)}
+
+
+def network_content(network: torch.nn.Module) -> dict[str, Any]:
+    """Return the configuration of a network and a copy of its weights on the CPU."""
+    config: Any = network.config
+    return {"config": dataclasses.asdict(config), "weights": copy_to_cpu(network.state_dict())}
+
+
+def build_speech(content: Mapping[str, Any]) -> SpeechNetwork:
+    """Build the SpeechNetwork that `network_content` describes, in evaluation mode."""
+    network = SpeechNetwork(SpeechConfig(**content["config"]))
+    network.load_state_dict(content["weights"])
+    return network.eval()
 
 
 def copy_to_cpu(content: Any) -> Any:

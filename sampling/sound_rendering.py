@@ -13,6 +13,7 @@ from models.wavenet import WaveNet, WaveNetConfig
 from sampling.output.sound import Pipe, Progress, WavFiles, pcm_table, write_sounds
 from sampling.random_streams import RandomStreams
 from sampling.rendering import SamplingOptions
+from sampling.speech import SpokenText
 from sampling.wavenet import sample_sounds
 
 # Limits of a batch, which bound the memory: sounds, and floats that the sampler keeps.
@@ -26,8 +27,9 @@ class Sound:
 
     stream: number of its random stream. label: its number, None for a network without labels.
     length: samples to draw, prime excluded; None to draw without end. prime: codes (P,) that it
-    continues. frames: (K, features), float32, of a network with features. path: of its wav, None
-    for a pipe. row: what it is a sample of, in words.
+    continues. frames: (K, features), float32, of a network with features. text: instead of them,
+    one array of frames for each sentence; the sound then ends with the text, or after `length`
+    samples. path: of its wav, None for a pipe. row: what it is a sample of, in words.
     """
 
     stream: int
@@ -35,6 +37,7 @@ class Sound:
     length: int | None = None
     prime: np.ndarray = field(default_factory=lambda: NO_PRIME)
     frames: np.ndarray | None = None
+    text: SpokenText | None = None
     path: Path | None = None
     row: str = "samples"
 
@@ -70,9 +73,12 @@ def render_sounds(model: WaveNet, sounds: Sequence[Sound], options: SamplingOpti
 def sound_batches(config: WaveNetConfig, sounds: Sequence[Sound]) -> list[Sequence[Sound]]:
     """Split `sounds` into batches that fit into memory.
 
-    Sounds of a batch continue the same prime; those with features have similar lengths.
+    Sounds of a batch continue the same prime; those with features have similar lengths. A text is
+    drawn alone.
     """
     floats = config.receptive_field * config.hidden_dim  # that a sampler keeps of a sound
+    if any(sound.text for sound in sounds):
+        return [[sound] for sound in sounds]
     if config.features:
         groups = [sorted(sounds, key=lambda sound: sound.length or 0)]
         frames = groups[0][-1].frames
@@ -90,6 +96,10 @@ def draw_sounds(model: WaveNet, sounds: Sequence[Sound], options: SamplingOption
 
     All sounds continue the same prime, and all or none have a label and frames.
     """
+    if sounds[0].text:
+        sound, = sounds
+        yield from _draw_text(model, sound, options)
+        return
     label = frames = None
     if sounds[0].label is not None:
         label = torch.tensor([sound.label for sound in sounds], device=model.logits.weight.device)
@@ -98,5 +108,22 @@ def draw_sounds(model: WaveNet, sounds: Sequence[Sound], options: SamplingOption
     lengths = [sound.length for sound in sounds if sound.length is not None]
     prime = torch.from_numpy(sounds[0].prime.astype(np.int64)).expand(len(sounds), -1)
     streams = RandomStreams(options.seed, [sound.stream for sound in sounds])
-    return sample_sounds(model, streams, label, max(lengths, default=None), options.temperature,
-                         options.top_p, prime, options.precision, frames=frames)
+    yield from sample_sounds(model, streams, label, max(lengths, default=None),
+                             options.temperature, options.top_p, prime, options.precision,
+                             frames=frames)
+
+
+def _draw_text(model: WaveNet, sound: Sound, options: SamplingOptions) -> Iterator[torch.Tensor]:
+    """Draw the sentences of a text, each from silence, as blocks of codes (1, n) on the CPU."""
+    assert sound.text
+    drawn = 0
+    for number, frames in enumerate(sound.text):
+        length = len(frames) * model.config.hop
+        if sound.length is not None:
+            length = min(length, sound.length - drawn)
+        if not length:
+            return
+        drawn += length
+        # Each sentence has random numbers of its own.
+        sentence = Sound(sound.stream + (number << 32), sound.label, length, frames=frames)
+        yield from draw_sounds(model, [sentence], options)

@@ -77,7 +77,9 @@ def test_a_killed_writer_leaves_the_earlier_corpus(tmp_path):
     codes = recordings()
     write(tmp_path, codes)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    script = ('import os, signal, numpy as np; from tests.test_corpus import writer\n'
+    script = ('import os, signal, sys, numpy as np\n'
+              f'sys.path.insert(0, {str(Path(__file__).parent)!r})\n'
+              'from test_corpus import writer\n'
               f'corpus = writer({str(tmp_path)!r}, flush_every=1)\n'
               'corpus.add("train", "x", "c", [np.zeros(500)])\n'
               'os.kill(os.getpid(), signal.SIGKILL)')

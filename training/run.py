@@ -161,7 +161,8 @@ def _extend(trainer: Trainer, start: Start, task: Task,
     out, board = start.out, Board(start.out)
 
     def describe() -> dict[str, Any]:
-        return model_file.model_content(task.kind, trainer.eval_model, task.label_names, task.data)
+        return model_file.model_content(task.kind, trainer.eval_model, task.label_names, task.data,
+                                        task.speech)
 
     # Shows how well another run's weights do on this data, before they change.
     before_training = bool(start.settings.init_from) and task.validation_set is not None

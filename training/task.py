@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from datasets.batches import Batch, BatchDataset
     from models.pixelcnn import PixelCNN
+    from models.speech import SpeechNetwork
     from models.wavenet import WaveNet
 
 
@@ -23,6 +24,8 @@ class Task:
     data: what model files say of the data. label_names: of labels 0, 1, …; empty for none.
     unit: what samples are called in a speed, images or samples. count_samples: how many a batch
     has. dimensions: C·H·W of an image, None for sound.
+    speech: the network that turns text into the frames that a WaveNet reads, or None. It is trained
+    already, and model files hold it.
     draw: writes files of samples, see `training.extensions.samples.Draw`.
     """
 
@@ -37,3 +40,4 @@ class Task:
     draw: Callable[[Any, int, Path], dict[str, Path]]
     test_set: BatchDataset | None = None
     dimensions: int | None = None
+    speech: SpeechNetwork | None = None

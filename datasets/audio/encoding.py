@@ -27,6 +27,7 @@ from datasets.audio.labels import Labelling
 from datasets.audio.opening import check_regular
 from datasets.audio.recordings import Excerpt, recording_blocks, split_silence
 from datasets.quantization import code_dtype, mu_law_encode
+from datasets.text.transcripts import Transcripts
 
 
 class EncodingConfig(NamedTuple):
@@ -34,7 +35,8 @@ class EncodingConfig(NamedTuple):
 
     rate: Hz. levels: of mu-law. excerpt: the part to read. silence_threshold: the root mean square
     of a frame, full scale being 1, below which the beginning and the end are cut off; 0 cuts
-    nothing. features: to compute from what is left, or None.
+    nothing. features: to compute from what is left, or None. transcripts: what the recordings say,
+    for features of kind "text".
     """
 
     labelling: Labelling
@@ -43,11 +45,23 @@ class EncodingConfig(NamedTuple):
     excerpt: Excerpt = Excerpt()
     silence_threshold: float = 0.0
     features: Features | None = None
+    transcripts: Transcripts | None = None
 
     def files(self, path: Path) -> list[Path]:
         """List all files that encoding the recording at `path` reads."""
+        if self.transcripts:
+            return [path, *self.transcripts.files_of(path)]
         has_array = self.features and self.features.kind == "npy"
         return [path, features_path(path)] if has_array else [path]
+
+    def frame_encoder(self, path: Path) -> "Encoder | None":
+        """Return the encoder that makes the frames of the recording at `path`; None without."""
+        if not self.features:
+            return None
+        if self.transcripts:
+            from datasets.text.frames import TextFrames  # whose packages take a second
+            return TextFrames(path, self.features, self.transcripts)
+        return frame_encoder(path, self.features)
 
 
 class EncodedRecording(NamedTuple):
@@ -210,7 +224,7 @@ def encode_recording(path: Path, config: EncodingConfig, codes_path: Path) -> En
     try:
         check_regular(path)  # before looking for tags: opening a named pipe would wait
         label = config.labelling.label_of(path)
-        frames_encoder = config.features and frame_encoder(path, config.features)
+        frames_encoder = config.frame_encoder(path)
         with ExitStack() as stack:
             codes = stack.enter_context(
                 closing(EncoderOutput(codes_path, MuLawEncoder(config.levels))))

@@ -1,5 +1,7 @@
 """Frames of features that condition sound: log-mel spectra of it, or arrays stored next to it.
 
+Those of what a recording says (kind "text") hold a log-mel frame too: see `datasets.text.frames`.
+
 Frame f covers the samples from f · hop up to (f + 1) · hop. So a recording of n samples has
 ceil(n / hop) frames, and frame t // hop conditions sample t.
 
@@ -27,9 +29,11 @@ from common.files import os_errors_as_lines
 from datasets.arrays import InvalidArrayError, map_array
 from datasets.audio.recordings import recording_blocks
 
-KINDS = ("none", "mel", "npy")
+KINDS = ("none", "mel", "npy", "text")
+TEXT_WIDTH = 9  # numbers in a text frame before its log-mel frame
 MIN_WINDOW = 0.032  # seconds under a mel frame's window
 FLOOR = 1e-5  # amplitude, -100 dB of full scale; anything quieter counts as this
+LONGEST_TEXT_HOP = 0.02  # seconds; the shortest phonemes last 0.03
 FRAMES_PER_CHUNK = 64  # mel frames computed together
 MAX_WIDTH, MAX_HOP = 2 ** 20, 2 ** 22  # numbers in a frame, samples that a frame covers
 
@@ -37,12 +41,12 @@ MAX_WIDTH, MAX_HOP = 2 ** 20, 2 ** 22  # numbers in a frame, samples that a fram
 class Features(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What the frames are, in plain values that a manifest or a model file can hold.
 
-    kind: "mel", or "npy" for arrays from files. width: numbers in a frame. hop: samples that a
-    frame covers, at `rate` Hz. window: samples that a mel frame is computed from; floor: see FLOOR;
-    both 0 for "npy". Check what a file says with common.headers.
+    kind: "mel", "text", or "npy" for arrays from files. width: numbers in a frame. hop: samples
+    that a frame covers, at `rate` Hz. window: samples that a mel frame is computed from; floor: see
+    FLOOR; both 0 for "npy". Check what a file says with common.headers.
     """
 
-    kind: Literal["mel", "npy"]
+    kind: Literal["mel", "npy", "text"]
     width: Annotated[int, Meta(ge=1, le=MAX_WIDTH)]
     hop: Annotated[int, Meta(ge=1, le=MAX_HOP)]
     rate: Annotated[int, Meta(ge=1, le=1_000_000)]
@@ -50,12 +54,19 @@ class Features(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     floor: Annotated[float, Meta(ge=0, lt=1)] = 0.0
 
     def __post_init__(self):
-        if self.kind == "mel" and not (self.hop <= self.window and self.floor > 0):
-            raise ValueError("of kind mel with a window shorter than hop, or a floor of 0")
+        if self.kind != "npy" and not (self.hop <= self.window and self.floor > 0):
+            raise ValueError(f"of kind {self.kind} with a window shorter than hop, or a floor of 0")
+        if self.kind == "text" and self.width <= TEXT_WIDTH:
+            raise ValueError("of kind text without a mel spectrum")
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields by name."""
         return msgspec.structs.asdict(self)
+
+    @property
+    def mel(self) -> "Features":
+        """The log-mel frames that text frames hold."""
+        return msgspec.structs.replace(self, kind="mel", width=self.width - TEXT_WIDTH)
 
     def count(self, samples: Any) -> Any:
         """Return how many frames cover that many samples (a number, or an array of numbers)."""
@@ -71,7 +82,7 @@ def make_features(kind: str, paths: Iterable[Path], rate: int, hop_seconds: floa
                   bins: int) -> Features | None:
     """Return the Features for the recordings at `paths`; None for the kind "none".
 
-    bins: the width of "mel". "npy" takes the width of the first usable array that belongs to one of
+    bins: of the mel spectra. "npy" takes the width of the first usable array that belongs to one of
     the recordings. Raises UserError for values out of range, or if there is no usable array.
     """
     if kind == "none":
@@ -94,6 +105,11 @@ def make_features(kind: str, paths: Iterable[Path], rate: int, hop_seconds: floa
     if (compute_features(click, features).max(axis=0) == -1).any():
         raise UserError(f"{bins}: too many to be told apart at rate {rate} Hz; give fewer",
                         parameter="bins")
+    if kind == "text":
+        if hop_seconds > LONGEST_TEXT_HOP:
+            raise UserError(f"{hop_seconds:g}: too long for phonemes; give at most "
+                            f"{LONGEST_TEXT_HOP:g}", parameter="hop_seconds")
+        return msgspec.structs.replace(features, kind=kind, width=TEXT_WIDTH + bins)
     return features
 
 
@@ -111,7 +127,7 @@ def compute_features(source: np.ndarray | str | PathLike[str], features: Feature
         if not len(frames):
             raise UserError(f"{source}: holds no frames; make it again")
         return _as_finite_float32(source, frames)
-    elif features.kind == "npy":
+    elif features.kind != "mel":
         raise UserError(f"{source}: the features wanted can't be computed from sound; give them as "
                         f"a .npy with an array (frames, {features.width})")
     else:

@@ -229,7 +229,7 @@ def _config_values(config: EncodingConfig) -> tuple:
     Parts of a corpus that they prepared must go with new parts: so a config without features
     leaves the field out, and features are a list of values.
     """
-    values = (None, *config[1:-1])
+    values = (None, config.rate, config.levels, config.excerpt, config.silence_threshold)
     return (*values, msgspec.structs.astuple(config.features)) if config.features else values
 
 

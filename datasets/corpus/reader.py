@@ -26,7 +26,7 @@ import numpy as np
 from common.errors import UserError
 from common.files import os_errors_as_lines
 from datasets.arrays import InvalidArrayError, map_array
-from datasets.audio.features import Features
+from datasets.audio.features import TEXT_WIDTH, Features
 from datasets.corpus.manifest import (
     AGAIN,
     ENTIRE_CORPUS,
@@ -85,6 +85,12 @@ class Split:
         recording, first = self.recordings[index], self.first_frames[index]
         assert self.features
         return self.frame_shard(index)[first:first + self.features.count(recording.length)]
+
+    def with_mel_frames(self) -> "Split":
+        """Return the split with the log-mel frames that its text frames hold."""
+        assert self.features and self.features.kind == "text"
+        return Split(self.recordings, self.shards, self.features.mel,
+                     [shard[:, TEXT_WIDTH:] for shard in self.frame_shards])
 
     def read_frames(self, index: int, begin: int = 0, end: int | None = None) -> np.ndarray:
         """Read frames `begin` to `end` of recording `index` into memory: (n, width), float32.
