@@ -7,7 +7,9 @@ pocketsphinx, which has no part in the training, hears the held-back recordings,
 WaveNet draws from their true mel frames, and what the model says when it has only their texts. Its
 grammar allows the texts of all recordings. The script prints the share of words it gets right, the
 number of wrong words being those to insert, remove or replace. Then it hears the model say
---strings random strings of five digits, with a grammar of any five digits.
+--strings random strings of five digits, with a grammar of any five digits. --linguistic names a
+WaveNet that reads phonemes and pitch itself, see benchmarks/linguistic.py; it then speaks the texts
+instead of MODEL's.
 """
 
 import argparse
@@ -23,6 +25,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from benchmarks.linguistic import linguistic_frames
 from benchmarks.recognizer import DIGITS, Recognizer, edit_distance, words_of
 from cli.arguments import positive_int
 from cli.script import run_script
@@ -31,8 +34,11 @@ from datasets.audio.features import Features, compute_features
 from datasets.audio.recordings import find_recordings, read_recording
 from datasets.corpus.reader import Corpus
 from datasets.quantization import mu_law_decode
+from datasets.text.frames import phoneme_rows
+from datasets.text.phonemes import read_sentences
 from datasets.text.transcripts import Transcripts
 from models.model_file import load
+from models.wavenet import WaveNet
 from sampling.rendering import SamplingOptions
 from sampling.sound_rendering import Sound, draw_sounds
 from sampling.speech import SpokenText
@@ -61,6 +67,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--corpus", required=True, metavar="DIR")
     parser.add_argument("--data", required=True, metavar="DIR")
     parser.add_argument("--transcripts", metavar="FILE")
+    parser.add_argument("--linguistic", metavar="FILE|DIR")
     parser.add_argument("--count", type=positive_int, default=60,
                         help="of held-back recordings (default: 60)")
     parser.add_argument("--strings", type=positive_int, default=40,
@@ -76,6 +83,7 @@ def main() -> None:
     speech, model, rate = file.speech(), file.model, file.data["rate"]
     if speech is None:
         raise UserError(f"--model {args.model}: was trained without texts; name another")
+    linguistic = args.linguistic and load(args.linguistic, "wavenet").model
     transcripts = Transcripts(root, args.transcripts and Path(args.transcripts))
     held_back = [root / one.name for one in corpus.validation.recordings[:args.count]]
     texts = [transcripts.text_of(path) for path in held_back]
@@ -89,11 +97,21 @@ def main() -> None:
         return draw(Sound(number, length=len(frames) * features.hop, frames=frames))
 
     def speak(number: int, text: str = "") -> np.ndarray:
-        return draw(Sound(number, text=SpokenText(speech, text or texts[number])))
+        text = text or texts[number]
+        if not linguistic:
+            return draw(Sound(number, text=SpokenText(speech, text)))
+        sentences = []
+        for sentence in read_sentences(text):
+            rows = phoneme_rows(sentence)
+            said = speech.say(torch.from_numpy(rows))
+            frames = linguistic_frames(rows, said.frames[0].numpy(), said.pitch[0].numpy())
+            length = len(frames) * linguistic.config.hop
+            sentences.append(draw(Sound(number, length=length, frames=frames), linguistic))
+        return np.concatenate(sentences)
 
-    def draw(sound: Sound) -> np.ndarray:
-        codes = torch.cat([*draw_sounds(model, [sound], options)], dim=1)[0]
-        return mu_law_decode(codes.numpy(), model.config.levels)
+    def draw(sound: Sound, speaker: WaveNet = model) -> np.ndarray:
+        codes = torch.cat([*draw_sounds(speaker, [sound], options)], dim=1)[0]
+        return mu_law_decode(codes.numpy(), speaker.config.levels)
 
     recognizer = Recognizer()
     recognizer.expect_sentences(all_texts(transcripts, root))

@@ -174,6 +174,13 @@ class SpeechNetwork(nn.Module):
 
         label: of the speaker. speed, pitch: factors of what the network predicts.
         """
+        said = self.say(phonemes, label, speed, pitch)
+        return self.decode(said.encoded, said.pitch, said.frames, said.label)[0]
+
+    @torch.no_grad()
+    def say(self, phonemes: torch.Tensor, label: int | None = None, speed: float = 1.0,
+            pitch: float = 1.0) -> "SaidPhonemes":
+        """Predict durations and pitch of a sentence's phonemes; arguments as for `speak`."""
         device = self.mel.weight.device
         phonemes = phonemes[None].to(device)
         who = None if label is None else torch.tensor([label], device=device)
@@ -186,8 +193,16 @@ class SpeechNetwork(nn.Module):
         voiced = (said.voiced > 0).to(encoded.dtype)
         shift = torch.tensor(pitch, device=device).log() / self.pitch_deviation
         pitches = torch.stack(((said.pitch + shift) * voiced, voiced), dim=2)
-        return self.decode(encoded, pitches, ends.diff(dim=1, prepend=ends.new_zeros(1, 1)),
-                           who)[0]
+        return SaidPhonemes(encoded, pitches, ends.diff(dim=1, prepend=ends.new_zeros(1, 1)), who)
+
+
+class SaidPhonemes(NamedTuple):
+    """A sentence's phonemes with what `SpeechNetwork.decode` takes, for a batch of 1."""
+
+    encoded: torch.Tensor
+    pitch: torch.Tensor
+    frames: torch.Tensor
+    label: torch.Tensor | None
 
 
 class Head(nn.Module):

@@ -116,7 +116,7 @@ def test_drawing_leaves_the_network_unchanged_and_is_not_timed(tmp_path):
     trainer.run()
     assert seen == [(True, False, 3, "iteration_000002"), (True, False, 3, "iteration_000004")]
     assert modes == {(True, True)}
-    assert trainer.interval.seconds < 0.2 < trainer.elapsed_time
+    assert trainer.elapsed_time - trainer.interval.seconds > 0.39  # both drawings
 
 
 def test_slow_drawing_by_the_clock_leaves_updates_in_between(tmp_path):

@@ -62,7 +62,7 @@ def read_batch(split: Split, indices: np.ndarray, pitch_statistics: tuple[float,
     for row, (frames, one) in enumerate(zip(read, spoken, strict=True)):
         count = len(one.frames)
         phonemes[row, :count], lengths[row, :count], mask[row, :count] = one.rows, one.frames, 1
-        pitch[row, :count] = _phoneme_pitch(frames, one.frames, *pitch_statistics)
+        pitch[row, :count] = phoneme_pitch(frames, one.frames, *pitch_statistics)
         mel[row, :len(frames)] = frames[:, TEXT_WIDTH:]
     label = None
     if split.recordings[indices[0]].label is not None:
@@ -72,7 +72,7 @@ def read_batch(split: Split, indices: np.ndarray, pitch_statistics: tuple[float,
                           torch.from_numpy(mel), label)
 
 
-def _phoneme_pitch(frames: np.ndarray, lengths: np.ndarray, mean: float,
+def phoneme_pitch(frames: np.ndarray, lengths: np.ndarray, mean: float,
                    deviation: float) -> np.ndarray:
     """Return the mean pitch of each phoneme's voiced frames, and whether there is one: (n, 2)."""
     owner = np.repeat(np.arange(len(lengths)), lengths)
