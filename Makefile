@@ -54,6 +54,8 @@ demo: $(VENV)/installed
 	  --features_from assets/spoken_digits/jackson/3_jackson_1.wav -o demo/copy
 	$(RUN) infer_wavenet.py -m assets/models/p225.pt -c 1 --length 1.4s --temperature 0.5 \
 	  -o demo/sentence
+	$(RUN) infer_wavenet.py -m assets/models/voice.pt -o demo/text \
+	  --text "Hello. Thank you for trying out both networks."
 	@echo
 	@echo "Look at     demo/digits.png      digits drawn by the network, a row for each class"
 	@echo "            demo/digits.gif      the same being drawn, pixel row by pixel row"
@@ -65,6 +67,7 @@ demo: $(VENV)/installed
 	@echo "            demo/words/*.wav         \"seven\", four times"
 	@echo "            demo/copy/sample_0.wav   \"three\", copied from a recording"
 	@echo "            demo/sentence/sample_0.wav   a sentence, learned by heart"
+	@echo "            demo/text/sample_0.wav   two sentences, spoken from their text"
 	@echo "Curves in   demo/pixelcnn/loss.png, demo/wavenet/loss.png"
 	@echo "Train on    $(RUN) train_pixelcnn.py $(DIGITS) -e 20"
 	@echo "            $(RUN) train_wavenet.py $(SPEAKERS) -e 20"
