@@ -27,10 +27,11 @@ from sampling.sound_rendering import Sound, sound_batches
 
 @dataclass(frozen=True)
 class SoundRequest:
-    """The sounds to draw from one model at `rate` Hz, and how."""
+    """The sounds to draw from one model at `rate` Hz, and how. encoding: of its codes."""
 
     model: RequestedModel
     rate: int
+    encoding: str
     sounds: tuple[Sound, ...]
     options: SamplingOptions
 
@@ -68,7 +69,8 @@ def resolve_sound_requests(args: argparse.Namespace) -> list[SoundRequest]:
     sources_of_format: dict[tuple, list[SoundSource]] = {}  # models of one format share them
     for requested, loaded in open_models(files, "wavenet", folder, args):
         config, rate = loaded.model.config, loaded.data["rate"]
-        key = rate, config.levels, str(loaded.data.get("features"))
+        encoding = loaded.data.get("encoding", "mulaw")
+        key = rate, encoding, config.levels, str(loaded.data.get("features"))
         if key not in sources_of_format:
             sources_of_format[key] = resolve_sources(flags, requested.file, config, loaded.data)
         sources = sources_of_format[key]
@@ -81,7 +83,8 @@ def resolve_sound_requests(args: argparse.Namespace) -> list[SoundRequest]:
                             f"name one file")
         if endless:
             check_endless(config, sounds)
-        requests.append(SoundRequest(requested, rate, tuple(sounds), sampling_options(args)))
+        requests.append(SoundRequest(requested, rate, encoding, tuple(sounds),
+                                     sampling_options(args)))
     return requests
 
 

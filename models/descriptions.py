@@ -71,6 +71,7 @@ class SoundData(Struct):
     levels: Annotated[int, Meta(ge=2, le=65_536)]
     rate: Rate
     features: FeatureData | None = None
+    encoding: Literal["mulaw", "linear"] = "mulaw"
 
 
 DATA = {"pixelcnn": ImageData, "wavenet": SoundData}

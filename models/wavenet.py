@@ -179,7 +179,7 @@ class WaveNet(nn.Module):
             label: (B,), or None.
             frames: the features that cover the codes and the sample after them, or None.
 
-        Returns (B, parameters, T - R + 1), such as logits of all levels. Output k predicts the sample
+        Returns (B, parameters, T - R + 1), such as all levels' logits. Output k predicts the sample
         after code k + R - 1, so the last output predicts the sample after the codes.
         Raises ValueError for fewer codes than R.
         """

@@ -101,7 +101,7 @@ def round_to_bf16(model: WaveNet) -> WaveNet:
 
 
 class _StepwiseSampler:
-    """Draws one code after the other. Subclasses set `model`, `code` (B,), the last, and `advance`."""
+    """Draws code after code. Subclasses set `model`, `code` (B,), the last one, and `advance`."""
 
     model: WaveNet
     code: torch.Tensor

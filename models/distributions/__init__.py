@@ -10,6 +10,7 @@ Networks, likelihood, samplers and the compressor know a distribution by the met
 compiled loops it also needs a kernel in `sampling.compiled.distributions`.
 """
 
+from collections.abc import Callable
 from typing import Literal, Protocol
 
 import torch
@@ -33,10 +34,11 @@ class Distribution(Protocol):
         """How many numbers describe a code's distribution."""
 
     def initialize(self, weight: torch.Tensor, bias: torch.Tensor,
-                   codes: torch.Tensor | None = None) -> None:
+                   read_codes: Callable[[], torch.Tensor] | None = None) -> None:
         """Set the last layer's initial weights (C · parameters, …) and biases in place.
 
-        codes: some of the data's codes (N,), for a beginning that fits them; None if unknown.
+        A network calls it when it is built. A second call may have read_codes, which returns some
+        of the data's codes (N,), for a beginning that fits them.
         """
 
     def nll(self, parameters: torch.Tensor, codes: torch.Tensor,

@@ -13,6 +13,7 @@ sub-pixels, and each has a mixture of its own.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -51,13 +52,14 @@ class Logistics:
         return 3 * self.mixtures
 
     def initialize(self, weight: torch.Tensor, bias: torch.Tensor,
-                   codes: torch.Tensor | None = None) -> None:
+                   read_codes: Callable[[], torch.Tensor] | None = None) -> None:
         """Spread the components over the range, with more of them where the data's codes are.
 
         The mixture then gives every code a probability of at least about half of a uniform
         distribution's. The weights of the means are in proportion to the scales, so that the first
         updates move no component away from its codes.
         """
+        codes = read_codes() if read_codes else None
         means, scales = self._initial_components(codes)
         with torch.no_grad():
             weights, biases = (part.view(-1, 3, self.mixtures, *part.shape[1:])

@@ -1,5 +1,6 @@
 """A softmax over codes: a logit for each, as in both papers."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -20,7 +21,7 @@ class Softmax:
         return self.levels
 
     def initialize(self, weight: torch.Tensor, bias: torch.Tensor,
-                   codes: torch.Tensor | None = None) -> None:
+                   read_codes: Callable[[], torch.Tensor] | None = None) -> None:
         """Leave torch's initial values: all codes about equally likely."""
 
     def nll(self, parameters: torch.Tensor, codes: torch.Tensor,
