@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+from models import compiled
 from models.distributions.softmax import IGNORED
 
 # A component is at least a tenth as wide as half a code: it can give a code all but 1e-4 of its
@@ -26,6 +27,7 @@ from models.distributions.softmax import IGNORED
 NARROWEST = 0.1
 WIDEST = 1e3  # 500 times the range of all codes
 TINY = 1e-300
+MOST_FITTED = 100_000  # codes that initial components are fitted to
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,8 @@ class Logistics:
     def _initial_components(self, codes: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
         """Means and scales (K,) that divide half of the data and half of the range evenly."""
         k = self.mixtures
+        if codes is not None:
+            codes = codes[::max(len(codes) // MOST_FITTED, 1)]
         count = 1000 if codes is None else len(codes)
         x = torch.linspace(-1, 1, count, dtype=torch.float64)
         if codes is not None:
@@ -86,8 +90,13 @@ class Logistics:
             reduction: str = "none") -> torch.Tensor:
         """See `Distribution.nll`."""
         counted = codes != IGNORED
-        losses = -self._log_probabilities(parameters, codes.clamp(min=0))
-        losses = torch.where(counted, losses, 0)
+        if compiled.suits(parameters):
+            from models.compiled_logistics import run_compiled  # which imports numba
+            losses = run_compiled(parameters, codes, self.levels, self.mixtures,
+                                  self.log_scale_bounds)
+        else:
+            losses = -self._log_probabilities(parameters, codes.clamp(min=0))
+            losses = torch.where(counted, losses, 0)
         if reduction == "none":
             return losses
         return losses.sum() if reduction == "sum" else losses.sum() / counted.sum()

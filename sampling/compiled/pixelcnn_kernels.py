@@ -27,7 +27,7 @@ from models.kernels.layout import aligned_zeros, round_up
 from models.kernels.products import gate_sums, gate_tiles, multiply, relu_tiles
 from models.kernels.vectors import HALF, TILE, pointer
 from models.pixelcnn import FIRST_KERNEL
-from sampling.compiled.distributions import mixture_buffer, sample_code
+from sampling.compiled.distributions import SamplingBuffers, sample_code, sampling_buffers
 
 cache = KernelCache(__file__)
 
@@ -89,8 +89,7 @@ class PixelCNNState(NamedTuple):
     gated: np.ndarray
     hidden: np.ndarray  # (images, hidden channels + TILE)
     logits: np.ndarray  # (images, parameters)
-    probs: np.ndarray  # (parameters,)
-    mixture: np.ndarray  # see `distributions.mixture_buffer`
+    buffers: SamplingBuffers
 
 
 def init_state(weights: PixelCNNWeights, codes: np.ndarray, label: np.ndarray) -> PixelCNNState:
@@ -114,8 +113,8 @@ def init_state(weights: PixelCNNWeights, codes: np.ndarray, label: np.ndarray) -
         horizontal=aligned_zeros((1 + blocks) * images * (weights.p + TILE)),
         gated=gated.ravel(),
         hidden=aligned_zeros(images * (weights.hidden_bounds[-1] + TILE)),
-        logits=aligned_zeros(images * logits), probs=aligned_zeros(logits),
-        mixture=mixture_buffer(weights.mixtures))
+        logits=aligned_zeros(images * logits),
+        buffers=sampling_buffers(logits, weights.mixtures))
 
 
 @cache.kernel
@@ -147,8 +146,7 @@ def draw_row(weights, state, row, uniforms, temperature, top_p):
             for image in range(images):
                 state.codes[image, channel, row, column] = sample_code(
                     state.logits, image * size, weights.levels, weights.mixtures,
-                    uniforms[image, column, channel], temperature, top_p, state.probs,
-                    state.mixture)
+                    uniforms[image, column, channel], temperature, top_p, state.buffers)
                 set_code(weights, state, image, channel, row, column)
 
 

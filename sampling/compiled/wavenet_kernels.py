@@ -29,7 +29,7 @@ from models.kernels.vectors import (
     shift,
     store,
 )
-from sampling.compiled.distributions import mixture_buffer, sample_code
+from sampling.compiled.distributions import SamplingBuffers, sample_code, sampling_buffers
 from sampling.compiled.local_conditioning import add_frames
 
 cache = KernelCache(__file__)
@@ -84,8 +84,7 @@ class WaveNetState(NamedTuple):
     gated: np.ndarray  # (streams, features)
     hidden: np.ndarray  # (2, streams, hidden): its inputs, then its outputs
     logits: np.ndarray  # (streams, logits)
-    probs: np.ndarray  # (logits,)
-    mixture: np.ndarray  # see `distributions.mixture_buffer`
+    buffers: SamplingBuffers
     lookahead: int  # inputs at t - d, t + 1 - d, … used per reading of their weights; power of 2
     one_label: bool  # all streams have the same label
 
@@ -105,7 +104,7 @@ def init_state(weights: WaveNetWeights, label: np.ndarray) -> WaveNetState:
                                 * features),
         sums=aligned_zeros(streams * sums + TILE), gated=aligned_zeros(streams * features),
         hidden=aligned_zeros(2 * streams * hidden), logits=aligned_zeros(streams * logits),
-        probs=aligned_zeros(logits), mixture=mixture_buffer(weights.mixtures), lookahead=lookahead,
+        buffers=sampling_buffers(logits, weights.mixtures), lookahead=lookahead,
         one_label=bool((label == label[0]).all()))
 
 
@@ -172,7 +171,7 @@ def draw(weights, state, t, uniforms, temperature, top_p, codes, local):
         advance(weights, state, t + k, local)
         for s in range(streams):
             code = sample_code(state.logits, s * size, weights.levels, weights.mixtures,
-                               uniforms[s, k], temperature, top_p, state.probs, state.mixture)
+                               uniforms[s, k], temperature, top_p, state.buffers)
             codes[s, k] = code
             state.code[s, 0] = state.code[s, 1]
             state.code[s, 1] = code
