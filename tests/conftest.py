@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from cli.script import run_script
-from models.distributions import Softmax
+from models.distributions import Logistics, Softmax
 from models.distributions.softmax import sample_categorical
 from models.model_file import model_content, save
 from models.pixelcnn import PixelCNN, PixelCNNConfig
@@ -29,6 +29,7 @@ def compiled_kernels():
     for precision in ("fp32", "bf16"):
         list(wavenet.sample_sounds(sound, RandomStreams(0, [0]), None, 1, precision=precision))
     pixelcnn.sample_images(image, RandomStreams(0, [0]), None, 1, 1)
+    Logistics(2, 1).nll(torch.zeros(1, 3), torch.zeros(1, dtype=torch.long))
 
 
 @pytest.fixture(autouse=True)

@@ -89,7 +89,7 @@ class Logistics:
     def nll(self, parameters: torch.Tensor, codes: torch.Tensor,
             reduction: str = "none") -> torch.Tensor:
         """See `Distribution.nll`."""
-        counted = codes != IGNORED
+        counted, parameters = codes != IGNORED, _at_least_single(parameters)
         if compiled.suits(parameters):
             from models.compiled_logistics import run_compiled  # which imports numba
             losses = run_compiled(parameters, codes, self.levels, self.mixtures,
@@ -109,8 +109,7 @@ class Logistics:
 
     def _components(self, parameters: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Logits, means and clamped log-scales, (…, K) each, in single precision or higher."""
-        if parameters.dtype in (torch.bfloat16, torch.float16):
-            parameters = parameters.float()
+        parameters = _at_least_single(parameters)
         logits, means, log_scales = parameters.unflatten(-1, (3, self.mixtures)).unbind(-2)
         return logits, means, log_scales.clamp(*self.log_scale_bounds)
 
@@ -176,6 +175,12 @@ def log_masses(means: torch.Tensor, log_scales: torch.Tensor, codes: torch.Tenso
     lower = torch.where(is_lowest, 0, F.logsigmoid(half - distance))
     between = torch.where(is_lowest | is_highest, 0, (-torch.expm1(-2 * half)).log())
     return upper + lower + between
+
+
+def _at_least_single(parameters: torch.Tensor) -> torch.Tensor:
+    """The parameters in single precision, or higher where they are."""
+    is_half = parameters.dtype in (torch.bfloat16, torch.float16)
+    return parameters.float() if is_half else parameters
 
 
 def _position(codes: torch.Tensor, levels: int) -> torch.Tensor:

@@ -37,7 +37,8 @@ class Softmax:
     def cumulative(self, parameters: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
         """See `Distribution.cumulative`."""
         sums = parameters.double().softmax(dim=-1).cumsum(dim=-1)
-        at_codes = sums.gather(-1, codes[..., None].long())[..., 0]
+        shape = torch.broadcast_shapes(sums.shape[:-1], codes.shape)
+        at_codes = sums.expand(*shape, -1).gather(-1, codes.expand(shape)[..., None].long())[..., 0]
         return torch.where(codes == self.levels - 1, 1.0, at_codes)
 
     def sample(self, parameters: torch.Tensor, uniforms: torch.Tensor, temperature: float = 1.0,
