@@ -121,9 +121,9 @@ def test_pictures(call):
         for number in range(6):
             pixels = np.random.default_rng(number).integers(0, 256, (8, 8, 3), np.uint8)
             Image.fromarray(pixels).save(f"pictures/{label}/{number}.png")
-    code, _, err = call(train_pixelcnn, "--dataset", "pictures", "--height", 8, "--width", 8, "--levels",
-                        256, "--distribution", "logistics", "--out", "run", "--blocks_num", 2,
-                        "--validation", 0.2, "-b", 4, *SMALL)
+    code, _, err = call(train_pixelcnn, "--dataset", "pictures", "--height", 8, "--width", 8,
+                        "--levels", 256, "--distribution", "logistics", "--out", "run",
+                        "--blocks_num", 2, "--validation", 0.2, "-b", 4, *SMALL)
     assert code in (0, None), err
     model = load("run", "pixelcnn").model
     assert model.config.mixtures == 10 and model.logits.weight.shape[0] == 90
