@@ -120,7 +120,8 @@ def test_images(channels, config, options):
 
 
 @pytest.mark.parametrize("options", [{}, dict(temperature=0), dict(temperature=0.5, top_p=0.8),
-                                     dict(prime=5), dict(prime=200)], ids=str)
+                                     dict(prime=5), dict(prime=200), dict(precision="bf16")],
+                         ids=str)
 @pytest.mark.parametrize("config", [dict(levels=256), dict(levels=256, labels=2)], ids=str)
 def test_sounds_of_few_levels(config, options):
     model = sound_model(**config)
