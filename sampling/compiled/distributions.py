@@ -106,6 +106,7 @@ def set_components(parameters, at, levels, mixtures, temperature, highest, probs
     padded, least, farthest = round_up(mixtures, HALF), np.inf, 0.0
     for k in range(mixtures, padded):
         probs[k] = probs[2 * padded + k] = -np.inf  # of lanes that compute nothing
+        probs[padded + k] = 0
     for k in range(mixtures):
         log_scale = min(max(np.float64(parameters[at + 2 * mixtures + k]), lowest_scale), widest)
         probs[k] = parameters[at + k]
