@@ -104,7 +104,7 @@ def main() -> int:
                 model = load(request.model.file, "wavenet").model.to(device)
                 seconds = render_sounds(model, request.sounds, request.options,
                                         partial(request.open_output, every=args.save_every),
-                                        progress, signals)
+                                        progress, signals, request.encoding)
             drawn.append((request, seconds, str(progress)))
             print(f"{request.summary(seconds)}, {progress}",
                   file=sys.stderr if piped else sys.stdout)

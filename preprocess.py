@@ -1,4 +1,4 @@
-"""Turn a folder of recordings into a corpus of mu-law codes for train_wavenet.py.
+"""Turn a folder of recordings into a corpus of codes for train_wavenet.py.
 
     python preprocess.py --data vctk/wav/p225 --output corpus
 """
@@ -32,7 +32,7 @@ def main():
     labelling = Labelling(root, tuple(args.labels), args.genres)
     config = EncodingConfig(labelling, args.rate, args.levels,
                             Excerpt(args.offset_seconds, args.max_seconds, args.min_seconds),
-                            args.silence_threshold, features, transcripts)
+                            args.silence_threshold, features, args.encoding, transcripts)
     paths = {path.relative_to(root).as_posix(): path for path in found}
     result = build_corpus(
         paths, config, args.output,

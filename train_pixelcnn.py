@@ -8,6 +8,7 @@ import argparse
 from functools import partial
 
 from cli.arguments import (
+    add_distribution,
     add_training,
     fraction,
     image_side,
@@ -18,6 +19,7 @@ from cli.arguments import (
 )
 from cli.script import run_script
 from cli.training_request import (
+    distribution_parameters,
     parameters_as_flags,
     recorded_flags,
     run_settings,
@@ -43,6 +45,7 @@ def arguments():
     parser.add_argument("--embedding", type=whole_number(0, 2 ** 16), default=0, metavar="N",
                         help="also read N learned numbers for each value of a sub-pixel, which "
                              "helps with 256 levels; 16 is plenty (default: 0, as the paper)")
+    add_distribution(parser)
     parser.add_argument("--gradclip", type=positive_float, default=1.0, metavar="X",
                         help="cut the gradient's L2 norm to this (default: 1.0)")
     parser.add_argument("--levels", type=positive_int, default=2, metavar="N",
@@ -103,7 +106,8 @@ def main():
     with parameters_as_flags("levels", "hidden_dim", "out_hidden_dim", "blocks_num", "embedding"):
         config = PixelCNNConfig(args.levels, channels, args.hidden_dim, args.out_hidden_dim,
                                 args.blocks_num, len(images.label_names), images.vector,
-                                position=not args.no_position, embedding=args.embedding)
+                                position=not args.no_position, embedding=args.embedding,
+                                **distribution_parameters(args))
     model = PixelCNN(config)
     if images.vector:
         model.vector_scale.fill_(images.vector_scale)

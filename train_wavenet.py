@@ -7,9 +7,10 @@
 import argparse
 from functools import partial
 
-from cli.arguments import add_training, parse, positive_float, positive_int
+from cli.arguments import add_distribution, add_training, parse, positive_float, positive_int
 from cli.script import run_script
 from cli.training_request import (
+    distribution_parameters,
     parameters_as_flags,
     recorded_flags,
     run_settings,
@@ -35,6 +36,7 @@ def arguments():
                         help="layers in a stack, of dilation 1, 2, 4, … (default: likewise)")
     parser.add_argument("--clip", type=positive_float, default=1.0, metavar="X",
                         help="cut the gradient's L2 norm to this (default: 1.0)")
+    add_distribution(parser)
     parser.add_argument("--levels", type=positive_int, metavar="N",
                         help="values of a sample; must be the data's (default: those)")
     parser.add_argument("--speech_updates", type=positive_int, default=3000, metavar="N",
@@ -77,7 +79,8 @@ def main():
                                args.stacks_num or corpus.stacks_num,
                                args.layers_num or corpus.layers_num, len(corpus.label_names),
                                features=features.width if features else 0,
-                               hop=features.hop if features else 0)
+                               hop=features.hop if features else 0,
+                               **distribution_parameters(args))
 
     def windows(split):
         if not split.recordings:
@@ -86,7 +89,7 @@ def main():
                        MARGIN_FRAMES)
 
     model = WaveNet(config)
-    data = {"levels": corpus.levels, "rate": corpus.rate}
+    data = {"levels": corpus.levels, "rate": corpus.rate, "encoding": corpus.encoding}
     if features:
         model.frames.set_normalization(*train.frame_statistics())
         data["features"] = features.as_dict()
@@ -97,7 +100,7 @@ def main():
         data=data, label_names=corpus.label_names,
         unit="samples", count_samples=likelihood.count_targets,
         draw=partial(draw_sound_previews, label_names=corpus.label_names, rate=corpus.rate,
-                     part=preview_split), speech=speech)
+                     part=preview_split, encoding=corpus.encoding), speech=speech)
     run.train(start, task, training_settings(args, clip=args.clip), recorded_flags(args))
 
 

@@ -12,6 +12,9 @@ random numbers in place of the message. Both sides know the labels.
 pixelcnn codes the first --items test images of the model's data set, which is in --data.
 wavenet codes the recording --data at the model's rate and levels.
 
+A code of more than 256 levels is coded in two halves: which 256 codes it is among, by differences
+of the cumulative probability, then which of these it is. So no table has an entry for each level.
+
 Prints the bytes of the message, the bytes that the likelihood predicts (computed by the plain
 network in parallel), and the size of the same codes as PNG or FLAC. It is an error if the decoded
 codes differ from the coded ones.
@@ -41,7 +44,9 @@ from cli.script import run_script
 from common.errors import UserError
 from datasets.audio.recordings import read_recording
 from datasets.batches import evaluation_batches
-from datasets.quantization import mu_law_encode, silence
+from datasets.quantization import encode_sound, silence
+from models import distributions
+from models.distributions import Distribution
 from models.model_file import load
 from models.pixelcnn import PixelCNN
 from models.wavenet import WaveNet
@@ -50,7 +55,9 @@ from sampling.wavenet import CachedWaveNetSampler
 from training import likelihood
 
 CATEGORICAL = constriction.stream.model.Categorical(perfect=False)
-Coder = Callable[[torch.Tensor, Any], torch.Tensor]  # (logits, codes or None) -> codes
+# (distribution, its parameters (B, n), codes (B,) or None) -> codes
+Coder = Callable[[Distribution, torch.Tensor, Any], torch.Tensor]
+TABLE = 256  # the most codes whose probabilities are listed
 
 
 def arguments() -> argparse.Namespace:
@@ -75,10 +82,15 @@ class Encoder:
     def __init__(self) -> None:
         self.coder = constriction.stream.queue.RangeEncoder()
 
-    def __call__(self, logits: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
-        """Encode codes (B,) with logits (B, levels); return the codes."""
-        self.coder.encode(codes.numpy().astype(np.int32), CATEGORICAL, probabilities(logits))
+    def __call__(self, distribution: Distribution, parameters: torch.Tensor,
+                 codes: torch.Tensor) -> torch.Tensor:
+        """Encode codes (B,) with the parameters (B, n) of their distributions; return the codes."""
+        code_in_halves(distribution, parameters, self._encode, codes)
         return codes
+
+    def _encode(self, probs: np.ndarray, symbols: torch.Tensor) -> torch.Tensor:
+        self.coder.encode(symbols.numpy().astype(np.int32), CATEGORICAL, probs)
+        return symbols
 
     def message(self) -> bytes:
         """The message of all codes so far."""
@@ -91,14 +103,42 @@ class Decoder:
     def __init__(self, message: bytes) -> None:
         self.coder = constriction.stream.queue.RangeDecoder(np.frombuffer(message, np.uint32))
 
-    def __call__(self, logits: torch.Tensor, _: None) -> torch.Tensor:
-        """Decode the next codes (B,) with their logits (B, levels)."""
-        return torch.from_numpy(self.coder.decode(CATEGORICAL, probabilities(logits))).long()
+    def __call__(self, distribution: Distribution, parameters: torch.Tensor,
+                 _: None) -> torch.Tensor:
+        """Decode the next codes (B,) with the parameters (B, n) of their distributions."""
+        return code_in_halves(distribution, parameters, self._decode)
+
+    def _decode(self, probs: np.ndarray, _: None) -> torch.Tensor:
+        return torch.from_numpy(self.coder.decode(CATEGORICAL, probs)).long()
 
 
-def probabilities(logits: torch.Tensor) -> np.ndarray:
-    """The softmax (B, levels); constriction rounds it to positive multiples of 2⁻²⁴."""
-    return logits.softmax(dim=1).numpy().astype(np.float64)
+def code_in_halves(distribution: Distribution, parameters: torch.Tensor,
+                   code_symbols: Callable[[np.ndarray, Any], torch.Tensor],
+                   codes: torch.Tensor | None = None) -> torch.Tensor:
+    """Code symbols of at most TABLE values, one or two for each code; return the codes (B,).
+
+    code_symbols: (probabilities (B, values), symbols (B,) or None) -> symbols. constriction rounds
+    the probabilities to positive multiples of 2⁻²⁴.
+    """
+    levels = distribution.levels
+    if levels <= TABLE:
+        return code_symbols(table(distribution.probabilities(parameters)), codes)
+    parameters = parameters.double()
+    lasts = torch.arange(TABLE - 1, levels + TABLE - 1, TABLE).clamp(max=levels - 1)
+    below = distribution.cumulative(parameters[:, None], lasts.expand(len(parameters), -1))
+    upper = code_symbols(table(below.diff(dim=1, prepend=torch.zeros(len(parameters), 1))),
+                         None if codes is None else codes // TABLE)
+    rows = [distribution.probabilities(row, first, min(first + TABLE, levels))
+            for row, first in zip(parameters, (upper * TABLE).tolist(), strict=True)]
+    lower = [code_symbols(table(row[None]), None if codes is None else codes[i:i + 1] % TABLE)
+             for i, row in enumerate(rows)]
+    return upper * TABLE + torch.cat(lower)
+
+
+def table(probabilities: torch.Tensor) -> np.ndarray:
+    """Probabilities (B, values) for the coder: in double precision, none of them 0, sum 1."""
+    probs = probabilities.double().clamp(min=1e-300)
+    return (probs / probs.sum(dim=1, keepdim=True)).numpy()
 
 
 def code_images(model: PixelCNN, label: torch.Tensor | None, shape: torch.Size, coder: Coder,
@@ -107,8 +147,9 @@ def code_images(model: PixelCNN, label: torch.Tensor | None, shape: torch.Size, 
     codes = torch.zeros(shape, dtype=torch.long)
     state = CachedPixelCNNSampler(model, label, codes, 0)
     for row in tqdm(range(shape[2]), unit="row", disable=None):
-        def code_sub_pixel(logits, column, channel, row=row):
-            return coder(logits, None if known is None else known[:, channel, row, column])
+        def code_sub_pixel(parameters, column, channel, row=row):
+            return coder(model.distribution, parameters,
+                         None if known is None else known[:, channel, row, column])
 
         state.fill_row(row, code_sub_pixel)
     return codes
@@ -120,7 +161,8 @@ def code_sound(model: WaveNet, label: torch.Tensor | None, length: int, coder: C
     last = torch.full((1,), silence(model.config.levels))
     state, codes = CachedWaveNetSampler(model, label, last[:, None], "fp32"), []
     for i in tqdm(range(length), unit="sample", unit_scale=True, disable=None):
-        last = coder(state.advance(last), None if known is None else known[:, i])
+        last = coder(model.distribution, state.advance(last),
+                     None if known is None else known[:, i])
         codes.append(last)
     return torch.stack(codes, dim=1)
 
@@ -179,20 +221,21 @@ def recording_source(args: argparse.Namespace) -> Source:
         raise UserError(f"--label {args.label}: name one of {', '.join(label_names)}")
     label = torch.tensor([label_names.index(args.label)]) if label_names else None
     levels = model.config.levels
-    codes = torch.from_numpy(mu_law_encode(read_recording(args.data, data["rate"]), levels)[0])
-    codes = codes[None].long()
+    samples = read_recording(args.data, data["rate"])
+    encoded, _ = encode_sound(samples, levels, data.get("encoding", "mulaw"))
+    codes = torch.from_numpy(encoded.astype(np.int64))[None]
     before = torch.full((1, model.config.receptive_field), silence(levels))
     with torch.inference_mode():
-        logits = model(torch.cat((before, codes[:, :-1]), dim=1), label)
-    nll = torch.nn.functional.cross_entropy(logits, codes).item()
-    buffer = io.BytesIO()
-    if levels == 256:
-        soundfile.write(buffer, (codes[0].numpy() - 128).astype(np.int16) << 8, data["rate"],
-                        format="FLAC", subtype="PCM_S8")
+        parameters = model(torch.cat((before, codes[:, :-1]), dim=1), label)
+    nll = distributions.nll(model.distribution, parameters, codes, "mean").item()
+    buffer, bits = io.BytesIO(), {256: 8, 65536: 16}.get(levels)
+    if bits:
+        soundfile.write(buffer, (codes[0].numpy() - levels // 2).astype(np.int16) << (16 - bits),
+                        data["rate"], format="FLAC", subtype="PCM_S8" if bits == 8 else "PCM_16")
     return Source(
         f"{args.data}, {codes.shape[1] / data['rate']:.1f} s", codes,
         lambda coder, known: code_sound(model, label, codes.shape[1], coder, known), nll,
-        {"FLAC": len(buffer.getvalue())} if levels == 256 else {})
+        {"FLAC": len(buffer.getvalue())} if bits else {})
 
 
 def decodes_to(codes: torch.Tensor, message: bytes,

@@ -47,7 +47,7 @@ from common.errors import UserError
 from datasets.audio.features import Features, mel_filterbank
 from datasets.audio.recordings import read_recording
 from datasets.corpus.reader import Corpus, Split
-from datasets.quantization import mu_law_decode
+from datasets.quantization import decode_sound
 from models.model_file import load
 from models.wavenet import WaveNet
 from sampling.random_streams import RandomStreams
@@ -83,7 +83,8 @@ def copy_recording(model: WaveNet, corpus: Corpus, index: int, *, seed: int, tem
     label = torch.tensor([recording.label]) if model.config.labels else None
     blocks = sample_sounds(model, RandomStreams(seed, [0]), label, recording.length, temperature,
                            top_p, frames=[frames])
-    return mu_law_decode(torch.cat(list(blocks), dim=1)[0].numpy(), corpus.levels)
+    codes = torch.cat(list(blocks), dim=1)[0].numpy()
+    return decode_sound(codes, corpus.levels, corpus.encoding)
 
 
 def griffin_lim(corpus: Corpus, features: Features, index: int) -> np.ndarray:

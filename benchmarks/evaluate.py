@@ -135,9 +135,11 @@ def evaluate_recordings(path: str, data: str) -> None:
     """Print the likelihood of a corpus' held-back recordings."""
     file, corpus = load(path, "wavenet"), Corpus(data)
     config = file.model.config
-    if (corpus.levels, corpus.rate) != (config.levels, file.data["rate"]):
-        raise UserError(f"{data}: has {corpus.levels} levels at {corpus.rate} Hz, {path} has "
-                        f"{config.levels} at {file.data['rate']}; name a corpus like that")
+    rate, encoding = file.data["rate"], file.data.get("encoding", "mulaw")
+    if (corpus.levels, corpus.rate, corpus.encoding) != (config.levels, rate, encoding):
+        raise UserError(f"{data}: has {corpus.levels} levels ({corpus.encoding}) at {corpus.rate} "
+                        f"Hz, {path} has {config.levels} ({encoding}) at {rate}; name a corpus "
+                        "like that")
     if (corpus.features.width if corpus.features else 0) != config.features:
         raise UserError(f"{data}: has other features than {path}; name a corpus prepared with the "
                         "same --features")

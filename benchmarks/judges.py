@@ -24,7 +24,7 @@ from benchmarks.spoken_digits import (
 from common.errors import UserError
 from datasets.corpus.reader import Corpus
 from datasets.images.dataset import ImageCodes, load_images
-from datasets.quantization import mu_law_decode
+from datasets.quantization import decode_sound
 from models.model_file import ModelFile
 from models.pixelcnn import PixelCNN
 from models.wavenet import WaveNet
@@ -74,10 +74,11 @@ class Judge(NamedTuple):
 
 
 def draw_sounds(model: WaveNet, labels: torch.Tensor, lengths: list[int], drawing: Drawing,
-                first_stream: int = 0) -> list[np.ndarray]:
+                first_stream: int = 0, encoding: str = "mulaw") -> list[np.ndarray]:
     """Draw a sound of each of the labels (N,), with so many samples each.
 
-    first_stream: the random stream of the first sound; the others have the next ones.
+    first_stream: the random stream of the first sound; the others have the next ones. encoding: of
+    the network's codes.
     """
     sounds: list[np.ndarray] = []
     batches = torch.arange(len(labels)).split(BATCH_SIZE)
@@ -86,7 +87,7 @@ def draw_sounds(model: WaveNet, labels: torch.Tensor, lengths: list[int], drawin
         streams = RandomStreams(drawing.seed, (first_stream + batch).tolist())
         codes = torch.cat(list(sample_sounds(model, streams, labels[batch], longest,
                                              drawing.temperature, drawing.top_p)), dim=1)
-        sounds += [mu_law_decode(row[:lengths[index]].numpy(), model.config.levels)
+        sounds += [decode_sound(row[:lengths[index]].numpy(), model.config.levels, encoding)
                    for row, index in zip(codes, batch, strict=True)]
     return sounds
 
@@ -152,8 +153,9 @@ def sound_judge(path: str | Path, file: ModelFile, data: str, drawing: Drawing) 
 
     def read_items(split):
         indices = tqdm(range(len(split.recordings)), desc="reading", disable=None)
-        return make_items([mu_law_decode(split.codes(index), corpus.levels) for index in indices],
-                          digit_labels(split))
+        sounds = [decode_sound(split.codes(index), corpus.levels, corpus.encoding)
+                  for index in indices]
+        return make_items(sounds, digit_labels(split))
 
     def draw(model: WaveNet) -> Items:
         digits = {name[0] for name in label_names}
@@ -162,7 +164,7 @@ def sound_judge(path: str | Path, file: ModelFile, data: str, drawing: Drawing) 
         generator = np.random.default_rng(drawing.seed)
         lengths = [int(generator.choice([recording.length for recording in corpus.train.recordings
                                          if recording.label == label])) for label in labels]
-        sounds = draw_sounds(model, labels, lengths, drawing)
+        sounds = draw_sounds(model, labels, lengths, drawing, encoding=corpus.encoding)
         return make_items(sounds, [label_names[label][0] for label in labels])
 
     train = read_items(corpus.train)

@@ -43,7 +43,7 @@ from cli.arguments import positive_float, positive_int
 from cli.script import run_script
 from common.errors import UserError
 from datasets.corpus.reader import Corpus, Split
-from datasets.quantization import mu_law_decode
+from datasets.quantization import decode_sound
 from models.model_file import load
 from models.wavenet import WaveNet
 
@@ -97,7 +97,7 @@ def cut_excerpts(split: Split, corpus: Corpus, seconds: float, most: int) -> Exc
         chosen = np.linspace(0, len(found) - 1, min(most, len(found))).round().astype(int)
         for index, begin in tqdm([found[one] for one in chosen], desc=name, disable=None):
             codes = split.codes(index)[begin:begin + length]
-            append(excerpts, mu_law_decode(codes, corpus.levels), name, corpus.rate)
+            append(excerpts, decode_sound(codes, corpus.levels, corpus.encoding), name, corpus.rate)
     return excerpts
 
 
@@ -108,11 +108,11 @@ def append(excerpts: Excerpts, sound: np.ndarray, name: str, rate: int) -> None:
     excerpts.classes.append(name)
 
 
-def draw_class(model: WaveNet, label: int, count: int, length: int,
-               drawing: Drawing) -> list[np.ndarray]:
+def draw_class(model: WaveNet, label: int, count: int, length: int, drawing: Drawing,
+               encoding: str) -> list[np.ndarray]:
     """Draw `count` sounds of a label, (length,) each, from random streams of their own."""
     return draw_sounds(model, torch.full((count,), label), [length] * count, drawing,
-                       first_stream=label * count)
+                       first_stream=label * count, encoding=encoding)
 
 
 # --------------------------------------------------------------------------------- judgement
@@ -175,7 +175,8 @@ def print_course(model: WaveNet, corpus: Corpus, unseen: Excerpts,
     print("\n| class, from second | loudness | dB from held-back music, timbre / rhythm |\n"
           "|---|---|---|")
     for label, name in enumerate(corpus.label_names):
-        sounds = draw_class(model, label, LONG_SOUNDS, round(seconds * corpus.rate), drawing)
+        sounds = draw_class(model, label, LONG_SOUNDS, round(seconds * corpus.rate), drawing,
+                            corpus.encoding)
         for begin in range(0, len(sounds[0]) - step + 1, step):
             pieces = [sound[begin:begin + step] for sound in sounds]
             power = np.mean(np.square(pieces, dtype=np.float64))
@@ -200,7 +201,7 @@ def main() -> None:
     drawn = Excerpts([], [], [])
     for label, name in enumerate(label_names):
         for sound in draw_class(model, label, args.count, round(args.seconds * corpus.rate),
-                                drawing):
+                                drawing, corpus.encoding):
             append(drawn, sound, name, corpus.rate)
     classifier = train_classifier(train)
     print_recognition(classifier, unseen, "held-back music")

@@ -33,7 +33,7 @@ from common.errors import UserError
 from datasets.audio.features import Features, compute_features
 from datasets.audio.recordings import find_recordings, read_recording
 from datasets.corpus.reader import Corpus
-from datasets.quantization import mu_law_decode
+from datasets.quantization import decode_sound
 from datasets.text.frames import phoneme_rows
 from datasets.text.phonemes import read_sentences
 from datasets.text.transcripts import Transcripts
@@ -111,7 +111,7 @@ def main() -> None:
 
     def draw(sound: Sound, speaker: WaveNet = model) -> np.ndarray:
         codes = torch.cat([*draw_sounds(speaker, [sound], options)], dim=1)[0]
-        return mu_law_decode(codes.numpy(), speaker.config.levels)
+        return decode_sound(codes.numpy(), speaker.config.levels, file.data.get("encoding", "mulaw"))
 
     recognizer = Recognizer()
     recognizer.expect_sentences(all_texts(transcripts, root))

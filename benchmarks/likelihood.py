@@ -4,11 +4,13 @@
     python benchmarks/likelihood.py wavenet --data DIR --minutes 10
 
 pixelcnn trains on all training digits in DIR (MNIST's published files), binarised at 128 or with
-more --levels, without labels. It prints nats per image on the first --test_items test digits.
+more --levels, without labels, or on the pictures of another published --dataset. It prints nats per
+image on the first --test_items test images.
 wavenet trains on DIR/SPEAKER/DIGIT_SPEAKER_TAKE.wav except takes 0 to 4, which are the test data.
 It prints bits per sample over all test samples, each recording starting from silence, and how much
 rounding the weights as `infer_wavenet.py --precision bf16` does changes them. --features mel
-conditions the network on the recordings' mel spectra, 80 bands every 12.5 ms.
+conditions the network on the recordings' mel spectra, 80 bands every 12.5 ms. --sound_levels and
+--encoding say what a sample's code is. Likelihoods compare only where these are equal.
 
 The learning rate warms up over 1 % of the time and falls to 0 along a half cosine, unless
 --schedule says otherwise. The time covers training only, not reading the data or testing.
@@ -20,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple, cast
 
@@ -32,8 +35,15 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from cli.arguments import fraction, non_negative_float, positive_float, positive_int
+from cli.arguments import (
+    add_distribution,
+    fraction,
+    non_negative_float,
+    positive_float,
+    positive_int,
+)
 from cli.script import run_script
+from cli.training_request import distribution_parameters
 from common.errors import UserError
 from datasets.audio.features import compute_features, make_features
 from datasets.audio.labels import speaker_of
@@ -43,13 +53,14 @@ from datasets.corpus.reader import Corpus
 from datasets.corpus.windows import Windows
 from datasets.corpus.writer import CorpusWriter
 from datasets.images.dataset import ImageCodes, load_images
-from datasets.quantization import mu_law_encode
+from datasets.quantization import ENCODINGS, encode_sound
 from models.local_conditioning import MARGIN_FRAMES
 from models.pixelcnn import PixelCNN, PixelCNNConfig
 from models.wavenet import WaveNet, WaveNetConfig
 from sampling.wavenet import round_to_bf16
 from training import likelihood
 from training.device import supported_precision
+from training.initial_output import fit_output
 from training.optimization import embedding_weights, make_optimizer
 from training.stopping import StopCondition
 from training.trainer import Trainer
@@ -74,7 +85,11 @@ def make_parser(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--data", default="assets", metavar="DIR")
     parser.add_argument("--minutes", type=positive_float, default=10)
     parser.add_argument("--batchsize", type=positive_int, help="default: 16 images, 4 windows")
-    parser.add_argument("--levels", type=positive_int, default=2, help="of digits")
+    parser.add_argument("--dataset", default="mnist", choices=("mnist", "fashion-mnist", "cifar"))
+    parser.add_argument("--levels", type=positive_int, default=2, help="of images")
+    parser.add_argument("--sound_levels", type=positive_int, default=SOUND_LEVELS)
+    parser.add_argument("--encoding", choices=ENCODINGS, default="mulaw", help="of sound")
+    add_distribution(parser)
     parser.add_argument("--hidden_dim", type=positive_int, default=32)
     parser.add_argument("--out_hidden_dim", type=positive_int, default=32)
     parser.add_argument("--blocks_num", type=positive_int, default=5)
@@ -108,33 +123,38 @@ class Task(NamedTuple):
     dimensions: int | None  # of an image; None for sound
 
 
-def build_task(args: argparse.Namespace, encode: Callable = mu_law_encode) -> Task:
+def build_task(args: argparse.Namespace, encode: Callable | None = None) -> Task:
     """Build the Task of `args.network`; `args.seed` sets the weights. encode: see `audio_task`."""
     torch.manual_seed(args.seed)
     if args.network == "pixelcnn":
-        return image_task(args)
-    with tempfile.TemporaryDirectory() as folder:  # the memory maps outlive it
-        return audio_task(args, folder, encode)
+        task = image_task(args)
+    else:
+        with tempfile.TemporaryDirectory() as folder:  # the memory maps outlive it
+            task = audio_task(args, folder, encode or partial(encode_sound, encoding=args.encoding))
+    fit_output(task.model, task.training_set)
+    return task
 
 
 def image_task(args: argparse.Namespace) -> Task:
-    """The Task of MNIST's digits."""
-    data = load_images("mnist", args.data, validation=0)
-    assert data.test is not None, "MNIST has test images"
+    """The Task of a published set of images."""
+    data = load_images(args.dataset, args.data, validation=0)
+    assert data.test is not None, "published sets have test images"
     test_items = np.arange(len(data.test.pixels))[:args.test_items]
     training_set, test_set = (
         ImageCodes(split.pixels, split.labels if args.labels else None, args.levels)
         for split in (data.train, data.test.take(test_items)))
-    config = PixelCNNConfig(args.levels, 1, args.hidden_dim, args.out_hidden_dim, args.blocks_num,
-                            10 * args.labels, position=not args.no_position)
-    return Task(training_set, test_set, PixelCNN(config), "images", 28 * 28)
+    channels, height, width = data.train.pixels.shape[1:]
+    config = PixelCNNConfig(args.levels, channels, args.hidden_dim, args.out_hidden_dim,
+                            args.blocks_num, len(data.label_names) * args.labels,
+                            position=not args.no_position, **distribution_parameters(args))
+    return Task(training_set, test_set, PixelCNN(config), "images", channels * height * width)
 
 
 def audio_task(args: argparse.Namespace, folder: str, encode: Callable) -> Task:
     """The Task of recordings DIGIT_SPEAKER_TAKE.wav; writes their corpus to `folder`.
 
     encode: (samples, levels) -> (codes, number of clipped samples), like
-    `datasets.quantization.mu_law_encode`.
+    `datasets.quantization.encode_sound`.
     """
     paths = find_recordings(args.data)
     if len({is_held_back(path) for path in paths}) < 2:
@@ -143,17 +163,18 @@ def audio_task(args: argparse.Namespace, folder: str, encode: Callable) -> Task:
     names = sorted({speaker_of(path) for path in paths})
     features = make_features(args.features, [], RATE, hop_seconds=0.0125, bins=80)
     try:
-        config = WaveNetConfig(SOUND_LEVELS, args.hidden_dim, args.out_hidden_dim, args.stacks_num,
-                               args.layers_num, len(names) * args.labels,
-                               *((features.width, features.hop) if features else ()))
+        config = WaveNetConfig(args.sound_levels, args.hidden_dim, args.out_hidden_dim,
+                               args.stacks_num, args.layers_num, len(names) * args.labels,
+                               *((features.width, features.hop) if features else ()),
+                               **distribution_parameters(args))
     except ValueError as error:
         raise UserError(f"--{error}") from None
-    with CorpusWriter(folder, rate=RATE, levels=SOUND_LEVELS, stacks_num=args.stacks_num,
+    with CorpusWriter(folder, rate=RATE, levels=args.sound_levels, stacks_num=args.stacks_num,
                       layers_num=args.layers_num, target_length=args.target_length,
                       labels="speaker", flush_every=10240, features=features) as writer:
         for path in paths:
             samples = read_recording(path, RATE)
-            codes, _ = encode(samples, SOUND_LEVELS)
+            codes, _ = encode(samples, args.sound_levels)
             frames = [compute_features(samples, features)] if features else []
             label = speaker_of(path) if args.labels else None
             writer.add("validation" if is_held_back(path) else "train", path.name, label, [codes],
@@ -161,7 +182,7 @@ def audio_task(args: argparse.Namespace, folder: str, encode: Callable) -> Task:
         writer.close()
     corpus = Corpus(folder)
     training_set, test_set = (
-        Windows(split, args.target_length, config.receptive_field, SOUND_LEVELS, MARGIN_FRAMES)
+        Windows(split, args.target_length, config.receptive_field, args.sound_levels, MARGIN_FRAMES)
         for split in (corpus.train, corpus.validation))
     model = WaveNet(config)
     if model.frames is not None:

@@ -29,7 +29,7 @@ import tempfile
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])  # the repository, not this folder
@@ -55,7 +55,7 @@ from sampling.compiled.wavenet import CompiledWaveNetSampler
 from sampling.random_streams import RandomStreams
 
 HEIGHT = WIDTH = 28
-FEATURES = dict(features=80, hop=100)  # as preprocess.py --features mel computes at 8 kHz
+FEATURES: dict[str, Any] = dict(features=80, hop=100)  # as preprocess.py --features mel at 8 kHz
 LENGTH = 80_000  # samples of a sound drawn with features
 SCRIPT = Path(__file__).resolve().parents[1] / "infer_wavenet.py"
 

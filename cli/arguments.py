@@ -221,6 +221,16 @@ def _add_running(group: argparse._ArgumentGroup) -> None:
                             "after a longer wait (default: 0)")
 
 
+def add_distribution(parser: argparse.ArgumentParser) -> None:
+    """Add the flags for the distribution of a code."""
+    parser.add_argument("--distribution", choices=("softmax", "logistics"), default="softmax",
+                        help="of a code: a probability for each, or a mixture of discretised "
+                             "logistics, which knows that neighbouring codes are similar (default: "
+                             "softmax)")
+    parser.add_argument("--mixtures", type=whole_number(1, 1000), default=10, metavar="N",
+                        help="components of --distribution logistics (default: 10)")
+
+
 def parse(parser: argparse.ArgumentParser, argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line. Flags override the values of `--config FILE.json`.
 

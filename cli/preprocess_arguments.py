@@ -16,6 +16,7 @@ from datasets.audio.labels import KINDS as LABELS
 from datasets.audio.recordings import HIGHEST_RATE, LOWEST_RATE
 from datasets.corpus.manifest import ENTIRE_CORPUS, CorpusPart
 from datasets.corpus.splitting import UNITS
+from datasets.quantization import ENCODINGS
 
 
 def read_arguments(description: str) -> argparse.Namespace:
@@ -74,7 +75,11 @@ def _add_network(add):
     add("--flush_every", type=positive_int, default=10240, metavar="N",
         help="windows in one file of the corpus (default: 10240)")
     add("--levels", type=positive_int, default=256, metavar="N",
-        help="mu-law levels, 2 to 65536 (default: 256)")
+        help="values of a sample, 2 to 65536; more than 256 are for train_wavenet.py "
+             "--distribution logistics (default: 256)")
+    add("--encoding", choices=ENCODINGS, default="mulaw",
+        help="how samples become these values: mulaw, finer where the sound is quiet; or linear, "
+             "which with 65536 levels keeps 16-bit sound as it is (default: mulaw)")
 
 
 def _add_recordings(add):

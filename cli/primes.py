@@ -15,7 +15,7 @@ from common.text import decode_filename
 from datasets.audio.features import Features, compute_features
 from datasets.audio.recordings import Excerpt, read_recording
 from datasets.endings import AUDIO, describe_skipped, find_by_ending
-from datasets.quantization import mu_law_encode
+from datasets.quantization import encode_sound
 from models.wavenet import WaveNetConfig
 from sampling.sound_rendering import NO_PRIME
 
@@ -74,16 +74,20 @@ def resolve_sources(flags: SoundFlags, file: Path, config: WaveNetConfig, data: 
     if 0 < seconds * data["rate"] < 1:
         raise UserError(f"--prime_seconds {seconds:g}: is less than a sample at {data['rate']} Hz; "
                         "give a longer time")
-    return [SoundSource(name, read_prime(path, data["rate"], config.levels, seconds))
+    encoding = data.get("encoding", "mulaw")
+    return [SoundSource(name, read_prime(path, data["rate"], config.levels, seconds, encoding))
             for name, path in _named_files("--prime", flags.prime)]
 
 
-def read_prime(path: Path, rate: int, levels: int, seconds: float = 0) -> np.ndarray:
+def read_prime(path: Path, rate: int, levels: int, seconds: float = 0,
+               encoding: str = "mulaw") -> np.ndarray:
     """Read a recording at `rate` Hz as codes of a network, uint8 or uint16 (P,).
 
-    seconds: of its beginning, 0 for all of it. Raises UserError for a file that is no recording.
+    seconds: of its beginning, 0 for all of it. encoding: of the codes.
+    Raises UserError for a file that is no recording.
     """
-    return mu_law_encode(read_recording(path, rate, Excerpt(seconds=seconds)), levels)[0]
+    samples = read_recording(path, rate, Excerpt(seconds=seconds))
+    return encode_sound(samples, levels, encoding)[0]
 
 
 def _named_files(flag: str, path: Path | str) -> Iterable[tuple[str, Path]]:

@@ -30,10 +30,11 @@ from sampling.speech import SpokenText
 
 @dataclass(frozen=True)
 class SoundRequest:
-    """The sounds to draw from one model at `rate` Hz, and how."""
+    """The sounds to draw from one model at `rate` Hz, and how. encoding: of its codes."""
 
     model: RequestedModel
     rate: int
+    encoding: str
     sounds: tuple[Sound, ...]
     options: SamplingOptions
 
@@ -73,7 +74,8 @@ def resolve_sound_requests(args: argparse.Namespace) -> list[SoundRequest]:
     for requested, loaded in open_models(files, "wavenet", folder, args):
         config, rate = loaded.model.config, loaded.data["rate"]
         speech = loaded.speech()
-        key = rate, config.levels, str(loaded.data.get("features")), speech is None
+        encoding = loaded.data.get("encoding", "mulaw")
+        key = rate, encoding, config.levels, str(loaded.data.get("features")), speech is None
         if key not in sources_of_format:
             sources_of_format[key] = resolve_sources(flags, requested.file, config, loaded.data,
                                                      speaks_texts=speech is not None)
@@ -88,7 +90,8 @@ def resolve_sound_requests(args: argparse.Namespace) -> list[SoundRequest]:
                             f"name one file")
         if endless:
             check_endless(config, sounds)
-        requests.append(SoundRequest(requested, rate, tuple(sounds), sampling_options(args)))
+        requests.append(SoundRequest(requested, rate, encoding, tuple(sounds),
+                                     sampling_options(args)))
     return requests
 
 

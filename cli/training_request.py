@@ -32,6 +32,12 @@ def training_settings(args: argparse.Namespace, clip: float) -> TrainingSettings
         keep_every=args.keep_every, sample_every=args.sample_every)
 
 
+def distribution_parameters(args: argparse.Namespace) -> dict[str, Any]:
+    """The fields of a network's configuration that --distribution and --mixtures set."""
+    is_mixture = args.distribution == "logistics"
+    return {"distribution": args.distribution, "mixtures": args.mixtures if is_mixture else 0}
+
+
 def recorded_flags(args: argparse.Namespace) -> dict[str, Any]:
     """The flags that config.json records, by their names."""
     return {name: value for name, value in vars(args).items() if name not in NOT_RECORDED}

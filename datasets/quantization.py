@@ -1,7 +1,8 @@
 """Quantise pixels to uniform levels, and sound by mu-law.
 
-A code is an integer in [0, levels). Pixels use Gated PixelCNN's equal intervals; sound uses ITU-T
-G.711's mu-law as in WaveNet (section 2.2), with mu = levels - 1.
+A code is an integer in [0, levels). Pixels use Gated PixelCNN's equal intervals. Sound uses ITU-T
+G.711's mu-law as in WaveNet (section 2.2), with mu = levels - 1, or equal intervals ("linear"),
+which at 65,536 levels are the samples of a 16-bit wav.
 """
 
 import numpy as np
@@ -10,6 +11,7 @@ from common.errors import UserError
 
 IMAGE_LEVELS = 256  # a pixel is a byte
 AUDIO_LEVELS = 65536
+ENCODINGS = "mulaw", "linear"  # of sound
 
 
 def check_levels(levels: int, most: int) -> None:
@@ -47,8 +49,43 @@ def code_dtype(levels: int) -> np.dtype:
 
 
 def silence(levels: int) -> int:
-    """Return the code of the sample 0."""
+    """Return the code of the sample 0, in either encoding."""
     return levels // 2
+
+
+def encode_sound(samples: np.ndarray, levels: int, encoding: str = "mulaw"
+                 ) -> tuple[np.ndarray, int]:
+    """Return codes for `samples` in [-1, 1], and how many samples were clipped to that range.
+
+    encoding: one of ENCODINGS.
+    """
+    encode = linear_encode if encoding == "linear" else mu_law_encode
+    return encode(samples, levels)
+
+
+def decode_sound(codes: np.ndarray, levels: int, encoding: str = "mulaw") -> np.ndarray:
+    """Return samples, float32 in [-1, 1], for `codes` of any shape."""
+    return linear_decode(codes, levels) if encoding == "linear" else mu_law_decode(codes, levels)
+
+
+def linear_encode(samples: np.ndarray, levels: int) -> tuple[np.ndarray, int]:
+    """Return codes for `samples` in [-1, 1], and how many samples were clipped to that range.
+
+    x becomes the nearest of x · levels / 2 + silence(levels), at most levels - 1: as in a wav, full
+    scale itself has no code.
+    """
+    dtype = code_dtype(levels)
+    samples = np.asarray(samples, np.float64)
+    clipped = int(np.count_nonzero(np.abs(samples) > 1))
+    codes = np.floor(samples * (levels / 2) + (silence(levels) + 0.5))
+    return codes.clip(0, levels - 1).astype(dtype), clipped
+
+
+def linear_decode(codes: np.ndarray, levels: int) -> np.ndarray:
+    """Return samples, float32 in [-1, 1], for `codes` of any shape: code · 2 / levels, centred."""
+    code_dtype(levels)
+    centred = np.asarray(codes).astype(np.int64) - silence(levels)
+    return (centred * (2 / levels)).astype(np.float32)
 
 
 def mu_law_encode(samples: np.ndarray, levels: int) -> tuple[np.ndarray, int]:

@@ -73,6 +73,7 @@ class SoundData(Struct):
     levels: Annotated[int, Meta(ge=2, le=65_536)]
     rate: Rate
     features: FeatureData | None = None
+    encoding: Literal["mulaw", "linear"] = "mulaw"
 
 
 class Speech(Struct, forbid_unknown_fields=True):

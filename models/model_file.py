@@ -37,7 +37,7 @@ class ModelFile(NamedTuple):
     model: a PixelCNN or WaveNet with the file's weights, in evaluation mode, on the CPU.
     label_names: of labels 0, 1, …; empty for a network without labels.
     data: what it was trained on. Images: dataset, levels, channels, height, width, binarize.
-    Sound: levels, rate and, with features, features.
+    Sound: levels, rate, encoding (mulaw where it is missing) and, with features, features.
     content: everything in the file.
     """
 

@@ -26,6 +26,7 @@ Differences from the paper and from the original study:
 - The vertical stack's initial weights are large enough for the image to reach the last block. A
   gate tanh(a) σ(b) halves a small a, and without residual connections these losses multiply.
 - With `position`, the first block is conditioned on the pixel's position.
+- With `distribution` "logistics" an output is not a softmax: see `models.distributions`.
 
 [1] van den Oord et al., Conditional Image Generation with PixelCNN Decoders, arXiv 1606.05328.
 """
@@ -40,6 +41,7 @@ from torch import nn
 
 from models import compiled
 from models.convolutions import GroupedConv2d, add_padded, convolve, groups
+from models.distributions import MOST_MIXTURES, Name, check_distribution, output_distribution
 from models.dropout import dropout_mask
 from models.gated import GatedActivation
 from models.position import Position
@@ -60,6 +62,7 @@ class PixelCNNConfig:
     position: condition on the pixel's position; the paper's network does not.
     embedding: numbers learned for each value of a sub-pixel, which the network reads beside the
     value itself; the paper's network reads only that.
+    distribution, mixtures: of a code, see `models.distributions`; the paper's is a softmax.
     The annotated bounds apply to values read from a file. Raises ValueError, which begins with the
     parameter's name, for an impossible network.
     """
@@ -73,6 +76,8 @@ class PixelCNNConfig:
     vector: Annotated[int, Meta(ge=0, le=2 ** 24)] = 0
     position: bool = False
     embedding: Annotated[int, Meta(ge=0, le=2 ** 16)] = 0
+    distribution: Name = "softmax"
+    mixtures: Annotated[int, Meta(ge=0, le=MOST_MIXTURES)] = 0
 
     @property
     def code_features(self) -> int:
@@ -84,6 +89,7 @@ class PixelCNNConfig:
                             ("vector", 0), ("embedding", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} {getattr(self, name)}: the least is {least}")
+        check_distribution(self.distribution, self.mixtures)
         if self.blocks_num > MOST_BLOCKS:
             raise ValueError(f"blocks_num {self.blocks_num}: the most is {MOST_BLOCKS}")
         for name in ("hidden_dim", "out_hidden_dim"):
@@ -206,7 +212,7 @@ class Block(nn.Module):
 
 
 class PixelCNN(nn.Module):
-    """The logits of every sub-pixel given all before it, and a label or a vector if configured.
+    """The distribution of every sub-pixel given all before it, and a label or vector if configured.
 
     Attributes that may be set:
         dropout: the probability of zeroing a gated feature of the horizontal stack in training;
@@ -229,22 +235,25 @@ class PixelCNN(nn.Module):
             Block(config, first=i == 0, last=i == n - 1) for i in range(n))
         features = groups(config.hidden_dim, config.channels)
         hidden = groups(config.out_hidden_dim, config.channels)
-        logits = groups(config.channels * config.levels, config.channels)
+        self.distribution = output_distribution(config.distribution, config.levels, config.mixtures)
+        logits = groups(config.channels * self.distribution.parameters, config.channels)
         self.hidden = GroupedConv2d(features, hidden)
         self.logits = GroupedConv2d(hidden, logits)
+        assert self.logits.bias is not None
+        self.distribution.initialize(self.logits.weight, self.logits.bias)
         self.embed_code = (nn.Embedding(config.levels, config.embedding) if config.embedding
                            else None)
         if config.vector:
             self.register_buffer("vector_scale", torch.ones(()))
 
     def forward(self, codes: torch.Tensor, label: torch.Tensor | None = None) -> torch.Tensor:
-        """Compute the logits of a batch of images.
+        """Compute the parameters of the distributions, such as logits, for a batch of images.
 
         Args:
             codes: (B, C, H, W), integers in [0, levels).
             label: (B,), or vectors (B, width), or None.
 
-        Returns (B, levels, C, H, W).
+        Returns (B, parameters, C, H, W): of a softmax, the logits of all levels.
         """
         image = self.encode(codes)
         image = image.to(self.compute_dtype or image.dtype)
@@ -258,7 +267,7 @@ class PixelCNN(nn.Module):
                 v, h = block(v, h, condition, dropout)
             h = h[:, :, 1:]
         logits = self.logits(F.relu(self.hidden(F.relu(h))))
-        return logits.unflatten(3, (-1, self.config.levels)).permute(0, 4, 3, 1, 2)
+        return logits.unflatten(3, (-1, self.distribution.parameters)).permute(0, 4, 3, 1, 2)
 
     def scale_vectors(self, label: torch.Tensor | None) -> torch.Tensor | None:
         """The condition that the gates take: scaled vectors (B, width), or labels unchanged."""

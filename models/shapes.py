@@ -4,6 +4,8 @@ So a model file can be checked before it takes any memory. (torch's meta device 
 but its first use imports modules for seconds.)
 """
 
+from models.code_numbers import NUMBERS
+from models.distributions import output_distribution
 from models.local_conditioning import CONTEXT_FRAMES, INTERPOLATION_TAPS
 from models.pixelcnn import FIRST_KERNEL, KERNEL, PixelCNNConfig
 from models.position import WAVELENGTHS
@@ -53,7 +55,7 @@ def _of_pixelcnn(config):
         shapes |= {f"blocks.{i}.{name}": shape for name, shape in block.items()}
     out = config.out_hidden_dim
     shapes |= _with_bias("hidden", out, p, 1, 1)
-    shapes |= _with_bias("logits", channels * config.levels, out, 1, 1)
+    shapes |= _with_bias("logits", channels * _parameters(config), out, 1, 1)
     if config.embedding:
         shapes["embed_code.weight"] = config.levels, config.embedding
     return shapes
@@ -61,7 +63,10 @@ def _of_pixelcnn(config):
 
 def _of_wavenet(config):
     p, out = config.hidden_dim, config.out_hidden_dim
-    shapes = {f"embed_{tap}.weight": (config.levels, p) for tap in ("past", "now")}
+    if config.reads_numbers:
+        shapes = {"read_past.weight": (p, NUMBERS), **_with_bias("read_now", p, NUMBERS)}
+    else:
+        shapes = {f"embed_{tap}.weight": (config.levels, p) for tap in ("past", "now")}
     count = config.stacks_num * config.layers_num
     for i in range(count):
         layer = {"past.weight": (2 * p, p), **_with_bias("now", 2 * p, p),
@@ -76,7 +81,12 @@ def _of_wavenet(config):
         shapes |= {"frames.proportions": (config.hop, INTERPOLATION_TAPS),
                    "frames.mean": (config.features,), "frames.deviation": (config.features,)}
         shapes |= _with_bias("frames.convolution", 2 * p, config.features, 2 * CONTEXT_FRAMES + 1)
-    return shapes | _with_bias("hidden", out, out) | _with_bias("logits", config.levels, out)
+    return shapes | _with_bias("hidden", out, out) | _with_bias("logits", _parameters(config), out)
+
+
+def _parameters(config):
+    """The numbers that describe a code's distribution."""
+    return output_distribution(config.distribution, config.levels, config.mixtures).parameters
 
 
 def _with_bias(name, out, *rest):

@@ -20,6 +20,8 @@ Differences from the paper and from the original study:
 - The last layer has only a skip connection, because nothing reads its residual output.
 - The embeddings' initial rows are smooth functions of the code, so the network need not learn that
   neighbouring codes are neighbouring amplitudes.
+- With `distribution` "logistics" an output is not a softmax, and the first convolution reads a few
+  numbers for each code instead of an embedding: see `models.distributions`, `models.code_numbers`.
 - A layer's skip and residual connections have separate 1×1 convolutions, where the figure draws
   one. Skip connections are `out_hidden_dim` wide, like the output's hidden layer.
 
@@ -35,7 +37,9 @@ import torch.nn.functional as F
 from msgspec import Meta
 from torch import nn
 
+from models.code_numbers import NUMBERS, code_numbers
 from models.dilated import dilated_layers
+from models.distributions import MOST_MIXTURES, Name, check_distribution, output_distribution
 from models.gated import GatedActivation
 from models.local_conditioning import FrameNetwork, Frames, Interpolation
 from models.workspace import Workspace
@@ -50,7 +54,8 @@ class WaveNetConfig:
     levels: values that a sample can take. hidden_dim: p, residual channels. out_hidden_dim: skip
     channels, and width of the hidden layer before the logits. stacks_num × layers_num: dilated
     layers. labels: number of labels to condition on, 0 for none. features: width of the frames to
-    condition on, 0 for none. hop: samples per frame.
+    condition on, 0 for none. hop: samples per frame. distribution, mixtures: of a code, see
+    `models.distributions`.
     The annotated bounds apply to values read from a file. Raises ValueError, which begins with the
     parameter's name, for an impossible network.
     """
@@ -63,6 +68,8 @@ class WaveNetConfig:
     labels: Annotated[int, Meta(ge=0, le=2 ** 24)] = 0
     features: Annotated[int, Meta(ge=0, le=2 ** 16)] = 0
     hop: Annotated[int, Meta(ge=0, le=2 ** 20)] = 0
+    distribution: Name = "softmax"
+    mixtures: Annotated[int, Meta(ge=0, le=MOST_MIXTURES)] = 0
 
     def __post_init__(self) -> None:
         for name, least in (("levels", 2), ("hidden_dim", 1), ("out_hidden_dim", 1),
@@ -70,6 +77,7 @@ class WaveNetConfig:
                             ("features", 0), ("hop", int(self.features > 0))):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} {getattr(self, name)}: the least is {least}")
+        check_distribution(self.distribution, self.mixtures)
         if self.layers_num > 24:
             raise ValueError(f"layers_num {self.layers_num}: the last layer's dilation would be "
                              f"2^{self.layers_num - 1} samples; the most is 24")
@@ -81,6 +89,11 @@ class WaveNetConfig:
     def dilations(self) -> list[int]:
         """1, 2, 4, …, 2^(layers_num - 1), once per stack."""
         return [2 ** i for _ in range(self.stacks_num) for i in range(self.layers_num)]
+
+    @property
+    def reads_numbers(self) -> bool:
+        """Whether the network reads numbers for a code, and not its embedding."""
+        return self.distribution != "softmax"
 
     @property
     def receptive_field(self) -> int:
@@ -125,7 +138,7 @@ class ResidualLayer(nn.Module):
 
 
 class WaveNet(nn.Module):
-    """The logits of each sample given the R before it, and a label if the network has labels.
+    """The distribution of each sample given the R before it, and a label if the network has labels.
 
     Attributes that may be set:
         dropout: the probability of zeroing a gated feature in training; initially 0.
@@ -137,10 +150,15 @@ class WaveNet(nn.Module):
         super().__init__()
         self.config, self.dropout = config, 0.0
         self.compute_dtype: torch.dtype | None = None
-        self.embed_past = nn.Embedding(config.levels, config.hidden_dim)
-        self.embed_now = nn.Embedding(config.levels, config.hidden_dim)
-        for embedding in (self.embed_past, self.embed_now):
-            embedding.weight.data = smooth_embeddings(config.levels, config.hidden_dim)
+        self.distribution = output_distribution(config.distribution, config.levels, config.mixtures)
+        if config.reads_numbers:
+            self.read_past = nn.Linear(NUMBERS, config.hidden_dim, bias=False)
+            self.read_now = nn.Linear(NUMBERS, config.hidden_dim)
+        else:
+            self.embed_past = nn.Embedding(config.levels, config.hidden_dim)
+            self.embed_now = nn.Embedding(config.levels, config.hidden_dim)
+            for embedding in (self.embed_past, self.embed_now):
+                embedding.weight.data = smooth_embeddings(config.levels, config.hidden_dim)
         self.dilations = config.dilations
         last = len(self.dilations) - 1
         self.layers: Any = nn.ModuleList(  # of ResidualLayer, which torch's types can't say
@@ -148,20 +166,21 @@ class WaveNet(nn.Module):
         self.frames = (FrameNetwork(config.features, 2 * config.hidden_dim, config.hop)
                        if config.features else None)
         self.hidden = nn.Linear(config.out_hidden_dim, config.out_hidden_dim)
-        self.logits = nn.Linear(config.out_hidden_dim, config.levels)
+        self.logits = nn.Linear(config.out_hidden_dim, self.distribution.parameters)
+        self.distribution.initialize(self.logits.weight, self.logits.bias)
         self._workspace = Workspace()
 
     def forward(self, codes: torch.Tensor, label: torch.Tensor | None = None,
                 frames: Frames | None = None) -> torch.Tensor:
-        """Compute the logits of a batch of sequences.
+        """Compute the parameters of the distributions, such as logits, for a batch of sequences.
 
         Args:
             codes: (B, T), integers in [0, levels), T ≥ R.
             label: (B,), or None.
             frames: the features that cover the codes and the sample after them, or None.
 
-        Returns (B, levels, T - R + 1). Output k predicts the sample after code k + R - 1, so the
-        last output predicts the sample after the codes.
+        Returns (B, parameters, T - R + 1), such as all levels' logits. Output k predicts the sample
+        after code k + R - 1, so the last output predicts the sample after the codes.
         Raises ValueError for fewer codes than R.
         """
         outputs = codes.shape[1] - self.config.receptive_field + 1
@@ -226,10 +245,14 @@ class WaveNet(nn.Module):
 
     def embed(self, past: torch.Tensor, now: torch.Tensor) -> torch.Tensor:
         """The first causal convolution, of the codes at t - 1 and at t: (…,) -> (…, p)."""
+        if self.config.reads_numbers:
+            past, now = (code_numbers(codes, self.config.levels, self.logits.weight.dtype)
+                         for codes in (past, now))
+            return self.read_past(past) + self.read_now(now)
         return self.embed_past(past) + self.embed_now(now)
 
     def output(self, skips: torch.Tensor) -> torch.Tensor:
-        """The logits (…, levels) for the sum of all skip connections (…, out_hidden_dim)."""
+        """The distribution (…, parameters) for the sum of all skip connections (…, q)."""
         return self.logits(F.relu(self.hidden(F.relu(skips))))
 
 

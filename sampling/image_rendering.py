@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from tqdm import tqdm
 
 from datasets.quantization import dequantize_pixels
+from models import distributions
 from models.pixelcnn import PixelCNN, PixelCNNConfig
 from sampling.output.image_grid import save_picture
 from sampling.pixelcnn import sample_images
@@ -148,7 +148,8 @@ def classify(model: PixelCNN, codes: torch.Tensor) -> list[int]:
     if not codes.shape[2]:
         return [0] * len(codes)
     codes = codes.to(model.logits.weight.device)
-    nlls = [F.cross_entropy(model(codes, codes.new_full((len(codes),), label)), codes,
-                            reduction="none").flatten(1).sum(dim=1)
-            for label in range(model.config.labels)]
+    nlls = []
+    for label in range(model.config.labels):
+        parameters = model(codes, codes.new_full((len(codes),), label))
+        nlls.append(distributions.nll(model.distribution, parameters, codes).flatten(1).sum(1))
     return torch.stack(nlls).argmin(dim=0).tolist()

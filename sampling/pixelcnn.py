@@ -26,7 +26,7 @@ import torch.nn.functional as F
 
 from models.convolutions import group_bounds
 from models.pixelcnn import Block, PixelCNN, PixelCNNConfig
-from sampling.random_streams import RandomStreams, sample_categorical
+from sampling.random_streams import RandomStreams
 
 
 def sample_images(model: PixelCNN, streams: RandomStreams, label: torch.Tensor | None, height: int,
@@ -40,8 +40,8 @@ def sample_images(model: PixelCNN, streams: RandomStreams, label: torch.Tensor |
         streams: B random streams.
         label: (B,), or vectors (B, width), or None, depending on the network.
         height, width: of the images, in pixels.
-        temperature: divides the logits; 0 takes the most probable code everywhere.
-        top_p: sample among the most probable codes that together have this probability, in (0, 1].
+        temperature, top_p: see the `sample` of the network's distribution, `models.distributions`.
+            For a softmax they divide the logits, and restrict it to the most probable codes.
         prefix: codes (B, C, n, width) of the first n rows, which are kept; None to draw all rows.
         on_row: called without arguments after each drawn row.
         sampler: a sampler class of this module, or CompiledPixelCNNSampler; by default the latter
@@ -91,7 +91,7 @@ class NaivePixelCNNSampler:
         for column in range(width):
             for channel in range(channels):
                 logits = self.model(self.codes, self.label)[:, :, channel, row, column]
-                self.codes[:, channel, row, column] = sample_categorical(
+                self.codes[:, channel, row, column] = self.model.distribution.sample(
                     logits, uniforms[:, column, channel], temperature, top_p)
 
 
@@ -104,20 +104,21 @@ class CachedPixelCNNSampler:
     @torch.inference_mode()
     def __init__(self, model: PixelCNN, label: torch.Tensor | None, codes: torch.Tensor,
                  first_row: int) -> None:
-        self.codes = codes
+        self.codes, self.distribution = codes, model.distribution
         self.vertical = _VerticalStack(model, model.scale_vectors(label), codes)
         self.horizontal = _HorizontalStack(model, len(codes), codes.shape[3])
 
     def draw_row(self, row: int, uniforms: torch.Tensor, temperature: float, top_p: float) -> None:
         """Draw a row of codes from uniform random numbers (B, W, C)."""
-        self.fill_row(row, lambda logits, column, channel: sample_categorical(
+        self.fill_row(row, lambda logits, column, channel: self.distribution.sample(
             logits, uniforms[:, column, channel], temperature, top_p))
 
     @torch.inference_mode()
     def fill_row(self, row: int,
                  code_of: Callable[[torch.Tensor, int, int], torch.Tensor]) -> None:
-        """Fill a row with the codes (B,) that code_of(logits (B, levels), column, channel) returns.
+        """Fill a row with the codes (B,) that code_of(parameters, column, channel) returns.
 
+        parameters: of the sub-pixel's distribution, (B, parameters).
         The first call also reads the prefix rows. They need no horizontal stack.
         """
         _, channels, _, width = self.codes.shape
@@ -190,9 +191,9 @@ class _HorizontalStack:
         assert model.hidden.bias is not None and model.logits.bias is not None
         self.to_hidden = [(model.hidden.weight[a:b, :end, 0, 0], model.hidden.bias[a:b, None])
                           for (a, b), (_, end) in zip(self.hidden, self.features, strict=True)]
-        levels = config.levels
-        self.to_logits = [(model.logits.weight[c * levels:(c + 1) * levels, :end, 0, 0],
-                           model.logits.bias[c * levels:(c + 1) * levels, None])
+        n = model.distribution.parameters
+        self.to_logits = [(model.logits.weight[c * n:(c + 1) * n, :end, 0, 0],
+                           model.logits.bias[c * n:(c + 1) * n, None])
                           for c, (_, end) in enumerate(self.hidden)]
         zeros = model.logits.weight.new_zeros
         # Each block's input, pixel after pixel, behind the zeros that pad the row on its left.
@@ -203,7 +204,10 @@ class _HorizontalStack:
         self.last_hidden = zeros(config.out_hidden_dim, batch)
 
     def logits(self, contexts: list[torch.Tensor], column: int, channel: int) -> torch.Tensor:
-        """The logits (B, levels) of a sub-pixel, after `set_code` for all before it in the row."""
+        """The parameters (B, n) of a sub-pixel's distribution, such as logits.
+
+        After `set_code` for all sub-pixels before it in the row.
+        """
         a, b = self.features[channel]
         for number, block in enumerate(self.blocks):
             row, gated = self.rows[number], self.gated[number]

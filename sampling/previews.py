@@ -26,13 +26,13 @@ ROWS, COLUMNS = 10, 8  # of a picture; a row shows a label
 
 
 def draw_sound_previews(model: WaveNet, seed: int, path: Path, label_names: Sequence[str],
-                        rate: int, part: Any = None) -> dict[str, Path]:
+                        rate: int, part: Any = None, encoding: str = "mulaw") -> dict[str, Path]:
     """Write a wav for each of the first labels, and its waveform and spectrogram as PNG.
 
     seed: of the random streams. path: what the file names begin with; the label's name follows.
     rate: of the sound, in Hz. A sound lasts at least as long as the receptive field.
     part: a `datasets.corpus.reader.Part`. A network with features speaks the features of its first
-    recordings, or of their beginnings, instead of drawing each label.
+    recordings, or of their beginnings, instead of drawing each label. encoding: of its codes.
     Returns the files by name: sound_LABEL and plot_LABEL, or sound and plot without labels.
     """
     if model.config.features:
@@ -47,7 +47,7 @@ def draw_sound_previews(model: WaveNet, seed: int, path: Path, label_names: Sequ
         for codes in draw_sounds(model, sounds, SamplingOptions(seed)):
             blocks.append(codes)
             bar.update(codes.shape[1])
-    drawn = pcm_table(model.config.levels)[torch.cat(blocks, dim=1).numpy()]
+    drawn = pcm_table(model.config.levels, encoding)[torch.cat(blocks, dim=1).numpy()]
     files: dict[str, Path] = {}
     for sound, ending, samples in zip(sounds, endings, drawn, strict=True):
         samples = samples[:sound.length]

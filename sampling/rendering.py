@@ -7,9 +7,9 @@ from dataclasses import dataclass
 class SamplingOptions:
     """How to draw from a distribution of codes.
 
-    seed: of the random streams, 0 or more. temperature: 0 or more, divides the logits; at 0 the
-    most probable code is taken. top_p: in (0, 1], draw among the most probable codes that together
-    have this probability. precision: fp32 or bf16, of the weights; for sound only.
+    seed: of the random streams, 0 or more. temperature: 0 or more, and top_p, in (0, 1]: see the
+    `sample` of the model's distribution in `models.distributions`; below 1 they make the draw less
+    random. precision: fp32 or bf16, of the weights; for sound only.
     """
 
     seed: int = 0

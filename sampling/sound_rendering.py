@@ -50,13 +50,14 @@ class Sound:
 
 def render_sounds(model: WaveNet, sounds: Sequence[Sound], options: SamplingOptions,
                   open_output: Callable[[Sequence[Sound]], WavFiles | Pipe],
-                  progress: Progress, signals: Signals) -> dict[Sound, float]:
+                  progress: Progress, signals: Signals, encoding: str = "mulaw"
+                  ) -> dict[Sound, float]:
     """Draw `sounds` and write them while they are drawn; a signal ends it early.
 
-    open_output: makes the output of a batch of sounds.
+    open_output: makes the output of a batch of sounds. encoding: of the network's codes.
     Returns the seconds of each sound begun: its share of its batch's, by its length.
     """
-    pcm, seconds = pcm_table(model.config.levels), {}
+    pcm, seconds = pcm_table(model.config.levels, encoding), {}
     for batch in sound_batches(model.config, sounds):
         before = progress.seconds
         write_sounds(draw_sounds(model, batch, options), [sound.length for sound in batch],

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from datasets.quantization import silence
 from models.wavenet import ResidualLayer, WaveNet
 from sampling.local_conditioning import Conditioning
-from sampling.random_streams import RandomStreams, sample_categorical
+from sampling.random_streams import RandomStreams
 
 CONDITIONING_CHUNK = 64  # samples whose conditioning CachedWaveNetSampler computes at a time
 MAX_CHUNK = 1024  # samples in a chunk: enough to amortise the calls from Python
@@ -41,8 +41,8 @@ def sample_sounds(model: WaveNet, streams: RandomStreams, label: torch.Tensor | 
         streams: B random streams.
         label: (B,), or None for a network without labels.
         length: samples to draw, 1 or more; None for an endless sound. Memory does not grow.
-        temperature: divides the logits; 0 takes the most probable code everywhere.
-        top_p: sample among the most probable codes that together have this probability, in (0, 1].
+        temperature, top_p: see the `sample` of the network's distribution, `models.distributions`.
+            For a softmax they divide the logits, and restrict it to the most probable codes.
         prime: codes (B, P) that the sound continues; None to begin after silence.
         precision: "fp32", or "bf16" to round the weights of the matrix products to 16 bits. Both
             compute in single precision.
@@ -101,20 +101,21 @@ def round_to_bf16(model: WaveNet) -> WaveNet:
 
 
 class _StepwiseSampler:
-    """Draws one code after the other. Subclasses set `code` (B,), the last one, and `advance`."""
+    """Draws code after code. Subclasses set `model`, `code` (B,), the last one, and `advance`."""
 
+    model: WaveNet
     code: torch.Tensor
 
     def advance(self, code: torch.Tensor) -> torch.Tensor:
-        """The logits (B, levels) of the sample after `code` (B,)."""
+        """The parameters (B, n) of the distribution after `code` (B,)."""
         raise NotImplementedError
 
     @torch.inference_mode()
     def draw(self, uniforms: torch.Tensor, temperature: float, top_p: float) -> torch.Tensor:
         """Draw codes (B, n), on the CPU, from uniform random numbers (B, n)."""
-        codes = []
+        codes, sample = [], self.model.distribution.sample
         for uniform in uniforms.to(self.code.device).t():
-            self.code = sample_categorical(self.advance(self.code), uniform, temperature, top_p)
+            self.code = sample(self.advance(self.code), uniform, temperature, top_p)
             codes.append(self.code)
         return torch.stack(codes, dim=1).cpu()
 
@@ -136,7 +137,7 @@ class NaiveWaveNetSampler(_StepwiseSampler):
 
     @torch.inference_mode()
     def advance(self, code: torch.Tensor) -> torch.Tensor:
-        """The logits (B, levels) of the sample after `code` (B,)."""
+        """The parameters (B, n) of the distribution after `code` (B,)."""
         self.field = torch.cat((self.field[:, 1:], code[:, None]), dim=1)
         frames = None
         if self.local:
@@ -195,7 +196,7 @@ class CachedWaveNetSampler(_StepwiseSampler):
 
     @torch.inference_mode()
     def advance(self, code: torch.Tensor) -> torch.Tensor:
-        """The logits (B, levels) of the sample after `code` (B,)."""
+        """The parameters (B, n) of the distribution after `code` (B,)."""
         p = self.model.config.hidden_dim
         oldest = self.ring_starts + self.oldest
         torch.baddbmm(self._constant_inputs(), self.past, self.rings[oldest], out=self.gates)

@@ -9,11 +9,13 @@ import pytest
 import torch
 
 from cli.script import run_script
+from models.distributions import Logistics, Softmax
+from models.distributions.softmax import sample_categorical
 from models.model_file import model_content, save
 from models.pixelcnn import PixelCNN, PixelCNNConfig
 from models.wavenet import WaveNet, WaveNetConfig
 from sampling import pixelcnn, wavenet
-from sampling.random_streams import RandomStreams, sample_categorical
+from sampling.random_streams import RandomStreams
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -27,6 +29,7 @@ def compiled_kernels():
     for precision in ("fp32", "bf16"):
         list(wavenet.sample_sounds(sound, RandomStreams(0, [0]), None, 1, precision=precision))
     pixelcnn.sample_images(image, RandomStreams(0, [0]), None, 1, 1)
+    Logistics(2, 1).nll(torch.zeros(1, 3), torch.zeros(1, dtype=torch.long))
 
 
 @pytest.fixture(autouse=True)
@@ -62,15 +65,15 @@ def no_hanging(request):
 
 @pytest.fixture
 def record_logits(monkeypatch):
-    """A function of a sampler's module that returns a list, which collects every code's logits."""
-    def record(module):
+    """A function that returns a list, which collects the logits of every code of a softmax."""
+    def record():
         seen = []
 
-        def recording(logits, uniforms, temperature, top_p=1.0):
+        def recording(self, logits, uniforms, temperature, top_p=1.0):
             seen.append(logits.clone())
             return sample_categorical(logits, uniforms, temperature, top_p)
 
-        monkeypatch.setattr(module, "sample_categorical", recording)
+        monkeypatch.setattr(Softmax, "sample", recording)
         return seen
 
     return record

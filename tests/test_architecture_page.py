@@ -8,13 +8,15 @@ import torch
 from test_commands import write_mnist
 from test_optimization import trainer_of
 
+from datasets.batches import Batch
 from datasets.images import published
 from datasets.images.dataset import load_images
 from models import compiled, dilated, gated
 from models.pixelcnn import PixelCNN, PixelCNNConfig
 from models.wavenet import WaveNet, WaveNetConfig
-from sampling.pixelcnn import NaivePixelCNNSampler, sample_images
+from sampling.pixelcnn import CachedPixelCNNSampler, NaivePixelCNNSampler, sample_images
 from sampling.random_streams import RandomStreams
+from training import likelihood
 from training.stopping import StopCondition
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -49,6 +51,21 @@ def test_a_data_set(tmp_path, monkeypatch):
     write_mnist(tmp_path / "KMNIST/raw")
     images = load_images("kmnist", tmp_path)
     assert images.label_names == [str(number) for number in range(10)] and len(images.train.pixels)
+
+
+def test_another_distribution():
+    torch.manual_seed(0)
+    model = PixelCNN(PixelCNNConfig(8, 1, 6, 6, 2)).double()
+    model.logits.weight.data *= 50
+    codes = torch.randint(8, (3, 1, 4, 5))
+    sharp = likelihood.nll(model, Batch(codes, codes, None)).item()
+    model.distribution = example("Another distribution")["MixedWithUniform"](8, 0.5)
+    assert likelihood.nll(model, Batch(codes, codes, None)).item() < sharp
+    drawn = [sample_images(model, RandomStreams(0, range(3)), None, 4, 5, sampler=sampler)
+             for sampler in (NaivePixelCNNSampler, CachedPixelCNNSampler)]
+    assert torch.equal(*drawn)
+    probs = model.distribution.probabilities(model(codes).movedim(1, -1))
+    assert probs.min() > 0.06 and torch.allclose(probs.sum(-1), torch.ones(()).double())
 
 
 def test_an_extension():

@@ -142,6 +142,17 @@ def cells_of(line):
     return [cell.strip(" *") for cell in line.strip("|").split("|")]
 
 
+def test_both_distributions_are_compared():
+    printed = run("distributions.py", "--seconds", 0.2, "--threads", 1, "--images", 1, "--only",
+                  "32 wide, 5 blocks", "sampling one sound")
+    rows = [line.split("|") for line in printed.splitlines() if line.startswith("| PixelCNN 32")
+            or line.startswith("| WaveNet")]
+    assert len(rows) >= 3
+    for _, _, softmax, logistics, ratio, _ in rows:
+        rates = [float(text.replace(",", "")) for text in (softmax, logistics)]
+        assert rates[1] / rates[0] == pytest.approx(float(ratio.strip(" *")), rel=0.05, abs=0.01)
+
+
 def test_the_gpu_benchmark_runs_on_any_device():
     """Here on the CPU; test_cuda_scripts.py runs it on a GPU."""
     torch.set_num_threads(1)

@@ -8,10 +8,11 @@ import pytest
 import torch
 from test_products import guarded
 
+from models.distributions.softmax import sample_categorical
 from models.kernels.layout import round_up
 from models.kernels.vectors import HALF, TILE
 from sampling.compiled import categorical
-from sampling.random_streams import RandomStreams, sample_categorical
+from sampling.random_streams import RandomStreams
 
 ALMOST_1 = 1 - 2 ** -53
 INF, NAN = math.inf, math.nan

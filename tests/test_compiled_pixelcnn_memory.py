@@ -26,8 +26,10 @@ class Poisoned(RecordingSampler):
             images, channels, height, width = state.codes.shape
             image = state.image.reshape(images, PADDING + height, -1, channels)
             image[:, PADDING + row:, PADDING:PADDING + width] = nan
-            for name in ("above", "contexts", "gates", "horizontal", "hidden", "logits", "probs"):
+            for name in ("above", "contexts", "gates", "horizontal", "hidden", "logits"):
                 getattr(state, name)[:] = nan
+            for buffer in state.buffers:
+                buffer[:] = nan
             state.gated[state.gated != 1] = nan  # all but the inputs of the biases
             before = state.vertical.reshape(-1, images, 2, width + 2, self.weights.features)
             before[:, :, row % 2, 1:-1] = nan  # two rows above
@@ -58,7 +60,7 @@ class PartlyPoisoned(RecordingSampler):
             parts = {"vertical": blocks - 1, "contexts": blocks * width, "gates": blocks,
                      "horizontal": 1 + blocks, "gated": blocks}.get(name, 1)
             getattr(state, name).reshape(parts, 7, -1)[:, 1:4:2] = float("nan")
-        state.above[:] = state.probs[:] = float("nan")
+        state.above[:] = state.buffers.probs[:] = float("nan")
         super().draw_row(row, uniforms, temperature, top_p)
 
 

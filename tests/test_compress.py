@@ -12,6 +12,7 @@ from test_commands import write_mnist
 
 from benchmarks import compress
 from common.errors import UserError
+from models import distributions
 from models.model_file import model_content, save
 from models.pixelcnn import PixelCNN, PixelCNNConfig
 from models.wavenet import WaveNet, WaveNetConfig
@@ -72,6 +73,22 @@ def test_a_coded_sound_has_the_size_that_the_likelihood_predicts(sound):
     with torch.inference_mode():
         expected = predicted_bytes(model(torch.cat((before, codes[:, :-1]), 1), label), codes)
     assert expected < 0.95 * codes.numel() * 4 / 8
+    assert len(message) == pytest.approx(expected, rel=0.01)
+
+
+@pytest.mark.parametrize("levels, narrower", [(256, 1), (1000, 2), (65536, 2), (65536, 6)])
+def test_a_sound_of_logistics_has_the_size_that_the_likelihood_predicts(levels, narrower):
+    torch.manual_seed(0)
+    model = WaveNet(WaveNetConfig(levels, 6, 6, 1, 4, distribution="logistics", mixtures=3)).eval()
+    model.logits.bias.data[6:] -= narrower
+    codes = torch.cat([*wavenet.sample_sounds(model, RandomStreams(0, [0]), None, 1500)], dim=1)
+    message = encode(lambda coder, known: compress.code_sound(
+        model, None, codes.shape[1], coder, known), codes)
+    before = torch.full((1, model.config.receptive_field), levels // 2)
+    with torch.inference_mode():
+        outputs = model(torch.cat((before, codes[:, :-1]), 1))
+    expected = distributions.nll(model.distribution, outputs, codes, "sum").item() / math.log(256)
+    assert expected < 0.95 * codes.numel() * math.log2(levels) / 8
     assert len(message) == pytest.approx(expected, rel=0.01)
 
 

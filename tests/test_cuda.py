@@ -219,7 +219,7 @@ def test_the_memory_of_a_step_does_not_grow(network, batch):
 @pytest.mark.parametrize("network", [it for it, _ in NETWORKS[:3]], ids=IDS[:3])
 @pytest.mark.parametrize("rows", [0, 2])
 def test_images_cached_there_are_those_that_the_network_draws(network, rows, record_logits):
-    seen, found = record_logits(pixelcnn), []
+    seen, found = record_logits(), []
     model = type(network)(network.config).double().eval()
     model.load_state_dict(network.state_dict())
     condition = next(batch.label for it, batch in NETWORKS if it is network)
@@ -243,7 +243,7 @@ def test_images_cached_there_are_those_that_the_network_draws(network, rows, rec
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_sounds_cached_there_are_those_that_the_network_draws(network, primed, precision,
                                                               record_logits):
-    seen, found = record_logits(wavenet), []
+    seen, found = record_logits(), []
     model = type(network)(network.config).double().eval()
     model.load_state_dict(network.state_dict())
     prime = torch.randint(16, (3, primed))

@@ -121,7 +121,7 @@ def full(*_):
 
 def test_a_full_disk_is_not_reported_as_a_bad_recording(monkeypatch, tmp_path):
     soundfile.write(tmp_path / "x.wav", np.zeros(9), RATE)
-    monkeypatch.setattr(encoding, "mu_law_encode", full)
+    monkeypatch.setattr(encoding, "encode_sound", full)
     with pytest.raises(OSError, match="No space left"):
         list(encode_recordings([tmp_path / "x.wav"] * 3, config_for(tmp_path), 2, tmp_path))
 

@@ -264,6 +264,7 @@ def test_all_flags_work_in_a_config_file(tmp_path):
         tagged(tmp_path / f"data/{number}.flac", seconds=1 + number / 10, genre=genre)
     flags = {"data": "data", "output": "typed", "workers": 1, "part": "1/2", "rate": 4000,
              "stacks_num": 2, "layers_num": 3, "target_length": 50, "flush_every": 7, "levels": 99,
+             "encoding": "linear",
              "labels": "genre", "genres": "metal,rock", "validation": 0.4,
              "validation_of": "recordings", "min_seconds": 0.2, "max_seconds": 0.6,
              "offset_seconds": 0.1, "silence_threshold": 0.01,

@@ -4,7 +4,11 @@ import pytest
 from common.errors import UserError
 from datasets.quantization import (
     code_dtype,
+    decode_sound,
     dequantize_pixels,
+    encode_sound,
+    linear_decode,
+    linear_encode,
     mu_law_decode,
     mu_law_encode,
     quantize_pixels,
@@ -78,3 +82,33 @@ def test_audio_levels_out_of_range(levels):
                  lambda: mu_law_decode(np.array([0]), levels)):
         with pytest.raises(UserError, match="levels"):
             call()
+
+
+# ------------------------------------------------------------------------------ equal intervals
+
+@pytest.mark.parametrize("levels", AUDIO)
+def test_every_linear_code_decodes_and_encodes_to_itself(levels):
+    codes = np.arange(levels)
+    samples = linear_decode(codes, levels)
+    assert samples.dtype == np.float32 and samples[silence(levels)] == 0
+    assert np.allclose(np.diff(samples), 2 / levels, rtol=1e-2)
+    again, clipped = linear_encode(samples, levels)
+    assert again.dtype == code_dtype(levels) and clipped == 0
+    assert (again == codes).all()
+
+
+def test_65536_linear_levels_are_the_samples_of_a_16_bit_wav():
+    pcm = np.arange(-2 ** 15, 2 ** 15)
+    codes, clipped = linear_encode(pcm / 2 ** 15, 65536)
+    assert (codes == pcm + 2 ** 15).all() and clipped == 0
+    assert (linear_decode(codes, 65536) * 2 ** 15 == pcm).all()
+    codes, clipped = linear_encode(np.array([1.0, 1.2, -3.0]), 65536)
+    assert codes.tolist() == [65535, 65535, 0] and clipped == 2
+
+
+def test_16_bits_hold_a_tone_with_90_db_and_256_levels_with_38():
+    tone = np.sin(np.arange(80_000) * 0.0731)
+    for levels, encoding, low, high in ((65536, "linear", 97, 99), (65536, "mulaw", 75, 85),
+                                        (256, "mulaw", 36, 40)):
+        error = decode_sound(encode_sound(tone, levels, encoding)[0], levels, encoding) - tone
+        assert low < 10 * np.log10(np.square(tone).mean() / np.square(error).mean()) < high

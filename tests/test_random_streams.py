@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from sampling.random_streams import REFILL, RandomStreams, sample_categorical
+from models.distributions.softmax import sample_categorical
+from sampling.random_streams import REFILL, RandomStreams
 
 
 def test_a_stream_depends_only_on_its_seed_and_number():

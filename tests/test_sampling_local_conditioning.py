@@ -45,7 +45,7 @@ def test_all_samplers_have_the_plain_networks_logits(config, streams, prime_leng
     count = -(-(prime_length + length) // model.config.hop)
     values = torch.randn(streams, count, 3, dtype=torch.float64)
     prime = torch.randint(16, (streams, prime_length))
-    seen, made = record_logits(wavenet), []
+    seen, made = record_logits(), []
 
     def stepwise(*args):
         made.append(Stepwise(*args))

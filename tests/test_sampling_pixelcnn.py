@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from models.pixelcnn import PixelCNN, PixelCNNConfig
-from sampling import pixelcnn
 from sampling.compiled.pixelcnn import CompiledPixelCNNSampler
 from sampling.pixelcnn import CachedPixelCNNSampler, NaivePixelCNNSampler, sample_images
 from sampling.random_streams import RandomStreams
@@ -13,7 +12,7 @@ from sampling.random_streams import RandomStreams
 @pytest.fixture
 def logits(record_logits):
     """A list that collects the logits of every drawn code."""
-    return record_logits(pixelcnn)
+    return record_logits()
 
 
 def network(seed=0, gain=4, **config):

@@ -5,9 +5,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
-import torch.nn.functional as F
 
 from datasets.batches import IGNORED, Batch
+from models import distributions
 from training import distributed
 from training.device import tf32
 
@@ -37,20 +37,15 @@ def nll(model: torch.nn.Module, batch: Batch, reduction: str = "mean") -> torch.
     reduction: "mean" over the targets, their "sum", or the sums of "each" item, (B,).
     """
     if batch.frames is None:
-        logits = model(batch.codes, batch.label)
+        parameters = model(batch.codes, batch.label)
     else:
-        logits = model(batch.codes, batch.label, batch.frames)
-    logits = logits.movedim(1, -1)
-    # In the order of memory: the softmax reads adjacent values, and nothing is copied.
-    order = sorted(range(batch.targets.ndim), key=logits.stride, reverse=True)
-    targets = batch.targets.permute(order)
-    losses = F.cross_entropy(logits.permute(*order, -1).flatten(0, -2), targets.flatten(),
-                             ignore_index=IGNORED,
-                             reduction="none" if reduction == "each" else reduction)
-    if reduction == "each":
-        item_dimensions = [n for n, dimension in enumerate(order) if dimension != 0]
-        return losses.view(targets.shape).sum(item_dimensions)
-    return losses
+        parameters = model(batch.codes, batch.label, batch.frames)
+    # DistributedDataParallel has the network as its `module`. Anything else gives logits.
+    distribution = getattr(getattr(model, "module", model), "distribution", None)
+    distribution = distribution or distributions.Softmax(parameters.shape[1])
+    losses = distributions.nll(distribution, parameters, batch.targets,
+                               "none" if reduction == "each" else reduction)
+    return losses.flatten(1).sum(1) if reduction == "each" else losses
 
 
 def count_each(batch: Batch) -> torch.Tensor:

@@ -30,6 +30,7 @@ from training.extensions.print_report import PrintReport, format_likelihood
 from training.extensions.samples import Samples
 from training.extensions.snapshots import Snapshot
 from training.extensions.tensorboard import Board, TensorBoardReport
+from training.initial_output import fit_output
 from training.optimization import embedding_weights, make_optimizer
 from training.resuming import (
     Content,
@@ -126,6 +127,8 @@ def _load_first_weights(start: Start, task: Task) -> None:
     elif init_from:
         task.model.load_state_dict(distributed.broadcast_from_main(
             lambda: _transferred_weights(init_from, start.settings, task)))
+    else:
+        fit_output(task.model, task.training_set)
 
 
 def _transferred_weights(init_from: str, settings: RunSettings, task: Task) -> dict[str, Any]:

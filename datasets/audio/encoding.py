@@ -1,4 +1,4 @@
-"""Encode many recordings as labelled mu-law codes and frames of features, in several processes."""
+"""Encode many recordings as labelled codes and frames of features, in several processes."""
 
 import copy
 import math
@@ -26,17 +26,17 @@ from datasets.audio.features import Features, features_path, frame_encoder
 from datasets.audio.labels import Labelling
 from datasets.audio.opening import check_regular
 from datasets.audio.recordings import Excerpt, recording_blocks, split_silence
-from datasets.quantization import code_dtype, mu_law_encode
+from datasets.quantization import code_dtype, encode_sound
 from datasets.text.transcripts import Transcripts
 
 
 class EncodingConfig(NamedTuple):
     """How to label and encode a recording.
 
-    rate: Hz. levels: of mu-law. excerpt: the part to read. silence_threshold: the root mean square
-    of a frame, full scale being 1, below which the beginning and the end are cut off; 0 cuts
-    nothing. features: to compute from what is left, or None. transcripts: what the recordings say,
-    for features of kind "text".
+    rate: Hz. levels, encoding: of the codes, see `datasets.quantization`. excerpt: what to read.
+    silence_threshold: the root mean square of a frame, full scale being 1, below which the
+    beginning and the end are cut off; 0 cuts nothing. features: to compute from what is left, or
+    None. transcripts: what the recordings say, for features of kind "text".
     """
 
     labelling: Labelling
@@ -45,6 +45,7 @@ class EncodingConfig(NamedTuple):
     excerpt: Excerpt = Excerpt()
     silence_threshold: float = 0.0
     features: Features | None = None
+    encoding: str = "mulaw"
     transcripts: Transcripts | None = None
 
     def files(self, path: Path) -> list[Path]:
@@ -105,15 +106,15 @@ class Encoder(Protocol):
 AnyEncoder = TypeVar("AnyEncoder", bound=Encoder)
 
 
-class MuLawEncoder:
-    """An Encoder to mu-law codes, which also keeps the SampleStats."""
+class CodeEncoder:
+    """An Encoder to codes, which also keeps the SampleStats."""
 
-    def __init__(self, levels: int):
-        self.levels, self.stats = levels, SampleStats()
+    def __init__(self, levels: int, encoding: str = "mulaw"):
+        self.levels, self.encoding, self.stats = levels, encoding, SampleStats()
 
     def add(self, samples: np.ndarray) -> np.ndarray:
         """Return the codes of the next `samples`: (n,)."""
-        codes, clipped = mu_law_encode(samples, self.levels)
+        codes, clipped = encode_sound(samples, self.levels, self.encoding)
         squares = float(np.square(samples, dtype=np.float64).sum())
         self.stats = SampleStats(self.stats.length + len(codes), self.stats.clipped + clipped,
                                  self.stats.squares + squares)
@@ -227,7 +228,8 @@ def encode_recording(path: Path, config: EncodingConfig, codes_path: Path) -> En
         frames_encoder = config.frame_encoder(path)
         with ExitStack() as stack:
             codes = stack.enter_context(
-                closing(EncoderOutput(codes_path, MuLawEncoder(config.levels))))
+                closing(EncoderOutput(
+                    codes_path, CodeEncoder(config.levels, config.encoding))))
             outputs: list[EncoderOutput] = [codes]
             if frames_path and frames_encoder:
                 outputs.append(

@@ -95,7 +95,8 @@ def build_corpus(paths: dict[str, Path], config: EncodingConfig, output: str | P
                             [_file_state(file) for path in own.values()
                              for file in config.files(path)])
         writer = CorpusWriter(output, rate=config.rate, levels=config.levels, part=part,
-                              features=config.features, collection=collection, **settings)
+                              features=config.features, collection=collection,
+                              encoding=config.encoding, **settings)
         with needing_room(output), _open_journal(writer, task, output) as journal, writer:
             result = _add_recordings(writer, journal, own, splitting, config, workers, problems,
                                      strict)
@@ -227,10 +228,12 @@ def _config_values(config: EncodingConfig) -> tuple:
     """Return all of `config` except the labelling, as earlier versions did for the fingerprint.
 
     Parts of a corpus that they prepared must go with new parts: so a config without features
-    leaves the field out, and features are a list of values.
+    leaves the field out, and features are a list of values. mulaw is left out likewise.
     """
-    values = (None, config.rate, config.levels, config.excerpt, config.silence_threshold)
-    return (*values, msgspec.structs.astuple(config.features)) if config.features else values
+    values: tuple = (None, config.rate, config.levels, config.excerpt, config.silence_threshold)
+    if config.features:
+        values += (msgspec.structs.astuple(config.features),)
+    return values if config.encoding == "mulaw" else (*values, config.encoding)
 
 
 def _fingerprint(*things: Any) -> str:

@@ -120,6 +120,7 @@ class Manifest(Settings, frozen=True, kw_only=True):
     splits: StoredSplits = msgspec.field(name="parts")
     features: Features | None = None
     collection: str | None = None
+    encoding: Literal["mulaw", "linear"] = "mulaw"
 
     @property
     def settings(self) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""Read a preprocessed corpus: the mu-law codes of many recordings, one after the other, in shards.
+"""Read a preprocessed corpus: the codes of many recordings, one after the other, in shards.
 
     vctk_manifest.json           settings, label names, and where each recording lies
     vctk_train_00000.npy …       codes, one-dimensional, uint8 (uint16 above 256 levels)
@@ -150,8 +150,9 @@ def _first_frames(recordings: list[Recording],
 class Corpus:
     """The corpus that preprocess.py wrote into `folder`: Splits `train` and `validation`, settings.
 
-    Settings: rate (Hz), levels, stacks_num, layers_num, target_length, label_names ([] without
-    labels), features (datasets.audio.features.Features, or None).
+    Settings: rate (Hz), levels, encoding (one of `datasets.quantization.ENCODINGS`), stacks_num,
+    layers_num, target_length, label_names ([] without labels), features
+    (datasets.audio.features.Features, or None).
     Raises UserError naming the file that is missing, damaged, of another version, or of another
     corpus than the rest.
     """
@@ -161,14 +162,14 @@ class Corpus:
         parts = [_OpenPart(folder, part) for part in _all_parts(folder)]
         first = parts[0]
         for other in parts[1:]:
-            if ((other.settings, other.features, other.collection)
-                    != (first.settings, first.features, first.collection)):
+            if ((other.settings, other.features, other.collection, other.encoding)
+                    != (first.settings, first.features, first.collection, first.encoding)):
                 raise UserError(f"{other.path}: prepared with other flags or from other recordings "
                                 f"than {first.path.name}; run preprocess.py with the same for "
                                 "every --part")
         self.rate, self.levels, self.stacks_num, self.layers_num, self.target_length = (
             first.settings)
-        self.features = first.features
+        self.features, self.encoding = first.features, first.encoding
         self.label_names = sorted({name for part in parts for name in part.label_names})
         self.train, self.validation = (
             merge_splits([part.splits[split] for part in parts],
@@ -239,6 +240,7 @@ class _OpenPart:
         manifest = read_manifest(folder, part)
         self.settings, self.features = manifest.settings, manifest.features
         self.collection, self.label_names = manifest.collection, manifest.label_names
+        self.encoding: str = manifest.encoding
         self.splits = {}
         for name in SPLITS:
             stored = getattr(manifest.splits, name)

@@ -40,7 +40,7 @@ class CorpusWriter:
 
     flush_every: windows of `target_length` samples in a shard. labels: the kind of label, see
     Labelling. features: the Features of the recordings, or None. collection: a text that all parts
-    of a corpus have in common.
+    of a corpus have in common. encoding: of the codes, one of `datasets.quantization.ENCODINGS`.
     Raises UserError if `folder` can't be written, if it holds a corpus that doesn't go with this
     part, and for settings that the reader would refuse.
     """
@@ -48,7 +48,7 @@ class CorpusWriter:
     def __init__(self, folder: str | Path, *, rate: int, levels: int, stacks_num: int,
                  layers_num: int, target_length: int, labels: str, flush_every: int,
                  features: Features | None = None, part: CorpusPart = ENTIRE_CORPUS,
-                 collection: str = ""):
+                 collection: str = "", encoding: str = "mulaw"):
         self.settings = dict(zip(SETTINGS, (rate, levels, stacks_num, layers_num, target_length),
                                  strict=True))
         check_settings(self.settings)
@@ -58,6 +58,8 @@ class CorpusWriter:
         self.description: dict[str, Any] = {"labels": labels}
         if features:
             self.description["features"] = features.as_dict()
+        if encoding != "mulaw":  # which earlier versions wrote without saying so
+            self.description["encoding"] = encoding
         if part != ENTIRE_CORPUS:
             self.description["collection"] = collection
         self.shard_samples = flush_every * target_length

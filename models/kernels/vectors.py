@@ -169,6 +169,13 @@ def times(context, a, b):
 
 
 @intrinsic
+def scaled(context, vector, factor):
+    """The vector times a float32."""
+    return vector(vector, types.float32), lambda context, builder, signature, args: builder.fmul(
+        args[0], broadcast(builder, args[1], args[0].type))
+
+
+@intrinsic
 def zeros(context):
     """A vector of TILE zeros."""
     return _TILE(), lambda context, builder, signature, args: constant(

@@ -27,7 +27,7 @@ from models.kernels.layout import aligned_zeros, round_up
 from models.kernels.products import gate_sums, gate_tiles, multiply, relu_tiles
 from models.kernels.vectors import HALF, TILE, pointer
 from models.pixelcnn import FIRST_KERNEL
-from sampling.compiled.categorical import sample_categorical
+from sampling.compiled.distributions import SamplingBuffers, sample_code, sampling_buffers
 
 cache = KernelCache(__file__)
 
@@ -46,6 +46,7 @@ class PixelCNNWeights(NamedTuple):
     p: int
     blocks: int
     levels: int
+    mixtures: int  # components of a mixture of logistics, 0 for a softmax
     features: int
     rows: np.ndarray  # (rows, TILE)
     code_features: int  # the numbers that the network reads for a code
@@ -65,13 +66,13 @@ class PixelCNNWeights(NamedTuple):
     hidden_at: np.ndarray  # (C,)
     hidden_bias: np.ndarray  # (C · padded hidden,)
     logits_at: np.ndarray  # (C,)
-    logits_bias: np.ndarray  # (C · padded levels,), -inf beyond the levels
+    logits_bias: np.ndarray  # (C · padded parameters,), -inf beyond a code's parameters
 
 
 class PixelCNNState(NamedTuple):
     """Some images, the cached features of their rows, and the buffers of a row.
 
-    `features`, `contexts` and `levels` are padded widths, see PixelCNNWeights; p is not padded.
+    `features`, `contexts` and `parameters` are padded widths, see PixelCNNWeights; p is not padded.
     """
 
     codes: np.ndarray  # (images, C, H, W)
@@ -87,8 +88,8 @@ class PixelCNNState(NamedTuple):
     # biases, so that a product adds them to the residual connection without a pass of its own.
     gated: np.ndarray
     hidden: np.ndarray  # (images, hidden channels + TILE)
-    logits: np.ndarray  # (images, levels)
-    probs: np.ndarray  # (levels,)
+    logits: np.ndarray  # (images, parameters)
+    buffers: SamplingBuffers
 
 
 def init_state(weights: PixelCNNWeights, codes: np.ndarray, label: np.ndarray) -> PixelCNNState:
@@ -112,7 +113,8 @@ def init_state(weights: PixelCNNWeights, codes: np.ndarray, label: np.ndarray) -
         horizontal=aligned_zeros((1 + blocks) * images * (weights.p + TILE)),
         gated=gated.ravel(),
         hidden=aligned_zeros(images * (weights.hidden_bounds[-1] + TILE)),
-        logits=aligned_zeros(images * logits), probs=aligned_zeros(logits))
+        logits=aligned_zeros(images * logits),
+        buffers=sampling_buffers(logits, weights.mixtures))
 
 
 @cache.kernel
@@ -142,9 +144,9 @@ def draw_row(weights, state, row, uniforms, temperature, top_p):
                 horizontal_block(weights, state, block, row, column, channel)
             output(weights, state, channel)
             for image in range(images):
-                state.codes[image, channel, row, column] = sample_categorical(
-                    state.logits, image * size, weights.levels, uniforms[image, column, channel],
-                    temperature, top_p, state.probs)
+                state.codes[image, channel, row, column] = sample_code(
+                    state.logits, image * size, weights.levels, weights.mixtures,
+                    uniforms[image, column, channel], temperature, top_p, state.buffers)
                 set_code(weights, state, image, channel, row, column)
 
 

@@ -27,8 +27,8 @@ from sampling.compiled.pixelcnn_kernels import PixelCNNWeights
 class _Lanes:
     """Which output each lane of a product computes, by layer."""
 
-    def __init__(self, config: PixelCNNConfig) -> None:
-        p, channels, levels = config.hidden_dim, config.channels, config.levels
+    def __init__(self, config: PixelCNNConfig, parameters: int) -> None:
+        p, channels = config.hidden_dim, config.channels
         self.p = p
         self.features = group_bounds(p, channels)
         self.hidden = group_bounds(config.out_hidden_dim, channels)
@@ -37,7 +37,7 @@ class _Lanes:
         self.contexts = np.concatenate(self.group_gates)
         self.group_features = [consecutive_lanes(*bounds) for bounds in pairwise(self.features)]
         self.group_hidden = [consecutive_lanes(*bounds) for bounds in pairwise(self.hidden)]
-        self.group_logits = [consecutive_lanes(c * levels, (c + 1) * levels)
+        self.group_logits = [consecutive_lanes(c * parameters, (c + 1) * parameters)
                              for c in range(channels)]
 
 
@@ -69,7 +69,8 @@ def pack_pixelcnn(model: PixelCNN, height: int, width: int,
         vectors: (labels, width), scaled, for a network conditioned on vectors. The kernels know
             each of them as a label.
     """
-    config, blocks, lanes, rows = model.config, model.blocks, _Lanes(model.config), _Rows()
+    config, blocks, rows = model.config, model.blocks, _Rows()
+    lanes = _Lanes(config, model.distribution.parameters)
     channels = range(config.channels)
     # The rows hold the matrices in the order of their use.
     vertical_at = [_pack_vertical(block, lanes, rows) for block in blocks]
@@ -84,7 +85,8 @@ def pack_pixelcnn(model: PixelCNN, height: int, width: int,
                  for c in channels]
     return align_arrays(PixelCNNWeights(
         p=config.hidden_dim, blocks=len(blocks), levels=config.levels,
-        features=round_up(config.hidden_dim, HALF), rows=rows.concatenated(),
+        mixtures=config.mixtures, features=round_up(config.hidden_dim, HALF),
+        rows=rows.concatenated(),
         code_features=config.code_features,
         code_table=to_numpy(model.read_code(torch.arange(config.levels))).ravel(),
         vertical_at=np.array(vertical_at),

@@ -18,8 +18,18 @@ import numpy as np
 from models.kernels.compiling import KernelCache, inlined
 from models.kernels.layout import aligned_zeros, round_up
 from models.kernels.products import copy_tiles, gate_tiles, multiply, relu_tiles
-from models.kernels.vectors import HALF, TILE, add, load, load_half, pointer, shift, store
-from sampling.compiled.categorical import sample_categorical
+from models.kernels.vectors import (
+    HALF,
+    TILE,
+    add,
+    add_scaled,
+    load,
+    load_half,
+    pointer,
+    shift,
+    store,
+)
+from sampling.compiled.distributions import SamplingBuffers, sample_code, sampling_buffers
 from sampling.compiled.local_conditioning import add_frames
 
 cache = KernelCache(__file__)
@@ -41,16 +51,21 @@ class WaveNetWeights(NamedTuple):
     p: int
     q: int
     levels: int
+    mixtures: int  # components of a mixture of logistics, 0 for a softmax
     dilations: np.ndarray  # (L,)
-    embed_past: np.ndarray  # (levels · sums,), plus the biases of all skip connections
-    embed_now: np.ndarray  # (levels · sums,)
+    # What the first convolution makes of a code at t - 1, plus the biases of all skip connections,
+    # and of a code at t: rows (…, sums). A row is for a code, or for one of the numbers of a code.
+    embed_past: np.ndarray
+    embed_now: np.ndarray
+    code_features: int  # the numbers that the network reads for a code, 0 with embeddings
+    code_table: np.ndarray  # (levels · code_features,): these numbers
     past: np.ndarray  # rows: per layer, for its input at t - d
     step: np.ndarray  # rows: per layer, for its input at t, then for its gated features
     constant: np.ndarray  # (labels · L · gates,): the gates' biases plus the label's embedding
     residual_bias: np.ndarray  # (L · features,)
     output: np.ndarray  # rows: the hidden layer, then the logits
     hidden_bias: np.ndarray  # (hidden,)
-    logits_bias: np.ndarray  # (logits,), -inf beyond the levels
+    logits_bias: np.ndarray  # (logits,), -inf beyond a code's parameters
 
 
 class WaveNetState(NamedTuple):
@@ -69,7 +84,7 @@ class WaveNetState(NamedTuple):
     gated: np.ndarray  # (streams, features)
     hidden: np.ndarray  # (2, streams, hidden): its inputs, then its outputs
     logits: np.ndarray  # (streams, logits)
-    probs: np.ndarray  # (logits,)
+    buffers: SamplingBuffers
     lookahead: int  # inputs at t - d, t + 1 - d, … used per reading of their weights; power of 2
     one_label: bool  # all streams have the same label
 
@@ -89,7 +104,8 @@ def init_state(weights: WaveNetWeights, label: np.ndarray) -> WaveNetState:
                                 * features),
         sums=aligned_zeros(streams * sums + TILE), gated=aligned_zeros(streams * features),
         hidden=aligned_zeros(2 * streams * hidden), logits=aligned_zeros(streams * logits),
-        probs=aligned_zeros(logits), lookahead=lookahead, one_label=bool((label == label[0]).all()))
+        buffers=sampling_buffers(logits, weights.mixtures), lookahead=lookahead,
+        one_label=bool((label == label[0]).all()))
 
 
 @cache.kernel
@@ -154,8 +170,8 @@ def draw(weights, state, t, uniforms, temperature, top_p, codes, local):
     for k in range(n):
         advance(weights, state, t + k, local)
         for s in range(streams):
-            code = sample_categorical(state.logits, s * size, weights.levels, uniforms[s, k],
-                                      temperature, top_p, state.probs)
+            code = sample_code(state.logits, s * size, weights.levels, weights.mixtures,
+                               uniforms[s, k], temperature, top_p, state.buffers)
             codes[s, k] = code
             state.code[s, 0] = state.code[s, 1]
             state.code[s, 1] = code
@@ -225,9 +241,19 @@ def gate_constants(weights, state, stream, t, layer, local, outputs, o, tiles):
 @inlined
 def embed(weights, past, now, outputs, o, tiles):
     """The first causal convolution plus the skip connections' biases: a column of sums."""
-    for i in range(0, tiles * TILE, TILE):
-        store(outputs, o + i, add(load(weights.embed_past, past * tiles * TILE + i),
-                                  load(weights.embed_now, now * tiles * TILE + i)))
+    numbers, size = weights.code_features, tiles * TILE
+    for i in range(0, size, TILE):
+        if numbers == 0:
+            total = add(load(weights.embed_past, past * size + i),
+                        load(weights.embed_now, now * size + i))
+        else:  # after the numbers' rows comes one of biases
+            total = load(weights.embed_past, numbers * size + i)
+            for n in range(numbers):
+                total = add_scaled(total, load(weights.embed_past, n * size + i),
+                                   weights.code_table, past * numbers + n)
+                total = add_scaled(total, load(weights.embed_now, n * size + i),
+                                   weights.code_table, now * numbers + n)
+        store(outputs, o + i, total)
 
 
 @inlined

@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from models.code_numbers import code_numbers
 from models.kernels.layout import (
     align_arrays,
     consecutive_lanes,
@@ -23,7 +24,8 @@ def pack_wavenet(model: WaveNet) -> WaveNetWeights:
     config, layers = model.config, model.layers
     p, q = config.hidden_dim, config.out_hidden_dim
     gate, sums = gate_lanes(0, p, p), consecutive_lanes(0, p + q)
-    skips, logits = consecutive_lanes(0, q), consecutive_lanes(0, config.levels)
+    skips = consecutive_lanes(0, q)
+    logits = consecutive_lanes(0, model.distribution.parameters)
 
     past = [pack_rows(layer.past.weight, gate) for layer in layers]
     step = []
@@ -35,16 +37,15 @@ def pack_wavenet(model: WaveNet) -> WaveNetWeights:
     residual_bias = np.stack([
         np.zeros(p) if layer.residual is None else to_numpy(layer.residual.bias)
         for layer in layers])
-    skip_bias = sum((to_numpy(layer.skip.bias) for layer in layers), np.zeros(q, np.float32))
-    embed_past, embed_now = (
-        np.concatenate((to_numpy(embedding.weight), np.zeros((config.levels, q))), axis=1)
-        for embedding in (model.embed_past, model.embed_now))
+    embed_past, embed_now, code_table = _first_convolution(model)
     output = pack_rows(model.hidden.weight, skips), pack_rows(model.logits.weight, logits)
 
     return align_arrays(WaveNetWeights(
-        p=p, q=q, levels=config.levels, dilations=np.array(config.dilations, np.int64),
-        embed_past=pack_lanes(embed_past + _concatenate(np.zeros(p), skip_bias), sums).ravel(),
+        p=p, q=q, levels=config.levels, mixtures=config.mixtures,
+        dilations=np.array(config.dilations, np.int64),
+        embed_past=pack_lanes(embed_past, sums).ravel(),
         embed_now=pack_lanes(embed_now, sums).ravel(),
+        code_features=code_table.shape[1], code_table=code_table.ravel(),
         past=np.concatenate(past),
         step=np.concatenate(step),
         constant=pack_lanes(constant, gate).ravel(),
@@ -59,6 +60,24 @@ def to_bf16(weights: WaveNetWeights) -> WaveNetWeights:
     """Store the matrices in 16 bits per weight. bfloat16 must represent them exactly."""
     return align_arrays(weights._replace(past=pack_bf16(weights.past), step=pack_bf16(weights.step),
                                          output=pack_bf16(weights.output)))
+
+
+def _first_convolution(model: WaveNet) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The rows `embed_past` and `embed_now` (…, p + q), and `code_table` (levels, numbers)."""
+    config = model.config
+    p, q = config.hidden_dim, config.out_hidden_dim
+    skip_bias = sum((to_numpy(layer.skip.bias) for layer in model.layers), np.zeros(q, np.float32))
+    if config.reads_numbers:
+        codes = torch.arange(config.levels)
+        table = to_numpy(code_numbers(codes, config.levels, torch.float32))
+        past, now = to_numpy(model.read_past.weight).T, to_numpy(model.read_now.weight).T
+        bias = _concatenate(model.read_now.bias, skip_bias)
+        past = np.concatenate((np.pad(past, ((0, 0), (0, q))), bias[None]))
+        return past, np.pad(now, ((0, 0), (0, q))), table
+    past, now = (np.concatenate((to_numpy(embedding.weight), np.zeros((config.levels, q))), axis=1)
+                 for embedding in (model.embed_past, model.embed_now))
+    return (past + _concatenate(np.zeros(p), skip_bias), now,
+            np.zeros((config.levels, 0), np.float32))
 
 
 def _gate_constant(layer: ResidualLayer) -> np.ndarray:

@@ -15,7 +15,7 @@ from common.files import os_errors_as_lines
 from common.moments import Every
 from common.signals import Signals
 from common.text import printable
-from datasets.quantization import mu_law_decode
+from datasets.quantization import decode_sound
 
 if TYPE_CHECKING:
     import torch
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 MOST_SAMPLES = 2 ** 30 - 2 ** 16  # in a wav: programs disagree on sizes of 2 GiB or more
 
 
-def pcm_table(levels: int) -> np.ndarray:
+def pcm_table(levels: int, encoding: str = "mulaw") -> np.ndarray:
     """List the 16-bit sample of each code: (levels,), little-endian on any machine."""
-    samples = np.rint(mu_law_decode(np.arange(levels), levels) * 2 ** 15)
+    samples = np.rint(decode_sound(np.arange(levels), levels, encoding) * 2 ** 15)
     return samples.clip(-2 ** 15, 2 ** 15 - 1).astype("<i2")
 
 
