@@ -87,6 +87,7 @@ def main() -> None:
     transcripts = Transcripts(root, args.transcripts and Path(args.transcripts))
     held_back = [root / one.name for one in corpus.validation.recordings[:args.count]]
     texts = [transcripts.text_of(path) for path in held_back]
+    encoding = file.data.get("encoding", "mulaw")
     features, options = Features(**file.data["features"]), SamplingOptions(args.seed)
 
     def read(number: int) -> np.ndarray:
@@ -111,7 +112,7 @@ def main() -> None:
 
     def draw(sound: Sound, speaker: WaveNet = model) -> np.ndarray:
         codes = torch.cat([*draw_sounds(speaker, [sound], options)], dim=1)[0]
-        return decode_sound(codes.numpy(), speaker.config.levels, file.data.get("encoding", "mulaw"))
+        return decode_sound(codes.numpy(), speaker.config.levels, encoding)
 
     recognizer = Recognizer()
     recognizer.expect_sentences(all_texts(transcripts, root))
