@@ -66,13 +66,12 @@ def main():
     if args.levels not in (None, corpus.levels):
         raise UserError(f"--levels {args.levels}: the corpus in {args.data} has {corpus.levels} "
                         f"levels; leave the flag out, or run preprocess.py --levels {args.levels}")
-    train, validation, features = corpus.train, corpus.validation, corpus.features
     speech = None
-    if features and features.kind == "text":
+    if corpus.features and corpus.features.kind == "text":
         from training.speech import obtain
         speech = obtain(corpus, start, args.speech_updates)
-        train, validation = train.with_mel_frames(), validation.with_mel_frames()
-        features = features.mel
+        corpus.use_mel_frames()
+    features = corpus.features
     with parameters_as_flags("levels", "hidden_dim", "out_hidden_dim", "stacks_num",
                              "layers_num"):
         config = WaveNetConfig(corpus.levels, args.hidden_dim, args.out_hidden_dim,
@@ -91,12 +90,12 @@ def main():
     model = WaveNet(config)
     data = {"levels": corpus.levels, "rate": corpus.rate, "encoding": corpus.encoding}
     if features:
-        model.frames.set_normalization(*train.frame_statistics())
+        model.frames.set_normalization(*corpus.train.frame_statistics())
         data["features"] = features.as_dict()
-    preview_split = validation if validation.recordings else train
+    preview_split = corpus.validation if corpus.validation.recordings else corpus.train
     task = Task(
         kind="wavenet", model=model,
-        training_set=windows(train), validation_set=windows(validation),
+        training_set=windows(corpus.train), validation_set=windows(corpus.validation),
         data=data, label_names=corpus.label_names,
         unit="samples", count_samples=likelihood.count_targets,
         draw=partial(draw_sound_previews, label_names=corpus.label_names, rate=corpus.rate,

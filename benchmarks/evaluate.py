@@ -134,6 +134,7 @@ def bits_per_sample(model: WaveNet, corpus: Corpus) -> float:
 def evaluate_recordings(path: str, data: str) -> None:
     """Print the likelihood of a corpus' held-back recordings."""
     file, corpus = load(path, "wavenet"), Corpus(data)
+    corpus.use_mel_frames()
     config = file.model.config
     rate, encoding = file.data["rate"], file.data.get("encoding", "mulaw")
     if (corpus.levels, corpus.rate, corpus.encoding) != (config.levels, rate, encoding):

@@ -9,6 +9,7 @@ import torch
 from forks import forked
 from music import make_music
 from PIL import Image
+from prompts import fake_alignment, write_prompts
 from test_commands import write_cifar, write_mnist, write_sounds
 from test_readme import ROOT
 
@@ -51,6 +52,7 @@ def user_folder(tmp_path_factory):
              for take in (0, 6)]
     write_sounds(folder / "spoken_digits", takes, seconds=0.2)
     make_music(folder / "music", seconds=1)
+    write_prompts(folder / "prompts")
     for label in ("george", "lucas", "nicolas", "guitar"):
         write_sounds(folder / "mixed" / label, [f"take_{number}.wav" for number in (2, 3)])
     return folder
@@ -64,7 +66,8 @@ def train(path, folder, monkeypatch):
         train(path.with_stem(flags["init_from"].rpartition("/")[2]), folder, monkeypatch)
     size = "-d 3 -n 2" if script == "train_pixelcnn" else "--hidden_dim 4"
     if script == "train_wavenet":
-        forked(f"preprocess.py --config configs/{path.name} --workers 1", folder)
+        forked(f"preprocess.py --config configs/{path.name} --workers 1", folder, fake_alignment)
+        size += " --speech_updates 1"
     forked(f"{script}.py --config configs/{path.name} --iterations 1 {size} --out_hidden_dim 3",
            folder)
     return json.loads((folder / flags["out"] / "log").read_text())
@@ -104,6 +107,7 @@ def test_the_config_of_a_model_describes_it(path, monkeypatch):
         assert all(config[name] == flags[name] for name in ("levels", "stacks_num", "layers_num"))
         assert data["rate"] == flags["rate"]
         assert bool(config["labels"]) == (flags["labels"] != ["none"])
-        mel = flags["features"] == "mel"
+        mel = flags["features"] in ("mel", "text")
+        assert ("speech" in content) == (flags["features"] == "text")
         assert config["features"] == (flags["bins"] if mel else 0)
         assert config["hop"] == (round(flags["hop_seconds"] * flags["rate"]) if mel else 0)

@@ -1,9 +1,10 @@
 """The models that come along have the likelihoods that docs/results.md says.
 
-Needs the published sets in data/ and the Free Spoken Digit Dataset in spoken_digits/, beside the
-scripts; a model whose data is missing is skipped.
+Needs the published sets in data/, the Free Spoken Digit Dataset in spoken_digits/, and Asterisk's
+prompts in prompts/ (docs/speech.md), beside the scripts; a model whose data is missing is skipped.
 """
 
+import json
 import math
 import re
 import subprocess
@@ -72,10 +73,11 @@ def test_images_have_the_likelihood_of_the_page(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in ROWS if "bits per sample" in ROWS[name]])
 def test_sounds_have_the_likelihood_of_the_page(name, tmp_path):
-    recordings = ROOT / "spoken_digits"
+    stem = name.partition(".")[0]
+    config = json.loads((ROOT / "configs" / f"{stem}.json").read_text())
+    recordings = ROOT / config["preprocess"]["data"]
     if not recordings.exists():
         pytest.skip(f"{recordings} is missing")
-    stem = name.partition(".")[0]
     run("preprocess.py", "--config", f"configs/{stem}.json", "--data", recordings, "--output",
         tmp_path / "corpus")
     printed = run("benchmarks/evaluate.py", "wavenet", "-m", MODELS / name, "--data",

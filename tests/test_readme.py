@@ -10,6 +10,7 @@ import pytest
 from forks import forked
 from music import make_music
 from PIL import Image
+from prompts import fake_alignment, write_prompts
 from test_commands import write_cifar, write_mnist, write_sounds
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -86,6 +87,8 @@ def in_short(command):
     if command.startswith("train_"):
         of_a_network = "-d 6 -n 2" if "pixelcnn" in command else "--hidden_dim 4"
         command += f" --iterations 2 {of_a_network}"
+    if "voice" in command and command.startswith("train_"):
+        command += " --speech_updates 1"
     return command.replace("wavenet_N", "wavenet_2").replace("--length 10s", "--length 0.1s")
 
 
@@ -97,6 +100,7 @@ def test_the_readmes_commands_run_one_after_the_other(tmp_path):
     write_mnist(tmp_path / "data/MNIST/raw")
     write_sounds(tmp_path / "vctk/wav/p225", ["p225_001.wav", "p225_002.wav"])
     make_music(tmp_path / "music", pieces=1, seconds=2)
+    write_prompts(tmp_path / "prompts")
     for number, name in enumerate(("cats/1.png", "cats/2.png", "dogs/1.png", "dogs/2.png")):
         path = tmp_path / "pictures" / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -105,6 +109,6 @@ def test_the_readmes_commands_run_one_after_the_other(tmp_path):
              if page == "README.md" and not command.startswith("benchmarks/")]
     assert len(typed) > 10
     for command in map(in_short, typed):
-        forked(command, tmp_path)
+        forked(command, tmp_path, fake_alignment)
     written = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")}
     assert {"drawn.png", "samples/index.html", "samples/sample_0.wav"} <= written

@@ -188,6 +188,14 @@ class Corpus:
                             "again, for every --part")
 
 
+    def use_mel_frames(self) -> None:
+        """Let the log-mel frames that text frames hold take their place; other frames stay."""
+        if self.features and self.features.kind == "text":
+            self.features = self.features.mel
+            self.train, self.validation = (split.with_mel_frames()
+                                           for split in (self.train, self.validation))
+
+
 def _all_parts(folder: Path) -> list[CorpusPart]:
     """List the parts that make up the corpus in `folder`; UserError unless there is exactly one."""
     found = parts_in(folder)
