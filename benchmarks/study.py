@@ -10,7 +10,8 @@ Markdown, followed by their commands; --table prints it and runs nothing.
 
 --images is the folder of the published sets, as `--data` of train_pixelcnn.py; missing files are
 downloaded. --speech holds the recordings DIGIT_SPEAKER_TAKE.wav of the Free Spoken Digit Dataset,
-whose takes 0 to 4 are held back; --vctk holds the recordings of VCTK's speaker p225.
+whose takes 0 to 4 are held back; --prompts those of Asterisk (docs/speech.md), with transcripts;
+--vctk holds the recordings of VCTK's speaker p225.
 
 Each figure is the mean over seeds ± the standard deviation: nats per image or bits/dim on the
 published test set; for sound on the validation recordings, or on the training data if nothing is
@@ -48,6 +49,7 @@ def arguments() -> tuple[argparse.Namespace, list[Run]]:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", default="data", metavar="DIR")
     parser.add_argument("--speech", default="spoken_digits", metavar="DIR")
+    parser.add_argument("--prompts", default="prompts", metavar="DIR")
     parser.add_argument("--vctk", default="assets/vctk/wav/p225", metavar="DIR")
     parser.add_argument("--tone", default="assets/tone", metavar="DIR")
     parser.add_argument("--output", type=Path, default=Path("runs/study"), metavar="DIR")

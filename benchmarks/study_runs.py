@@ -63,4 +63,5 @@ RUNS = (
     Run("p225", source="vctk", published_items=231),
     Run("spoken_digits", source="speech", published_items=3_000),
     Run("spoken_digits_from_features", source="speech", published_items=3_000),
+    Run("voice", source="prompts", published_items=541),
 )
