@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from common.errors import UserError
-from common.files import open_regular, os_errors_as_lines
+from common.files import decode_utf8, open_regular, os_errors_as_lines
 
 MOST_CHARACTERS = 1_000_000  # about 18 hours of speech, as much as a wav can hold
 ENDING = ".txt"
@@ -23,11 +23,7 @@ def read_text(value: str) -> str:
         raise UserError(f"{source}: no such file; name a file, or give the words themselves")
     else:
         return _checked(value, source)
-    try:
-        return _checked(content.decode("utf-8-sig"), source)
-    except UnicodeDecodeError as error:
-        raise UserError(f"{source}: is not UTF-8 (byte {error.start}); convert it, for instance "
-                        "with iconv -t UTF-8") from None
+    return _checked(decode_utf8(content, source), source)
 
 
 def _is_file(value: str) -> bool:

@@ -91,6 +91,15 @@ def open_regular(path: str | PathLike[str]) -> BufferedReader:
     return file
 
 
+def decode_utf8(content: bytes, source: str | PathLike[str]) -> str:
+    """Decode a text in UTF-8; UserError naming its `source` for anything else."""
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{source}: is not UTF-8 (byte {error.start}); convert it, for instance "
+                        "with iconv -t UTF-8") from None
+
+
 def _check_regular(path: str | PathLike[str], status: os.stat_result) -> None:
     kind = not_regular(status.st_mode)
     if kind:

@@ -86,7 +86,7 @@ def _normalize(text: str) -> str:
     plain = re.sub(r"#(?=\s?\d)", " number ", plain)
     for sign, words in SIGNS.items():
         plain = plain.replace(sign, f" {words} ")
-    telephone = rf"(?<![\w.,])\+?\d(?:[-\s]?\d){{{SPELLED_DIGITS - 1},}}(?![\w]|[.,]\d)"
+    telephone = rf"(?<![\w.,])\d(?:[-\s]?\d){{{SPELLED_DIGITS - 1},}}(?![\w]|[.,]\d)"
     return re.sub(telephone, lambda found: " ".join(re.findall(r"\d", found[0])), plain)
 
 

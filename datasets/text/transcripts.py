@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from common.errors import UserError
-from common.files import open_regular, os_errors_as_lines
+from common.files import decode_utf8, open_regular, os_errors_as_lines
 
 TABLES = ("metadata.csv", "transcripts.txt")
 TEXT_FOLDER = "txt"
@@ -108,11 +108,7 @@ def _read_text(path: Path) -> str:
     """Read a text in UTF-8; UserError for anything else."""
     with os_errors_as_lines(path, "can't be read", "make it readable"), open_regular(path) as file:
         content = file.read(MOST_BYTES)
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: is not UTF-8 (byte {error.start}); convert it, for instance with "
-                        f"iconv -t UTF-8") from None
+    return decode_utf8(content, path)
 
 
 def _read_table(path: Path) -> dict[str, str]:
