@@ -55,6 +55,7 @@ class Recognizer:
     def __call__(self, samples: np.ndarray, rate: int) -> list[str]:
         """Return the names of the words that a sound (n,), float32 at `rate` Hz, says."""
         samples = soxr.resample(samples, rate, alignment.RATE)
+        self.decoder.reinit_feat()  # the sound heard before changes nothing
         self.decoder.start_utt()
         self.decoder.process_raw((np.clip(samples, -1, 1) * 32767).astype(np.int16).tobytes(),
                                  full_utt=True)

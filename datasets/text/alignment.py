@@ -38,6 +38,7 @@ def align(samples: np.ndarray, sentences: Sequence[Sentence], source: str) -> li
     """
     words = [word for sentence in sentences for word in sentence]
     decoder, keys = _decoder(), []
+    decoder.reinit_feat()  # the end of the recording before would move this one's first bounds
     for word in words:
         pronunciation = " ".join(phoneme.symbol for phoneme in word.phonemes)
         key = pronunciation.replace(" ", "_").lower()
