@@ -222,7 +222,7 @@ def recording_source(args: argparse.Namespace) -> Source:
     label = torch.tensor([label_names.index(args.label)]) if label_names else None
     levels = model.config.levels
     samples = read_recording(args.data, data["rate"])
-    encoded, _ = encode_sound(samples, levels, data.get("encoding", "mulaw"))
+    encoded, _ = encode_sound(samples, levels, data["encoding"])
     codes = torch.from_numpy(encoded.astype(np.int64))[None]
     before = torch.full((1, model.config.receptive_field), silence(levels))
     with torch.inference_mode():

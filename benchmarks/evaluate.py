@@ -136,7 +136,7 @@ def evaluate_recordings(path: str, data: str) -> None:
     file, corpus = load(path, "wavenet"), Corpus(data)
     corpus.use_mel_frames()
     config = file.model.config
-    rate, encoding = file.data["rate"], file.data.get("encoding", "mulaw")
+    rate, encoding = file.data["rate"], file.data["encoding"]
     if (corpus.levels, corpus.rate, corpus.encoding) != (config.levels, rate, encoding):
         raise UserError(f"{data}: has {corpus.levels} levels ({corpus.encoding}) at {corpus.rate} "
                         f"Hz, {path} has {config.levels} ({encoding}) at {rate}; name a corpus "

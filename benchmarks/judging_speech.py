@@ -80,14 +80,13 @@ def main() -> None:
     """Hear recordings, copies and spoken texts."""
     args = arguments()
     file, corpus, root = load(args.model, "wavenet"), Corpus(args.corpus), Path(args.data)
-    speech, model, rate = file.speech(), file.model, file.data["rate"]
-    if speech is None:
+    if not file.speaks_texts:
         raise UserError(f"--model {args.model}: was trained without texts; name another")
+    speech, model, rate = file.speech(), file.model, file.data["rate"]
     linguistic = args.linguistic and load(args.linguistic, "wavenet").model
     transcripts = Transcripts(root, args.transcripts and Path(args.transcripts))
     held_back = [root / one.name for one in corpus.validation.recordings[:args.count]]
     texts = [transcripts.text_of(path) for path in held_back]
-    encoding = file.data.get("encoding", "mulaw")
     features, options = Features(**file.data["features"]), SamplingOptions(args.seed)
 
     def read(number: int) -> np.ndarray:
@@ -112,7 +111,7 @@ def main() -> None:
 
     def draw(sound: Sound, speaker: WaveNet = model) -> np.ndarray:
         codes = torch.cat([*draw_sounds(speaker, [sound], options)], dim=1)[0]
-        return decode_sound(codes.numpy(), speaker.config.levels, encoding)
+        return decode_sound(codes.numpy(), speaker.config.levels, file.data["encoding"])
 
     recognizer = Recognizer()
     recognizer.expect_sentences(all_texts(transcripts, root))

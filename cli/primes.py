@@ -74,8 +74,8 @@ def resolve_sources(flags: SoundFlags, file: Path, config: WaveNetConfig, data: 
     if 0 < seconds * data["rate"] < 1:
         raise UserError(f"--prime_seconds {seconds:g}: is less than a sample at {data['rate']} Hz; "
                         "give a longer time")
-    encoding = data.get("encoding", "mulaw")
-    return [SoundSource(name, read_prime(path, data["rate"], config.levels, seconds, encoding))
+    return [SoundSource(name, read_prime(path, data["rate"], config.levels, seconds,
+                                         data["encoding"]))
             for name, path in _named_files("--prime", flags.prime)]
 
 

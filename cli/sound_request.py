@@ -73,16 +73,16 @@ def resolve_sound_requests(args: argparse.Namespace) -> list[SoundRequest]:
     sources_of_format: dict[tuple, list[SoundSource]] = {}  # models of one format share them
     for requested, loaded in open_models(files, "wavenet", folder, args):
         config, rate = loaded.model.config, loaded.data["rate"]
-        speech = loaded.speech()
-        encoding = loaded.data.get("encoding", "mulaw")
-        key = rate, encoding, config.levels, str(loaded.data.get("features")), speech is None
+        encoding, speaks_texts = loaded.data["encoding"], loaded.speaks_texts
+        key = rate, encoding, config.levels, str(loaded.data.get("features")), speaks_texts
         if key not in sources_of_format:
             sources_of_format[key] = resolve_sources(flags, requested.file, config, loaded.data,
-                                                     speaks_texts=speech is not None)
+                                                     speaks_texts)
         sources = sources_of_format[key]
         labels = resolve_labels(loaded.label_names, args.label, requested.file, len(files) > 1)
         lengths = lengths_of(sources, args.length, config, rate, limited=folder is not None)
-        speak = speech and partial(SpokenText, speech, speed=args.speed, pitch=args.pitch)
+        speak = None if text is None else partial(SpokenText, loaded.speech(), speed=args.speed,
+                                                  pitch=args.pitch)
         sounds = list_sounds(requested, labels, sources, args.count, lengths, naming, speak)
         if not folder and len(sounds) > 1:
             raise UserError(f"--output -: is one sound, and below "

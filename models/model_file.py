@@ -37,7 +37,7 @@ class ModelFile(NamedTuple):
     model: a PixelCNN or WaveNet with the file's weights, in evaluation mode, on the CPU.
     label_names: of labels 0, 1, …; empty for a network without labels.
     data: what it was trained on. Images: dataset, levels, channels, height, width, binarize.
-    Sound: levels, rate, encoding (mulaw where it is missing) and, with features, features.
+    Sound: levels, rate, encoding and, with features, features.
     content: everything in the file.
     """
 
@@ -46,9 +46,14 @@ class ModelFile(NamedTuple):
     data: dict[str, Any]
     content: dict[str, Any]
 
-    def speech(self) -> SpeechNetwork | None:
-        """Build the network that turns text into frames; None for a model without one."""
-        return build_speech(self.content["speech"]) if "speech" in self.content else None
+    @property
+    def speaks_texts(self) -> bool:
+        """Whether the file also holds a network that turns text into frames."""
+        return "speech" in self.content
+
+    def speech(self) -> SpeechNetwork:
+        """Build the network that turns text into frames, of a file that `speaks_texts`."""
+        return build_speech(self.content["speech"])
 
 
 def model_content(kind: str, model: torch.nn.Module, label_names: Iterable[str],
@@ -121,6 +126,8 @@ def read(path: Path | str, kind: str) -> dict[str, Any]:
     if lacking:
         raise UserError(f"{path}: lacks {', '.join(lacking)}; use a file that our training wrote")
     check_content(path, content)
+    if kind == "wavenet":
+        content["data"].setdefault("encoding", "mulaw")  # which older files don't name
     return content
 
 

@@ -94,6 +94,10 @@ def test_a_run_of_another_encoding_does_not_go_on(corpus, call):
     write_corpus(call, "--encoding", "mulaw")
     code, _, err = train(call, "--resume", "auto")
     assert code == 2 and "has encoding linear, this run mulaw" in err
+    code, _, err = train(call, "--out", "other", "--init_from", "run")
+    assert code == 2 and err.splitlines()[-1] == (
+        "error: --init_from run: its codes are linear, those of the data mulaw; prepare the data "
+        "with --encoding linear")
 
 
 def test_a_file_without_an_encoding_is_mu_law(tmp_path, call):

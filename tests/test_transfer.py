@@ -25,6 +25,8 @@ NETWORKS = {
 DATA = {"wavenet": {"levels": 16, "rate": 8000},
         "pixelcnn": {"levels": 4, "channels": 1, "height": 4, "width": 4}}
 
+ENCODINGS = {"pixelcnn": None, "wavenet": "mulaw"}  # of a file that names none
+
 
 def saved(path, kind, names):
     torch.manual_seed(0)
@@ -43,7 +45,7 @@ def test_labels_are_matched_by_name_and_new_ones_start_as_asked(kind, tmp_path):
     torch.manual_seed(1)
     model = NETWORKS[kind](4)
     said = init_from(tmp_path / "model", kind, model, ["blues", "carl", "jazz", "anna"],
-                     ["blues=bert"])
+                     ["blues=bert"], ENCODINGS[kind])
     new = model.state_dict()
     assert embeddings(new)
     for name, weight in new.items():
@@ -60,7 +62,7 @@ def test_labels_are_matched_by_name_and_new_ones_start_as_asked(kind, tmp_path):
 def test_a_network_without_labels_gains_labels_that_change_nothing_yet(kind, tmp_path):
     old = saved(tmp_path / "model", kind, [])
     model = NETWORKS[kind](2)
-    init_from(tmp_path / "model", kind, model, ["a", "b"], [])
+    init_from(tmp_path / "model", kind, model, ["a", "b"], [], ENCODINGS[kind])
     assert not any(weight.any() for weight in embeddings(model.state_dict()).values())
     assert all(torch.equal(weight, model.state_dict()[name]) for name, weight in old.items())
 
@@ -76,7 +78,7 @@ def test_vectors_keep_their_weights_or_start_at_zero(tmp_path):
         model.vector_scale.fill_(3)
         model_file.save(tmp_path / "model",
                       model_file.model_content("pixelcnn", old, [], DATA["pixelcnn"]))
-        init_from(tmp_path / "model", "pixelcnn", model, [], [])
+        init_from(tmp_path / "model", "pixelcnn", model, [], [], None)
         for name, weight in model.state_dict().items():
             expected = old.state_dict().get(name, torch.tensor(3.0) if name == "vector_scale"
                                             else torch.zeros_like(weight))
@@ -93,7 +95,7 @@ def test_vectors_of_another_kind_are_refused(tmp_path, old, new, message):
     model_file.save(tmp_path / "model", model_file.model_content(
         "pixelcnn", old, names[:old.config.labels], DATA["pixelcnn"]))
     with pytest.raises(UserError, match=message):
-        init_from(tmp_path / "model", "pixelcnn", new, names[:new.config.labels], [])
+        init_from(tmp_path / "model", "pixelcnn", new, names[:new.config.labels], [], None)
 
 
 def test_a_mismatch_is_refused_by_name(tmp_path):
@@ -105,7 +107,7 @@ def test_a_mismatch_is_refused_by_name(tmp_path):
             (NETWORKS["wavenet"](1), ["x"], ["y=anna"], "'y' is no label of the data.* x")):
         before = {name: weight.clone() for name, weight in model.state_dict().items()}
         with pytest.raises(UserError, match=message):
-            init_from(tmp_path / "model", "wavenet", model, names, started)
+            init_from(tmp_path / "model", "wavenet", model, names, started, "mulaw")
         assert all(torch.equal(weight, before[name])
                    for name, weight in model.state_dict().items())
 

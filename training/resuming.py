@@ -57,8 +57,7 @@ def check_same_task(path: Path, content: Content, task: Task) -> None:
     ours = model_file.model_content(task.kind, task.model, task.label_names, task.data)
     # Settings that networks did not have when the snapshot was written have their defaults.
     defaults = {field.name: field.default for field in dataclasses.fields(task.model.config)}
-    theirs = {"config": defaults | content["config"],
-              "data": {"encoding": "mulaw"} | content["data"]}
+    theirs = {"config": defaults | content["config"], "data": content["data"]}
     for section in theirs:
         for name, our_value in ours[section].items():
             their_value = theirs[section].get(name)

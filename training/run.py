@@ -137,7 +137,7 @@ def _transferred_weights(init_from: str, settings: RunSettings, task: Task) -> d
         raise UserError(f"--init_from {path}: is of the run in --out {settings.out}, which is "
                         "moved aside; give another --out")
     summary = transfer.init_from(init_from, task.kind, task.model, task.label_names,
-                                 settings.start_label)
+                                 settings.start_label, task.data.get("encoding"))
     print(summary, file=sys.stderr)
     return task.model.state_dict()
 

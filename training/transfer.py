@@ -12,7 +12,7 @@ from training.settings import flag_hint
 
 
 def init_from(path: str, kind: str, model: Any, label_names: Sequence[str],
-              start_labels: Sequence[str]) -> str:
+              start_labels: Sequence[str], encoding: str | None) -> str:
     """Copy the weights of the model file, snapshot or run at `path` into `model`.
 
     A label that the file has too takes its embeddings; one in `start_labels`, a list of "NEW=OLD",
@@ -20,13 +20,18 @@ def init_from(path: str, kind: str, model: Any, label_names: Sequence[str],
     conditioned on nothing, the embeddings of labels or vectors begin at 0.
 
     kind: pixelcnn or wavenet. label_names: of the new data. Returns in words what became of the
-    labels. Raises UserError where the networks differ, or a name in `start_labels` does not exist.
+    labels. encoding: of sound, None for images. Raises UserError where the networks or the
+    encodings differ, or a name in `start_labels` does not exist.
     """
     try:
         source = model_file.load(path, kind)
     except UserError as error:
         raise UserError(f"--init_from: {error}") from None
     _check_networks(path, source, model, label_names)
+    theirs = source.data.get("encoding")
+    if theirs != encoding:
+        raise UserError(f"--init_from {path}: its codes are {theirs}, those of the data "
+                        f"{encoding}; prepare the data with --encoding {theirs}")
     origins = dict(pair.split("=", 1) for pair in start_labels)
     for new, old in origins.items():
         for name, names, owner in ((new, label_names, "the data"), (old, source.label_names, path)):
