@@ -11,8 +11,8 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from models.kernels.layout import flat
+from models.kernels.logistic_likelihood import BLOCK, BUFFERS, code_losses
 from models.kernels.logistic_likelihood import cache as kernel_cache
-from models.kernels.logistic_likelihood import code_losses
 from models.kernels.threads import run_threads
 
 LEAST_CODES = 500  # of a thread: fewer take no longer than starting one
@@ -35,7 +35,7 @@ class _CodeLosses(torch.autograd.Function):
         gradient = parameters.new_empty(parameters.shape if needs_grad else 0)
         arrays = flat(losses), flat(gradient)
         threads = max(min(torch.get_num_threads(), count // LEAST_CODES), 1)
-        scratch = np.empty((threads, 4 * mixtures))
+        scratch = np.empty((threads, BUFFERS, BLOCK * mixtures))
         ends = [count * thread // threads for thread in range(threads + 1)]
 
         def work(thread, barrier):

@@ -94,6 +94,17 @@ def test_the_compiled_likelihood_equals_the_plain_one(levels, threads, monkeypat
     assert plain.isfinite().all() and x.grad.isfinite().all()
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_the_compiled_likelihood_of_broken_parameters_is_the_plain_ones(value):
+    distribution, codes = Logistics(256, 3), torch.full((40,), 100)
+    for place in range(9):
+        parameters = torch.zeros(40, 9)
+        parameters[7, place] = value
+        torch.testing.assert_close(
+            distribution.nll(parameters, codes),
+            distribution.nll(parameters.double(), codes).float(), equal_nan=True)
+
+
 def test_reductions_ignore_codes_without_a_target():
     parameters, codes = mixtures(40, 5)[:20], torch.randint(256, (20,))
     codes[5:9] = IGNORED
