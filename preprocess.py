@@ -32,7 +32,8 @@ def main():
     labelling = Labelling(root, tuple(args.labels), args.genres)
     config = EncodingConfig(labelling, args.rate, args.levels,
                             Excerpt(args.offset_seconds, args.max_seconds, args.min_seconds),
-                            args.silence_threshold, features, args.encoding, transcripts)
+                            args.silence_threshold, features, args.encoding, transcripts,
+                            args.silence_after)
     paths = {path.relative_to(root).as_posix(): path for path in found}
     result = build_corpus(
         paths, config, args.output,

@@ -40,11 +40,14 @@ def read_arguments(description: str) -> argparse.Namespace:
     if args.validation_of == "each" and isinstance(args.validation, str):
         parser.error(f"--validation {args.validation}: must be a fraction, such as 0.1, with "
                      "--validation_of each")
-    for name in ("silence_threshold", "max_seconds", "offset_seconds"):
-        uncut = {"npy": "features", "text": "words"}.get(args.features)
-        if uncut and getattr(args, name):
-            parser.error(f"--{name}: cuts recordings, and not the {uncut} that --features "
-                         f"{args.features} takes; cut both beforehand, and leave it out")
+    for name in ("silence_threshold", "max_seconds", "offset_seconds", "silence_after"):
+        unchanged = {"npy": "features", "text": "words"}.get(args.features)
+        if unchanged and getattr(args, name):
+            parser.error(f"--{name}: changes recordings, and not the {unchanged} that --features "
+                         f"{args.features} takes; change both beforehand, and leave it out")
+    if args.silence_after and args.validation_of == "each":
+        parser.error("--silence_after: would follow only what is held back of each recording; "
+                     "leave it or --validation_of each out")
     if args.features == "text" and args.validation_of == "each":
         parser.error("--validation_of each: cuts recordings, and not the words that --features "
                      "text takes; leave it out")
@@ -107,6 +110,9 @@ def _add_recordings(add):
     add("--silence_threshold", type=non_negative_float, default=0, metavar="X",
         help="cut off a recording's beginning and end if their root mean square is below this, "
              "full scale being 1 (default: 0, cut nothing)")
+    add("--silence_after", type=few_seconds, default=0, metavar="S",
+        help="follow each recording with this much silence, so that a network learns where a sound "
+             "ends, as suits single words (default: 0)")
 
 
 def _add_features(add):
@@ -122,6 +128,14 @@ def _add_features(add):
         help="sound that each frame of the features covers, rounded to samples (default: 0.0125)")
     add("--bins", type=positive_int, default=80, metavar="N",
         help="numbers in a mel spectrum of --features mel and text (default: 80)")
+
+
+def few_seconds(text: str) -> float:
+    """Parse a time from 0 to a minute."""
+    number = non_negative_float(text)
+    if number > 60:
+        raise argparse.ArgumentTypeError(f"{text} is more than 60 seconds")
+    return number
 
 
 def sampling_rate(text: str) -> int:

@@ -83,6 +83,8 @@ def _print_remarks(corpus: Preparation) -> None:
         print(f"{result.clipped} samples beyond full scale were clipped")
     if config.silence_threshold:
         print(f"{result.silent / config.rate:.1f} s of silence at beginnings and ends were cut off")
+    if config.silence_after:
+        print(f"{config.silence_after:g} s of silence follow each recording")
     if len(result.notes) == 1:
         print("1 recording has less than its header says; used as far as it goes")
     elif result.notes:

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from test_commands import write_mnist, write_sounds
 
-from benchmarks import cuda
+from benchmarks import cuda, hiss
 from benchmarks.original import OriginalPixelCNN, OriginalWaveNet
 from datasets.corpus.reader import Corpus
 from models.model_file import model_content, save
@@ -88,6 +88,20 @@ def test_copies_are_judged_by_their_spectra_and_their_digits(tmp_path):
         assert {len(soundfile.read(path)[0]) for path in (tmp_path / "out").glob(
             f"?_anna_?_{name}.wav")} == {4000}
     assert Image.open(tmp_path / "out/copies.png").size == (800, 480)
+    # The chirps rise from silence; the untrained network draws noise of all codes.
+    levels = re.findall(r"(-\d+\.\d) dB", run(
+        "hiss.py", "-m", tmp_path / "model", "--corpus", tmp_path / "corpus", "--data",
+        tmp_path / "sounds", "--threads", 1))
+    recordings, copies, in_pauses = map(float, levels)
+    assert recordings < -30 and -20 < copies < in_pauses < -5
+
+
+def test_the_level_of_pauses():
+    powers = hiss.frame_powers(np.repeat([0.5, 0.0, 0.01], 160) * np.tile([1, -1], 240) + 0.1, 8000)
+    np.testing.assert_allclose(powers, [0.25, 0, 1e-4], atol=1e-12)
+    assert list(hiss.quietest(np.concatenate((np.repeat(powers, 7)[::-1], powers)))) == [7, 8]
+    assert hiss.level(powers[:1]) == pytest.approx(-6.02, abs=0.01)
+    assert hiss.level(powers[1:2]) == pytest.approx(-120)
 
 
 def test_sampling_speed_is_compared_with_its_limit():

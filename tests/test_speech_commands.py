@@ -120,7 +120,7 @@ def test_a_model_without_texts(spoken):
 
 @pytest.mark.parametrize("flags, line", [
     ("--transcripts x.txt", "--transcripts goes with --features text"),
-    ("--features text --max_seconds 1", "--max_seconds: cuts recordings, and not the words"),
+    ("--features text --max_seconds 1", "--max_seconds: changes recordings, and not the words"),
     ("--features text --validation_of each", "--validation_of each: cuts recordings"),
     ("--features text --hop_seconds 0.03", "too long for phonemes; give at most 0.02"),
     ("--features text --transcripts x.txt", "x.txt: can't be read"),

@@ -36,7 +36,8 @@ class EncodingConfig(NamedTuple):
     rate: Hz. levels, encoding: of the codes, see `datasets.quantization`. excerpt: what to read.
     silence_threshold: the root mean square of a frame, full scale being 1, below which the
     beginning and the end are cut off; 0 cuts nothing. features: to compute from what is left, or
-    None. transcripts: what the recordings say, for features of kind "text".
+    None. transcripts: what the recordings say, for features of kind "text". silence_after: seconds
+    of silence that then follow the recording.
     """
 
     labelling: Labelling
@@ -47,6 +48,12 @@ class EncodingConfig(NamedTuple):
     features: Features | None = None
     encoding: str = "mulaw"
     transcripts: Transcripts | None = None
+    silence_after: float = 0.0
+
+    @property
+    def ending(self) -> np.ndarray:
+        """The samples that follow each recording: (n,), float32."""
+        return np.zeros(round(self.silence_after * self.rate), np.float32)
 
     def files(self, path: Path) -> list[Path]:
         """List all files that encoding the recording at `path` reads."""
@@ -69,9 +76,9 @@ class EncodedRecording(NamedTuple):
     """A recording's codes and label, or why it has none.
 
     codes: the file with the codes, as text. length: the number of codes. clipped: samples beyond
-    full scale. silent: samples cut off. loudness: the root mean square of the others. problem: why
-    there are no codes, or None. frames: the file with the frames, as text, or None. note: what the
-    recording lacks of what its header says, or None.
+    full scale. silent: samples cut off. loudness: the root mean square of what is left. problem:
+    why there are no codes, or None. frames: the file with the frames, as text, or None. note: what
+    the recording lacks of what its header says, or None.
     """
 
     codes: str | None = None
@@ -143,10 +150,13 @@ class EncoderOutput(Generic[AnyEncoder]):
         """Keep everything added so far, whatever follows."""
         self.committed, self.size = copy.copy(self.encoder), self.file.tell()
 
-    def end(self) -> None:
-        """Discard everything after the last commit, and complete the file."""
+    def end(self, last: np.ndarray) -> None:
+        """Discard everything after the last commit, encode the `last` samples, end the file."""
         self.file.seek(self.file.truncate(self.size))
-        self.file.write(self.committed.end().tobytes())
+        self.encoder = copy.copy(self.committed)
+        if len(last):
+            self.add(last)
+        self.file.write(self.encoder.end().tobytes())
 
     def close(self) -> None:
         """Close the file."""
@@ -246,9 +256,9 @@ def encode_recording(path: Path, config: EncodingConfig, codes_path: Path) -> En
             file.unlink(missing_ok=True)
         return EncodedRecording(problem=error.line())
     return EncodedRecording(
-        str(codes_path), label, kept.length, kept.clipped, length - kept.length,
-        math.sqrt(kept.squares / kept.length), frames=str(frames_path) if frames_path else None,
-        note=notes[0] if notes else None)
+        str(codes_path), label, kept.length + len(config.ending), kept.clipped,
+        length - kept.length, math.sqrt(kept.squares / kept.length),
+        frames=str(frames_path) if frames_path else None, note=notes[0] if notes else None)
 
 
 def _encode_into(outputs: list[EncoderOutput], blocks: Iterable[np.ndarray],
@@ -268,5 +278,5 @@ def _encode_into(outputs: list[EncoderOutput], blocks: Iterable[np.ndarray],
                 output.commit()
     # Only now is it known that no sound follows the last silence.
     for output in outputs:
-        output.end()
+        output.end(last=config.ending)
     return length

@@ -228,12 +228,15 @@ def _config_values(config: EncodingConfig) -> tuple:
     """Return all of `config` except the labelling, as earlier versions did for the fingerprint.
 
     Parts of a corpus that they prepared must go with new parts: so a config without features
-    leaves the field out, and features are a list of values. mulaw is left out likewise.
+    leaves the field out, and features are a list of values. mulaw and no silence_after are left out
+    likewise.
     """
     values: tuple = (None, config.rate, config.levels, config.excerpt, config.silence_threshold)
     if config.features:
         values += (msgspec.structs.astuple(config.features),)
-    return values if config.encoding == "mulaw" else (*values, config.encoding)
+    if config.encoding != "mulaw":
+        values += (config.encoding,)
+    return (*values, config.silence_after) if config.silence_after else values
 
 
 def _fingerprint(*things: Any) -> str:
