@@ -16,8 +16,10 @@ from tqdm import tqdm
 from benchmarks.image_classifier import ImageClassifier
 from benchmarks.spoken_digits import (
     FLOOR_DB,
+    FRAME,
     digit_features,
     digit_labels,
+    first_ending,
     spectrogram,
     train_classifier,
 )
@@ -73,23 +75,21 @@ class Judge(NamedTuple):
         return self.classifier.predict(items.vectors) == np.array(items.classes)
 
 
-def draw_sounds(model: WaveNet, labels: torch.Tensor, lengths: list[int], drawing: Drawing,
-                first_stream: int = 0, encoding: str = "mulaw") -> list[np.ndarray]:
-    """Draw a sound of each of the labels (N,), with so many samples each.
+def draw_codes(model: WaveNet, labels: torch.Tensor, lengths: list[int], drawing: Drawing,
+               first_stream: int = 0) -> list[np.ndarray]:
+    """Draw the codes of a sound of each of the labels (N,), with so many samples each.
 
-    first_stream: the random stream of the first sound; the others have the next ones. encoding: of
-    the network's codes.
+    first_stream: the random stream of the first sound; the others have the next ones.
     """
-    sounds: list[np.ndarray] = []
+    drawn: list[np.ndarray] = []
     batches = torch.arange(len(labels)).split(BATCH_SIZE)
     for batch in tqdm(batches, desc="drawing", disable=None):
         longest = max(lengths[index] for index in batch)
         streams = RandomStreams(drawing.seed, (first_stream + batch).tolist())
         codes = torch.cat(list(sample_sounds(model, streams, labels[batch], longest,
                                              drawing.temperature, drawing.top_p)), dim=1)
-        sounds += [decode_sound(row[:lengths[index]].numpy(), model.config.levels, encoding)
-                   for row, index in zip(codes, batch, strict=True)]
-    return sounds
+        drawn += [row[:lengths[index]].numpy() for row, index in zip(codes, batch, strict=True)]
+    return drawn
 
 
 def make_judge(network: str, path: str | Path, file: ModelFile, data: str,
@@ -136,7 +136,12 @@ def image_judge(path: str | Path, file: ModelFile, data: str, drawing: Drawing) 
 
 
 def sound_judge(path: str | Path, file: ModelFile, data: str, drawing: Drawing) -> Judge:
-    """The judge of spoken digits; samples are as long as random recordings of their label."""
+    """The judge of spoken digits.
+
+    A sample lasts to its ending, if the recordings have endings (`first_ending`). Otherwise it is
+    as long as a random recording of its label, which cuts slow words, and lets what no recording
+    has follow quick ones.
+    """
     label_names = file.label_names
     if not label_names or any(name[0] not in "0123456789" for name in label_names):
         raise UserError(f"{path}: has labels that don't begin with a digit, or none; name a "
@@ -146,27 +151,33 @@ def sound_judge(path: str | Path, file: ModelFile, data: str, drawing: Drawing) 
         raise UserError(f"{data}: has other labels than {path}; name the corpus that "
                         "it was trained on")
 
-    def make_items(sounds: list[np.ndarray], classes: list[str]) -> Items:
+    def make_items(codes: list[np.ndarray], classes: list[str]) -> Items:
+        ends = [first_ending(one, corpus.levels, corpus.rate) for one in codes]
+        least = round(FRAME * corpus.rate)
+        sounds = [decode_sound(one[:None if end is None else max(end, least)], corpus.levels,
+                               corpus.encoding) for one, end in zip(codes, ends, strict=True)]
         vectors = np.stack([digit_features(sound, corpus.rate) for sound in sounds])
         return Items(vectors, classes,
                      lambda index: 1 - spectrogram(sounds[index], corpus.rate)[::-1] / FLOOR_DB)
 
     def read_items(split):
         indices = tqdm(range(len(split.recordings)), desc="reading", disable=None)
-        sounds = [decode_sound(split.codes(index), corpus.levels, corpus.encoding)
-                  for index in indices]
-        return make_items(sounds, digit_labels(split))
+        return make_items([split.codes(index) for index in indices], digit_labels(split))
 
     def draw(model: WaveNet) -> Items:
         digits = {name[0] for name in label_names}
         count = max(drawing.count // (len(label_names) // len(digits)), 1)
         labels = torch.arange(len(label_names)).repeat_interleave(count)
         generator = np.random.default_rng(drawing.seed)
-        lengths = [int(generator.choice([recording.length for recording in corpus.train.recordings
-                                         if recording.label == label])) for label in labels]
-        sounds = draw_sounds(model, labels, lengths, drawing, encoding=corpus.encoding)
-        return make_items(sounds, [label_names[label][0] for label in labels])
+        by_label = [[recording.length for recording in corpus.train.recordings
+                     if recording.label == label] for label in range(len(label_names))]
+        lengths = [max(by_label[label]) if have_endings else int(generator.choice(by_label[label]))
+                   for label in labels]
+        return make_items(draw_codes(model, labels, lengths, drawing),
+                          [label_names[label][0] for label in labels])
 
+    have_endings = all(first_ending(corpus.train.codes(index), corpus.levels, corpus.rate)
+                       is not None for index in range(len(corpus.train.recordings)))
     train = read_items(corpus.train)
     return Judge(train, read_items(corpus.validation),
                  train_classifier(train.vectors, train.classes), draw)

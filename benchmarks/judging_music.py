@@ -36,7 +36,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 from tqdm import tqdm
 
-from benchmarks.judges import Drawing, draw_sounds
+from benchmarks.judges import Drawing, draw_codes
 from benchmarks.judging import add_drawing
 from benchmarks.music_spectra import MusicSpectra, distances, music_spectra, noise_like
 from cli.arguments import positive_float, positive_int
@@ -111,8 +111,9 @@ def append(excerpts: Excerpts, sound: np.ndarray, name: str, rate: int) -> None:
 def draw_class(model: WaveNet, label: int, count: int, length: int, drawing: Drawing,
                encoding: str) -> list[np.ndarray]:
     """Draw `count` sounds of a label, (length,) each, from random streams of their own."""
-    return draw_sounds(model, torch.full((count,), label), [length] * count, drawing,
-                       first_stream=label * count, encoding=encoding)
+    codes = draw_codes(model, torch.full((count,), label), [length] * count, drawing,
+                       first_stream=label * count)
+    return [decode_sound(one, model.config.levels, encoding) for one in codes]
 
 
 # --------------------------------------------------------------------------------- judgement

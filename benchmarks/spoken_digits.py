@@ -10,10 +10,12 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from datasets.corpus.reader import Split
+from datasets.quantization import silence
 
 FRAME, HOP = 0.032, 0.008  # seconds of the spectra
 FLOOR_DB = -80  # relative to full scale
 TIMES, BANDS = 16, 24  # size of the classifier's mel spectrum
+ENDING = 0.05  # seconds of nothing but the code of silence; in recordings it lasts 3 ms at most
 
 
 def spectrogram(sound: np.ndarray, rate: int) -> np.ndarray:
@@ -21,6 +23,17 @@ def spectrogram(sound: np.ndarray, rate: int) -> np.ndarray:
     frame = round(FRAME * rate)
     amplitudes = np.abs(librosa.stft(sound, n_fft=frame, hop_length=round(HOP * rate)))
     return 20 * np.log10(np.maximum(amplitudes * (4 / frame), 10 ** (FLOOR_DB / 20)))
+
+
+def first_ending(codes: np.ndarray, levels: int, rate: int) -> int | None:
+    """Where a sound of codes (n,) ends: the number of the first of ENDING seconds of silence.
+
+    None for a sound that does not end. preprocess.py --silence_after adds endings.
+    """
+    size = round(ENDING * rate)
+    sounding = np.flatnonzero(codes != silence(levels))
+    gaps = np.diff(sounding, prepend=-1, append=len(codes)) > size
+    return int([-1, *sounding][gaps.argmax()]) + 1 if gaps.any() else None
 
 
 def digit_features(sound: np.ndarray, rate: int) -> np.ndarray:

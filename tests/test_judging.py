@@ -13,9 +13,11 @@ import torch
 from PIL import Image
 
 from benchmarks import judges, judging
+from benchmarks.spoken_digits import first_ending
 from common.errors import UserError
 from datasets.corpus.reader import Corpus
 from datasets.images.dataset import load_images
+from datasets.quantization import silence
 from models.model_file import model_content, save
 from models.pixelcnn import PixelCNN, PixelCNNConfig
 from models.wavenet import WaveNet, WaveNetConfig
@@ -118,10 +120,11 @@ def spoken(tmp_path_factory):
             phase = 2 * np.pi * (400 * digit * time + generator.uniform(500, 600) * time ** 2)
             soundfile.write(folder / f"sounds/{digit}_anna_{take}.wav",
                             0.3 * np.sin(phase) * np.hanning(len(time)), 8000)
-    subprocess.run([sys.executable, ROOT / "preprocess.py", "--data", folder / "sounds",
-                    "--output", folder / "corpus", "--labels", r"(\d_anna)", "--validation",
-                    r"_[67]\.wav", "--stacks_num", "1", "--layers_num", "3", "--workers", "1"],
-                   check=True, capture_output=True)
+    for corpus, silent in (("corpus", "0"), ("corpus_with_endings", "0.1")):
+        subprocess.run([sys.executable, ROOT / "preprocess.py", "--data", folder / "sounds",
+                        "--output", folder / corpus, "--labels", r"(\d_anna)", "--validation",
+                        r"_[67]\.wav", "--stacks_num", "1", "--layers_num", "3", "--workers", "1",
+                        "--silence_after", silent], check=True, capture_output=True)
     for name, labels in (("model", ["1_anna", "2_anna"]), ("other", ["anna", "bob"])):
         model = WaveNet(WaveNetConfig(256, 4, 4, stacks_num=1, layers_num=3, labels=2))
         save(folder / name, model_content("wavenet", model, labels, dict(levels=256, rate=8000)))
@@ -147,6 +150,32 @@ def test_sounds_are_distinguished_from_noise_and_from_copies(spoken, monkeypatch
     monkeypatch.setattr(judges, "sample_sounds", draw_copies)
     recognised, _, samples, equal = run(monkeypatch, capsys, *flags)
     assert recognised["samples"] == 1 and samples == 0 and equal == 12
+
+
+def test_what_follows_the_end_of_a_sound_is_not_judged(spoken, monkeypatch, capsys):
+    def draw_with_noise_after(model, streams, label, length, *more):
+        kinds = [recording.label for recording in train.recordings]
+        codes = np.stack([train.codes(kinds.index(kind)) for kind in label])
+        assert length == codes.shape[1] == 4300  # the longest recording
+        codes[:, 3900:] = np.random.default_rng(0).integers(256, size=(len(label), 400))
+        yield torch.tensor(codes)
+
+    train = Corpus(spoken / "corpus_with_endings").train
+    monkeypatch.setattr(judges, "sample_sounds", draw_with_noise_after)
+    recognised, _, samples, equal = run(
+        monkeypatch, capsys, "wavenet", "-m", spoken / "model", "--data",
+        spoken / "corpus_with_endings", "-c", 6)
+    assert recognised["samples"] == 1 and samples == 0 and equal == 12
+
+
+def test_a_sound_ends_where_only_silence_follows_for_a_while():
+    quiet, codes = silence(256), np.full(1000, 200, np.uint8)
+    codes[100:499] = quiet  # a code too short
+    assert first_ending(codes, 256, 8000) is None
+    codes[600:] = quiet
+    assert first_ending(codes, 256, 8000) == 600
+    codes[:400] = quiet
+    assert first_ending(codes, 256, 8000) == 0
 
 
 def test_models_without_suitable_labels_are_refused(spoken, digits, monkeypatch, capsys):
