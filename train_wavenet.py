@@ -72,13 +72,16 @@ def main():
         speech = obtain(corpus, start, args.speech_updates)
         corpus.use_mel_frames()
     features = corpus.features
+    # A run that began before networks had it goes on without it.
+    prediction = args.distribution == "logistics" and (
+        not start.snapshot or start.snapshot["config"].get("prediction", False))
     with parameters_as_flags("levels", "hidden_dim", "out_hidden_dim", "stacks_num",
                              "layers_num"):
         config = WaveNetConfig(corpus.levels, args.hidden_dim, args.out_hidden_dim,
                                args.stacks_num or corpus.stacks_num,
                                args.layers_num or corpus.layers_num, len(corpus.label_names),
                                features=features.width if features else 0,
-                               hop=features.hop if features else 0,
+                               hop=features.hop if features else 0, prediction=prediction,
                                **distribution_parameters(args))
 
     def windows(split):

@@ -59,8 +59,10 @@ def arguments() -> argparse.Namespace:
 
 def with_logistics(config: Config, mixtures: int) -> Config:
     """The same network with a mixture of logistics; of sound, with 65,536 levels."""
-    levels = 65_536 if isinstance(config, WaveNetConfig) else config.levels
-    return replace(config, levels=levels, distribution="logistics", mixtures=mixtures)
+    if isinstance(config, WaveNetConfig):
+        config = replace(config, levels=65_536, distribution="logistics", prediction=True,
+                         mixtures=mixtures)
+    return replace(config, distribution="logistics", mixtures=mixtures)
 
 
 def training_step(config: Config, precision: str) -> Callable[[], int]:

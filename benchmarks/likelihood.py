@@ -165,7 +165,9 @@ def audio_task(args: argparse.Namespace, folder: str, encode: Callable) -> Task:
     try:
         config = WaveNetConfig(args.sound_levels, args.hidden_dim, args.out_hidden_dim,
                                args.stacks_num, args.layers_num, len(names) * args.labels,
-                               *((features.width, features.hop) if features else ()),
+                               features=features.width if features else 0,
+                               hop=features.hop if features else 0,
+                               prediction=args.distribution == "logistics",
                                **distribution_parameters(args))
     except ValueError as error:
         raise UserError(f"--{error}") from None

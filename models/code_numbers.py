@@ -16,9 +16,14 @@ MUS = 255.0, 65535.0
 NUMBERS = 1 + len(MUS)
 
 
+def code_positions(codes: torch.Tensor, levels: int, dtype: torch.dtype) -> torch.Tensor:
+    """The positions x of codes (…) in [-1, 1], of a float dtype."""
+    return codes.to(dtype) * (2 / (levels - 1)) - 1
+
+
 def code_numbers(codes: torch.Tensor, levels: int, dtype: torch.dtype) -> torch.Tensor:
     """The numbers for each of the codes (…): (…, NUMBERS), of a float dtype."""
-    x = codes.to(dtype) * (2 / (levels - 1)) - 1
+    x = code_positions(codes, levels, dtype)
     magnitude = x.abs()
     companded = [torch.copysign((mu * magnitude).log1p() / math.log1p(mu), x) for mu in MUS]
     return torch.stack((x, *companded), dim=-1)

@@ -12,7 +12,7 @@ from models.position import WAVELENGTHS
 from models.wavenet import WaveNetConfig
 
 # In the state of a network, but no parameters.
-BUFFERS = ("vector_scale", "frames.mean", "frames.deviation")
+BUFFERS = ("vector_scale", "prediction", "frames.mean", "frames.deviation")
 
 
 def weight_shapes(config: PixelCNNConfig | WaveNetConfig) -> dict[str, tuple[int, ...]]:
@@ -63,10 +63,11 @@ def _of_pixelcnn(config):
 
 def _of_wavenet(config):
     p, out = config.hidden_dim, config.out_hidden_dim
+    shapes = {"prediction": (2,)} if config.prediction else {}
     if config.reads_numbers:
-        shapes = {"read_past.weight": (p, NUMBERS), **_with_bias("read_now", p, NUMBERS)}
+        shapes |= {"read_past.weight": (p, NUMBERS), **_with_bias("read_now", p, NUMBERS)}
     else:
-        shapes = {f"embed_{tap}.weight": (config.levels, p) for tap in ("past", "now")}
+        shapes |= {f"embed_{tap}.weight": (config.levels, p) for tap in ("past", "now")}
     count = config.stacks_num * config.layers_num
     for i in range(count):
         layer = {"past.weight": (2 * p, p), **_with_bias("now", 2 * p, p),

@@ -22,6 +22,8 @@ Differences from the paper and from the original study:
   neighbouring codes are neighbouring amplitudes.
 - With `distribution` "logistics" an output is not a softmax, and the first convolution reads a few
   numbers for each code instead of an embedding: see `models.distributions`, `models.code_numbers`.
+  The means are relative to a fixed linear `prediction` from the last two samples. A sample of 16
+  bits is known far better from them than gated units could tell.
 - A layer's skip and residual connections have separate 1×1 convolutions, where the figure draws
   one. Skip connections are `out_hidden_dim` wide, like the output's hidden layer.
 
@@ -37,7 +39,7 @@ import torch.nn.functional as F
 from msgspec import Meta
 from torch import nn
 
-from models.code_numbers import NUMBERS, code_numbers
+from models.code_numbers import NUMBERS, code_numbers, code_positions
 from models.dilated import dilated_layers
 from models.distributions import MOST_MIXTURES, Name, check_distribution, output_distribution
 from models.gated import GatedActivation
@@ -55,7 +57,8 @@ class WaveNetConfig:
     channels, and width of the hidden layer before the logits. stacks_num × layers_num: dilated
     layers. labels: number of labels to condition on, 0 for none. features: width of the frames to
     condition on, 0 for none. hop: samples per frame. distribution, mixtures: of a code, see
-    `models.distributions`.
+    `models.distributions`. prediction: whether logistics are relative to a linear prediction;
+    those of older files are not.
     The annotated bounds apply to values read from a file. Raises ValueError, which begins with the
     parameter's name, for an impossible network.
     """
@@ -70,6 +73,7 @@ class WaveNetConfig:
     hop: Annotated[int, Meta(ge=0, le=2 ** 20)] = 0
     distribution: Name = "softmax"
     mixtures: Annotated[int, Meta(ge=0, le=MOST_MIXTURES)] = 0
+    prediction: bool = False
 
     def __post_init__(self) -> None:
         for name, least in (("levels", 2), ("hidden_dim", 1), ("out_hidden_dim", 1),
@@ -78,6 +82,8 @@ class WaveNetConfig:
             if getattr(self, name) < least:
                 raise ValueError(f"{name} {getattr(self, name)}: the least is {least}")
         check_distribution(self.distribution, self.mixtures)
+        if self.prediction and not self.reads_numbers:
+            raise ValueError("prediction True: goes with distribution logistics")
         if self.layers_num > 24:
             raise ValueError(f"layers_num {self.layers_num}: the last layer's dilation would be "
                              f"2^{self.layers_num - 1} samples; the most is 24")
@@ -168,6 +174,9 @@ class WaveNet(nn.Module):
         self.hidden = nn.Linear(config.out_hidden_dim, config.out_hidden_dim)
         self.logits = nn.Linear(config.out_hidden_dim, self.distribution.parameters)
         self.distribution.initialize(self.logits.weight, self.logits.bias)
+        if config.prediction:
+            self.prediction: torch.Tensor  # of the sample after those at t - 1 and t
+            self.register_buffer("prediction", torch.tensor([0.0, 1.0]))
         self._workspace = Workspace()
 
     def forward(self, codes: torch.Tensor, label: torch.Tensor | None = None,
@@ -197,7 +206,7 @@ class WaveNet(nn.Module):
             self.dilations, self._workspace, self.dropout if self.training else 0.0,
             self.compute_dtype, frame_inputs, interpolation)
         skips = skips + sum(layer.skip.bias for layer in self.layers)
-        return self.output(skips).permute(1, 2, 0)
+        return self.output(skips, codes[-outputs - 1:-1], codes[-outputs:]).permute(1, 2, 0)
 
     def _layer_weights(self, label: torch.Tensor | None, batch: int) -> tuple[torch.Tensor, ...]:
         """The weights that `dilated_layers` takes, for `batch` sequences.
@@ -251,9 +260,18 @@ class WaveNet(nn.Module):
             return self.read_past(past) + self.read_now(now)
         return self.embed_past(past) + self.embed_now(now)
 
-    def output(self, skips: torch.Tensor) -> torch.Tensor:
-        """The distribution (…, parameters) for the sum of all skip connections (…, q)."""
-        return self.logits(F.relu(self.hidden(F.relu(skips))))
+    def output(self, skips: torch.Tensor, past: torch.Tensor, now: torch.Tensor) -> torch.Tensor:
+        """The distribution (…, parameters) of the sample after the codes at t - 1 and t (…,).
+
+        skips: the sum of all skip connections at t, (…, q).
+        """
+        parameters = self.logits(F.relu(self.hidden(F.relu(skips))))
+        if not self.config.prediction:
+            return parameters
+        past, now = (code_positions(codes, self.config.levels, parameters.dtype)
+                     for codes in (past, now))
+        return self.distribution.shift(parameters,
+                                       self.prediction[0] * past + self.prediction[1] * now)
 
 
 def smooth_embeddings(levels: int, width: int) -> torch.Tensor:

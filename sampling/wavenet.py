@@ -207,8 +207,8 @@ class CachedWaveNetSampler(_StepwiseSampler):
             torch.addmm(before, out, y_and_1, out=after)
         self.rings[oldest] = self.sums[:-1, :p]
         self.oldest = (self.oldest + 1) % self.dilations
-        self.before = code
-        return self.model.output(self.sums[-1, p:].t())
+        before, self.before = self.before, code
+        return self.model.output(self.sums[-1, p:].t(), before, code)
 
     def _constant_inputs(self) -> torch.Tensor:
         """What biases, label and frames add to the gates of the next sample: (L, 2p, B)."""

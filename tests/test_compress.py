@@ -79,7 +79,10 @@ def test_a_coded_sound_has_the_size_that_the_likelihood_predicts(sound):
 @pytest.mark.parametrize("levels, narrower", [(256, 1), (1000, 2), (65536, 2), (65536, 6)])
 def test_a_sound_of_logistics_has_the_size_that_the_likelihood_predicts(levels, narrower):
     torch.manual_seed(0)
-    model = WaveNet(WaveNetConfig(levels, 6, 6, 1, 4, distribution="logistics", mixtures=3)).eval()
+    model = WaveNet(WaveNetConfig(levels, 6, 6, 1, 4, distribution="logistics", mixtures=3,
+                                  prediction=levels > 256)).eval()
+    if levels > 256:
+        model.prediction.copy_(torch.tensor([-0.5, 0.9]))
     model.logits.bias.data[6:] -= narrower
     codes = torch.cat([*wavenet.sample_sounds(model, RandomStreams(0, [0]), None, 1500)], dim=1)
     message = encode(lambda coder, known: compress.code_sound(

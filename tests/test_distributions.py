@@ -218,7 +218,7 @@ def test_tiny_images_sum_to_1():
 
 def test_short_sequences_sum_to_1():
     torch.manual_seed(0)
-    model = WaveNet(WaveNetConfig(4, 5, 5, 1, 2, **LOGISTICS)).double()
+    model = WaveNet(WaveNetConfig(4, 5, 5, 1, 2, prediction=True, **LOGISTICS)).double()
     codes = torch.tensor(list(product(range(4), repeat=5)))
     before = torch.full((len(codes), model.config.receptive_field), 2)
     outputs = model(torch.cat((before, codes[:, :-1]), dim=1))
@@ -246,6 +246,13 @@ def test_the_networks_likelihood_is_of_their_distribution():
 def test_impossible_distributions(config, values, message):
     with pytest.raises(ValueError, match=message):
         config(**values)
+
+
+def test_a_softmax_has_no_prediction():
+    with pytest.raises(ValueError, match="prediction True: goes with distribution logistics"):
+        WaveNetConfig(prediction=True)
+    with pytest.raises(TypeError, match="can't be shifted"):
+        Softmax(8).shift(torch.zeros(1, 8), torch.zeros(1))
 
 
 def test_names_of_distributions():

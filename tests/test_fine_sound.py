@@ -15,7 +15,7 @@ import preprocess
 import train_pixelcnn
 import train_wavenet
 from datasets.corpus.reader import Corpus
-from models.model_file import load, model_content, save
+from models.model_file import load, model_content, read, save
 from models.wavenet import WaveNet, WaveNetConfig
 
 SMALL = ("--hidden_dim", 4, "--out_hidden_dim", 4, "--iterations", 2)
@@ -87,6 +87,29 @@ def test_train_and_draw(corpus, call):
     code, _, err = call(train_wavenet, "-d", "corpus", "--out", "other", "--init_from", "run",
                         *SMALL)
     assert code == 2 and "give --distribution logistics" in err
+
+
+def test_a_run_from_before_the_linear_prediction_goes_on_without_it(corpus, call):
+    train(call)
+    snapshot, = Path("run").glob("snapshot_iter_*")
+    content = read(snapshot, "wavenet")
+    assert content["config"].pop("prediction")
+    assert not torch.equal(content["weights"].pop("prediction"), torch.tensor([0.0, 1.0]))
+    for name in {"weights"} & content["run"].keys():
+        content["run"][name].pop("prediction", None)
+    save(snapshot, content)
+    code, _, err = train(call, "--resume", "auto", "--iterations", 3)
+    assert code in (0, None), err
+    file = load("run/snapshot_iter_3", "wavenet")
+    assert not file.model.config.prediction
+    # A new run with its weights predicts 0, so it begins as the same network.
+    code, _, err = train(call, "--out", "new", "--init_from", "run/snapshot_iter_3",
+                         "--learning_rate", 1e-9)
+    assert code in (0, None), err
+    new = load("new", "wavenet").model
+    assert new.config.prediction and torch.equal(new.prediction, torch.zeros(2))
+    codes = torch.randint(65536, (1, 40))
+    torch.testing.assert_close(new(codes), file.model(codes), rtol=1e-4, atol=1e-4)
 
 
 def test_a_run_of_another_encoding_does_not_go_on(corpus, call):

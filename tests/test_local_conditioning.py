@@ -69,7 +69,7 @@ def plain(model, codes, label, frames):
         local = gate_inputs(model, layer, frames, codes.shape[1], 1)
         x, skip = layer(past, x, label, local)
         skips = skips + skip
-    return model.output(skips).mT[:, :, model.config.receptive_field - 1:]
+    return model.output(skips, codes, codes).mT[:, :, model.config.receptive_field - 1:]
 
 
 @pytest.mark.parametrize("chunk", [3, 2048])

@@ -31,10 +31,13 @@ def sensitive(model, narrower):
     return model.eval()
 
 
-def sound_model(levels=65536, narrower=3.0, **config):
+def sound_model(levels=65536, narrower=3.0, prediction=True, **config):
     torch.manual_seed(0)
-    return sensitive(WaveNet(WaveNetConfig(levels, 8, 9, 2, 4, distribution="logistics", mixtures=5,
-                                           **config)), narrower)
+    model = WaveNet(WaveNetConfig(levels, 8, 9, 2, 4, distribution="logistics", mixtures=5,
+                                  prediction=prediction, **config))
+    if prediction:
+        model.prediction.copy_(torch.tensor([-0.3, 0.7]))
+    return sensitive(model, narrower)
 
 
 def image_model(levels=256, channels=3, **config):
@@ -122,7 +125,8 @@ def test_images(channels, config, options):
 @pytest.mark.parametrize("options", [{}, dict(temperature=0), dict(temperature=0.5, top_p=0.8),
                                      dict(prime=5), dict(prime=200), dict(precision="bf16")],
                          ids=str)
-@pytest.mark.parametrize("config", [dict(levels=256), dict(levels=256, labels=2)], ids=str)
+@pytest.mark.parametrize("config", [dict(levels=256), dict(levels=256, prediction=False),
+                                    dict(levels=256, labels=2)], ids=str)
 def test_sounds_of_few_levels(config, options):
     model = sound_model(**config)
     if "prime" in options:

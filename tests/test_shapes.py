@@ -16,6 +16,7 @@ CONFIGS = [
     (PixelCNN, PixelCNNConfig(9, 3, 5, 4, 2, embedding=2, distribution="logistics", mixtures=3)),
     (WaveNet, WaveNetConfig(4, 3, 2, 1, 1)),
     (WaveNet, WaveNetConfig(4, 3, 2, 2, 2, labels=5, distribution="logistics", mixtures=3)),
+    (WaveNet, WaveNetConfig(4, 3, 2, 2, 2, distribution="logistics", mixtures=3, prediction=True)),
     (WaveNet, WaveNetConfig(4, 3, 2, 2, 3, labels=5)),
     (WaveNet, WaveNetConfig(4, 3, 2, 2, 2, labels=5, features=6, hop=9))]
 

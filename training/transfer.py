@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+
 from common.errors import UserError
 from models import model_file
 from models.model_file import LABEL_EMBEDDING_SUFFIX, ModelFile
@@ -46,7 +48,7 @@ def _check_networks(path: str, source: ModelFile, model: Any, label_names: Seque
     """Raise UserError for networks that differ in more than their labels."""
     theirs, ours = vars(source.model.config), vars(model.config)
     for name, value in theirs.items():
-        if name not in ("labels", "vector") and value != ours[name]:
+        if name not in ("labels", "vector", "prediction") and value != ours[name]:
             advice = (flag_hint(name, value)
                       or f"give --{name} {value}, and data of that kind")
             raise UserError(f"--init_from {path}: has {name} {value}, this network {ours[name]}; "
@@ -70,7 +72,9 @@ def _copy_weights(source: ModelFile, model: Any, origins: Sequence[str]) -> None
     has_vectors = bool(vars(source.model.config).get("vector", 0))
     for name, weight in model.state_dict().items():
         if not name.endswith(LABEL_EMBEDDING_SUFFIX) or has_vectors:
-            weight.copy_(theirs.get(name, weight))  # a file without vectors has no scale for them
+            # A file without vectors has no scale for them, one without a prediction predicts 0.
+            missing = torch.zeros_like(weight) if name == "prediction" else weight
+            weight.copy_(theirs.get(name, missing))
             continue
         weight.zero_()
         if not source.label_names:

@@ -41,6 +41,10 @@ class Distribution(Protocol):
         of the data's codes (N,), for a beginning that fits them.
         """
 
+    def shift(self, parameters: torch.Tensor, distance: torch.Tensor) -> torch.Tensor:
+        """The parameters of distributions that lie further up by a distance (…), if codes are
+        numbers: all of them span [-1, 1]. (…, parameters) -> (…, parameters)."""
+
     def nll(self, parameters: torch.Tensor, codes: torch.Tensor,
             reduction: str = "none") -> torch.Tensor:
         """The negative log-likelihood in nats of codes (N,), given parameters (N, parameters).

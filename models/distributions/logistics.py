@@ -86,6 +86,11 @@ class Logistics:
         widths = (quantiles[2::2] - quantiles[:-1:2]).clamp(min=2 / (self.levels - 1))
         return quantiles[1::2], widths / 4
 
+    def shift(self, parameters: torch.Tensor, distance: torch.Tensor) -> torch.Tensor:
+        """See `Distribution.shift`."""
+        logits, means, log_scales = parameters.split(self.mixtures, dim=-1)
+        return torch.cat((logits, means + distance[..., None], log_scales), dim=-1)
+
     def nll(self, parameters: torch.Tensor, codes: torch.Tensor,
             reduction: str = "none") -> torch.Tensor:
         """See `Distribution.nll`."""

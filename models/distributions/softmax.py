@@ -24,6 +24,10 @@ class Softmax:
                    read_codes: Callable[[], torch.Tensor] | None = None) -> None:
         """Leave torch's initial values: all codes about equally likely."""
 
+    def shift(self, parameters: torch.Tensor, distance: torch.Tensor) -> torch.Tensor:
+        """Raise TypeError: the codes are names."""
+        raise TypeError("a softmax can't be shifted")
+
     def nll(self, parameters: torch.Tensor, codes: torch.Tensor,
             reduction: str = "none") -> torch.Tensor:
         """See `Distribution.nll`."""

@@ -58,7 +58,8 @@ class WaveNetWeights(NamedTuple):
     embed_past: np.ndarray
     embed_now: np.ndarray
     code_features: int  # the numbers that the network reads for a code, 0 with embeddings
-    code_table: np.ndarray  # (levels · code_features,): these numbers
+    code_table: np.ndarray  # (levels · code_features,): these numbers, first a code's position
+    prediction: np.ndarray  # (2,): of the next position, from those at t - 1 and t; (0,) without
     past: np.ndarray  # rows: per layer, for its input at t - d
     step: np.ndarray  # rows: per layer, for its input at t, then for its gated features
     constant: np.ndarray  # (labels · L · gates,): the gates' biases plus the label's embedding
@@ -285,3 +286,15 @@ def output(weights, state):
     multiply(pointer(weights.logits_bias, 0), 0, pointer(weights.output, tiles * q * row),
              q * row, row, pointer(state.hidden, second), hidden, 1, q,
              pointer(state.logits, 0), logits, logits // TILE, streams)
+    if weights.prediction.size:
+        for s in range(streams):
+            predicted = (weights.prediction[0] * position(weights, state.code[s, 0])
+                         + weights.prediction[1] * position(weights, state.code[s, 1]))
+            for k in range(weights.mixtures, 2 * weights.mixtures):
+                state.logits[s * logits + k] += predicted
+
+
+@inlined
+def position(weights, code):
+    """The position of a code in [-1, 1]."""
+    return weights.code_table[code * weights.code_features]

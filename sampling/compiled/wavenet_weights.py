@@ -46,6 +46,8 @@ def pack_wavenet(model: WaveNet) -> WaveNetWeights:
         embed_past=pack_lanes(embed_past, sums).ravel(),
         embed_now=pack_lanes(embed_now, sums).ravel(),
         code_features=code_table.shape[1], code_table=code_table.ravel(),
+        prediction=(to_numpy(model.prediction) if config.prediction
+                    else np.zeros(0, np.float32)),
         past=np.concatenate(past),
         step=np.concatenate(step),
         constant=pack_lanes(constant, gate).ravel(),
