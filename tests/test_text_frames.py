@@ -1,5 +1,8 @@
 """Frames of texts: alignment becomes phonemes and lengths, and can be read back."""
 
+import os
+import time
+
 import numpy as np
 import pytest
 import soundfile
@@ -131,3 +134,28 @@ def test_text_frames_hold_words_pitch_and_spectrum(tmp_path, monkeypatch):
     assert np.allclose(found[:, TEXT_WIDTH:], mel, atol=1e-5)
     assert symbols(read_phonemes(found).rows) == ["SIL", "HH", "EH", "L", "OW", "SIL"]
     assert read_phonemes(found).frames.tolist() == [8, 8, 8, 8, 8, 40]
+
+
+def test_librosa_compiles_in_one_process_at_a_time(tmp_path, monkeypatch):
+    """Else files of its cache mix, and crash whoever loads them."""
+    monkeypatch.setattr(frames, "gettempdir", lambda: str(tmp_path))
+
+    def compile_slowly(samples, hop_length):
+        with (tmp_path / "log").open("a") as log:
+            log.write("begin\n")
+            log.flush()
+            time.sleep(0.2)
+            log.write("end\n")
+
+    monkeypatch.setattr(frames, "_pyin", compile_slowly)
+    frames._compile_pyin.cache_clear()
+    children = []
+    for _ in range(4):
+        child = os.fork()
+        if not child:
+            frames._compile_pyin()
+            os._exit(0)
+        children.append(child)
+    assert [os.waitpid(child, 0)[1] for child in children] == [0] * 4
+    frames._compile_pyin.cache_clear()
+    assert (tmp_path / "log").read_text().split() == ["begin", "end"] * 4

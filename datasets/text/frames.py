@@ -4,11 +4,16 @@ A frame of the features of kind "text" holds TEXT_COLUMNS, then a log-mel frame.
 phoneme have the same number, so that its length can be counted.
 """
 
+import os
 from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from functools import cache
 from pathlib import Path
+from tempfile import gettempdir
 from typing import NamedTuple
 
 import numpy as np
+from filelock import FileLock
 
 from common.errors import UserError
 from datasets.audio.features import Features, MelFrames
@@ -99,16 +104,35 @@ def pitch_of(samples: np.ndarray, hop: float, total: int) -> np.ndarray:
 
     samples: (n,) at alignment.RATE. The pitch is that of the probabilistic YIN algorithm.
     """
-    import librosa  # here, because it takes a second
+    _compile_pyin()
     step = hop * alignment.RATE
-    found, voiced, _ = librosa.pyin(samples, fmin=LOWEST_PITCH, fmax=HIGHEST_PITCH,
-                                    sr=alignment.RATE, frame_length=PITCH_WINDOW,
-                                    hop_length=max(round(step), 1))
+    found, voiced = _pyin(samples, max(round(step), 1))
     # pyin's frames are round(step) apart and centred on their samples.
     places = np.rint((np.arange(total) + 0.5) * step / max(round(step), 1)).astype(int)
     places = np.minimum(places, len(found) - 1)
     voiced = voiced[places]
     return np.stack((voiced, np.where(voiced, np.log(found[places]), 0)), axis=1)
+
+
+def _pyin(samples: np.ndarray, hop_length: int) -> tuple[np.ndarray, np.ndarray]:
+    """The pitch in Hz of frames of samples, (frames,), and whether there is one."""
+    import librosa  # here, because it takes a second
+    return librosa.pyin(samples, fmin=LOWEST_PITCH, fmax=HIGHEST_PITCH, sr=alignment.RATE,
+                        frame_length=PITCH_WINDOW, hop_length=hop_length)[:2]
+
+
+@cache
+def _compile_pyin() -> None:
+    """Let librosa compile, or load what it compiled before, in one process at a time.
+
+    numba caches machine code without a lock. Files of several processes can mix, and crash every
+    process that loads them.
+    """
+    user = os.getuid() if hasattr(os, "getuid") else "user"
+    with ExitStack() as stack:
+        with suppress(OSError, NotImplementedError):  # a folder that can't be written, or locked
+            stack.enter_context(FileLock(Path(gettempdir(), f"compiling-librosa-{user}.lock")))
+        _pyin(np.zeros(2 * PITCH_WINDOW, np.float32), PITCH_WINDOW // 4)
 
 
 class TextFrames:
