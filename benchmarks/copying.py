@@ -57,22 +57,43 @@ ITERATIONS = 200  # of Griffin-Lim; more change nothing
 PLOTTED = 4  # recordings in copies.png
 
 
-def arguments() -> argparse.Namespace:
-    """Parse the command line."""
+def make_parser(description: str | None) -> argparse.ArgumentParser:
+    """A parser of the flags for a model, its corpus, and the recordings that are copied."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-m", "--model", required=True, metavar="FILE|DIR")
     parser.add_argument("--corpus", required=True, metavar="DIR")
     parser.add_argument("--data", required=True, metavar="DIR")
+    parser.add_argument("--seed", type=int, default=0)
+    return parser
+
+
+def arguments() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = make_parser(__doc__)
     parser.add_argument("--output", type=Path, metavar="DIR")
     parser.add_argument("--temperature", type=non_negative_float, default=1.0)
     parser.add_argument("--top_p", type=probability, default=1.0)
     parser.add_argument("--threads", type=positive_int, default=2)
-    parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
 
 
 # ----------------------------------------------------------------------------------- copies
+
+
+def load_copier(args: argparse.Namespace, corpus: Corpus) -> tuple[WaveNet, Features]:
+    """Load --model; return it and the features of the corpus.
+
+    Raises UserError if the corpus has no mel spectra, or the model reads others.
+    """
+    features = corpus.features
+    if not (features and features.kind == "mel"):
+        raise UserError(f"{args.corpus}: has no mel spectra; prepare it with --features mel")
+    model = load(args.model, "wavenet").model
+    if (model.config.features, model.config.hop) != (features.width, features.hop):
+        raise UserError(f"{args.model}: was not trained on the features of {args.corpus}; name a "
+                        "model that was")
+    return model, features
 
 
 def copy_recording(model: WaveNet, corpus: Corpus, index: int, *, seed: int, temperature: float,
@@ -120,13 +141,7 @@ def main() -> None:
     args = arguments()
     torch.set_num_threads(args.threads)
     corpus = Corpus(args.corpus)
-    features = corpus.features
-    if not (features and features.kind == "mel"):
-        raise UserError(f"{args.corpus}: has no mel spectra; prepare it with --features mel")
-    model = load(args.model, "wavenet").model
-    if (model.config.features, model.config.hop) != (features.width, features.hop):
-        raise UserError(f"{args.model}: was not trained on the features of {args.corpus}; name a "
-                        "model that was")
+    model, features = load_copier(args, corpus)
     print(f"{bits_per_sample(model, corpus):.4f} bits a sample")
     rate = corpus.rate
     real = list(read_originals(corpus.validation, args.data, rate))

@@ -60,8 +60,8 @@ def arguments() -> argparse.Namespace:
 def with_logistics(config: Config, mixtures: int) -> Config:
     """The same network with a mixture of logistics; of sound, with 65,536 levels."""
     if isinstance(config, WaveNetConfig):
-        config = replace(config, levels=65_536, distribution="logistics", prediction=True,
-                         mixtures=mixtures)
+        return replace(config, levels=65_536, distribution="logistics", mixtures=mixtures,
+                       prediction=True)
     return replace(config, distribution="logistics", mixtures=mixtures)
 
 

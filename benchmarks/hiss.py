@@ -19,12 +19,10 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from benchmarks.copying import copy_recording, read_originals
+from benchmarks.copying import copy_recording, load_copier, make_parser, read_originals
 from cli.arguments import positive_int
 from cli.script import run_script
-from common.errors import UserError
 from datasets.corpus.reader import Corpus
-from models.model_file import load
 
 FRAME = 0.02  # seconds
 QUIETEST = 0.1  # of all frames
@@ -33,15 +31,10 @@ LEAST_POWER = 1e-12  # -120 dB, below a code of 16 bits
 
 def arguments() -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-m", "--model", required=True, metavar="FILE|DIR")
-    parser.add_argument("--corpus", required=True, metavar="DIR")
-    parser.add_argument("--data", required=True, metavar="DIR")
+    parser = make_parser(__doc__)
     parser.add_argument("--count", type=positive_int, default=60,
                         help="of held-back recordings (default: 60)")
     parser.add_argument("--threads", type=positive_int, default=2)
-    parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
 
 
@@ -68,9 +61,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     corpus = Corpus(args.corpus)
     corpus.use_mel_frames()
-    if not (corpus.features and corpus.features.kind == "mel"):
-        raise UserError(f"{args.corpus}: has no mel spectra; prepare it with --features mel")
-    model = load(args.model, "wavenet").model
+    model, _ = load_copier(args, corpus)
     count = min(args.count, len(corpus.validation.recordings))
     recordings, copies = [], []
     for index, samples in zip(tqdm(range(count), desc="copies", disable=None),

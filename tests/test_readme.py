@@ -37,7 +37,7 @@ def test_there_are_commands_on_the_pages():
     assert {"preprocess.py", "train_pixelcnn.py", "infer_pixelcnn.py", "train_wavenet.py",
             "infer_wavenet.py"} <= scripts
     assert {f"benchmarks/{path.name}" for path in (ROOT / "benchmarks").glob("*.py")
-            if "ArgumentParser(" in path.read_text()} <= scripts
+            if re.search(r"ArgumentParser\(|make_parser\(", path.read_text())} <= scripts
 
 
 @pytest.mark.parametrize("page, command", FOUND, ids=map(": ".join, FOUND))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ def fit_output(model: Any, dataset: BatchDataset) -> None:
     last layer then begins where the errors of the prediction are. Does nothing for a distribution
     that needs no codes, such as a softmax.
     """
+    @cache
     def read_items() -> list[torch.Tensor]:
         numbers = np.linspace(0, len(dataset) - 1, min(ITEMS, len(dataset))).round()
         items = [dataset[number[None]].targets.flatten() for number in numbers.astype(np.int64)]

@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 
 from models import compiled
+from models.code_numbers import code_positions
 from models.distributions.softmax import IGNORED
 
 # A component is at least a tenth as wide as half a code: it can give a code all but 1e-4 of its
@@ -80,7 +81,7 @@ class Logistics:
         count = 1000 if codes is None else len(codes)
         x = torch.linspace(-1, 1, count, dtype=torch.float64)
         if codes is not None:
-            x = torch.cat((x, _position(codes.cpu().double(), self.levels)))
+            x = torch.cat((x, code_positions(codes.cpu(), self.levels, torch.float64)))
         places = torch.arange(2 * k + 1, dtype=torch.float64) / (2 * k)
         quantiles = torch.quantile(x, places)
         widths = (quantiles[2::2] - quantiles[:-1:2]).clamp(min=2 / (self.levels - 1))
@@ -172,7 +173,7 @@ def log_masses(means: torch.Tensor, log_scales: torch.Tensor, codes: torch.Tenso
 
     whose logarithms lose no digits, however small the mass is.
     """
-    position = _position(codes.to(means.dtype), levels)[..., None]
+    position = code_positions(codes, levels, means.dtype)[..., None]
     inverse = (-log_scales).exp()
     distance, half = (position - means) * inverse, inverse / (levels - 1)
     is_lowest, is_highest = (codes == 0)[..., None], (codes == levels - 1)[..., None]
@@ -186,8 +187,3 @@ def _at_least_single(parameters: torch.Tensor) -> torch.Tensor:
     """The parameters in single precision, or higher where they are."""
     is_half = parameters.dtype in (torch.bfloat16, torch.float16)
     return parameters.float() if is_half else parameters
-
-
-def _position(codes: torch.Tensor, levels: int) -> torch.Tensor:
-    """x of codes, from -1 to 1."""
-    return codes * (2 / (levels - 1)) - 1
